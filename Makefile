@@ -1,0 +1,52 @@
+# What a person or a CI machine does with this repository. Every target may be repeated and asks nothing.
+#
+# PYTHON=/path/to/python3   the interpreter of .venv (see tools/venv for the choice without it)
+# CONFIG=FILE PORT=N        what `make run` serves, and where on 127.0.0.1
+# ARGS=...                  further arguments for pytest
+
+PYTHON ?=
+CONFIG ?= configs/demo.yaml
+PORT ?= 1234
+ARGS ?=
+export PYTHON
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test-setup test quick lint types soak bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## .venv with initspawn and its gateway; needs no compiler
+	@tools/venv gateway
+
+run: setup ## serve $(CONFIG) on 127.0.0.1:$(PORT) in the foreground
+	@exec $(BIN)/initspawn serve $(CONFIG) --port $(PORT)
+
+test-setup: setup ## what the tests need besides, system packages included
+	@tools/venv test
+
+test: lint types ## lint, types and all tests
+	$(PYTEST) $(ARGS)
+
+quick: lint types ## lint, types and the tests without privileges
+	$(PYTEST) tests/unit tests/law $(ARGS)
+
+lint: test-setup ## ruff
+	$(BIN)/ruff check
+
+types: test-setup ## mypy
+	$(BIN)/mypy initspawn
+
+soak: test-setup ## all tests with many more generated cases, then the benchmarks
+	$(PYTEST) --hypothesis-profile=soak $(ARGS)
+	$(BIN)/python benchmarks/run.py
+
+bench: setup ## the benchmarks
+	$(BIN)/python benchmarks/run.py
+
+clean: ## remove everything that was made here
+	rm -rf .venv .venv.lock build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find initspawn tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,140 @@
+"""The supervisor as a process: load the plan, open the doors, serve until told to stop. Boot module.
+
+Called with `--run-dir DIR --plan FILE [--start-fd N]`. The start descriptor carries what must not be on a
+command line, as marshal of a dictionary:
+
+    tokens     SHA-256 of each valid token to its scopes
+    open       True: whoever reaches the gateway may do everything
+    listen     the descriptor of the gateway's listening socket, absent without a gateway
+    announce   the line to print once the gateway answers
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import sys
+
+from initspawn.linux import process
+from initspawn.plan import load
+from initspawn.supervisor.core import Supervisor
+from initspawn.supervisor.keeper import Keeper
+from initspawn.supervisor.reactor import Reactor
+from initspawn.verbs.access import EVERYTHING, NOBODY, Identity, Tokens
+from initspawn.verbs.registry import Registry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from initspawn.control.server import Door
+    from initspawn.plan import Api, Plan
+
+CONTROL = "control"  # the local door's socket, in the run directory
+GATEWAY = "gateway"  # the name of the gateway's hidden API
+GATEWAY_DOOR = "gateway/door"  # its socket, alone in a directory that its sandbox sees
+
+
+def main(arguments: list[str]) -> int:
+    """Run the supervisor. Returns the exit code: 0, or 111 with a line on stderr."""
+    if arguments == ["--list-modules"]:
+        print("\n".join(sorted(sys.modules)))
+        return 0
+    try:
+        options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        plan = load(options["--plan"])
+        start = _start_data(int(options.get("--start-fd", "-1")))
+        return Main(plan, options["--run-dir"], start).run()
+    except (OSError, ValueError, KeyError) as error:
+        print(f"initspawn: {error}", file=sys.stderr)
+        return 111
+    except Exception as error:
+        print(f"initspawn: {type(error).__name__}: {error}", file=sys.stderr)
+        return 111
+
+
+def _start_data(fd: int) -> dict[str, Any]:
+    import marshal
+
+    if fd < 0:
+        return {}
+    with os.fdopen(fd, "rb") as file:
+        data: dict[str, Any] = marshal.loads(file.read())
+    return data
+
+
+class Main:
+    """One supervisor and its doors."""
+
+    def __init__(self, plan: Plan, run_dir: str, start: dict[str, Any]) -> None:
+        self.run_dir = run_dir
+        self.start = start
+        self.reactor = Reactor()
+        self.reactor.signals(dict.fromkeys((_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP), self.stop))
+        process.set_child_subreaper()
+        self.supervisor = Supervisor(plan, self.reactor)
+        self.registry = Registry(self.supervisor)
+        self.doors: list[Door] = []
+        self._announced = False
+
+    def run(self) -> int:
+        """Serve until a signal says stop; leave nothing behind."""
+        try:
+            self._open()
+            self.reactor.run()
+        finally:
+            for door in self.doors:
+                door.close()
+            self.reactor.close()
+        return 0
+
+    def stop(self) -> None:
+        """End every task and then the loop; asked a second time, at once."""
+        if self.supervisor.closing:
+            self.supervisor.kill_all()
+        else:
+            self.supervisor.close(self.reactor.stop)
+
+    def _open(self) -> None:
+        # JSON and all that comes with it: not before the first commands are on their way.
+        from initspawn.control.server import Door, local
+
+        tokens = Tokens({known: frozenset(scopes) for known, scopes in self.start.get("tokens", {}).items()})
+        path = os.path.join(self.run_dir, CONTROL)
+        _remove_stale(path)
+        self.doors.append(
+            Door(path, reactor=self.reactor, registry=self.registry, tokens=tokens, identify=local)
+        )
+        found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
+        if found is None or "listen" not in self.start:
+            return
+        everybody = Identity(kind="token", scopes=frozenset((EVERYTHING,)))
+        stranger = everybody if self.start.get("open") else NOBODY
+        path = os.path.join(self.run_dir, GATEWAY_DOOR)
+        _remove_stale(path)
+        door = Door(
+            path, reactor=self.reactor, registry=self.registry, tokens=tokens,
+            identify=lambda _: stranger, on_connect=self._announce,
+        )  # fmt: skip
+        self.doors.append(door)
+        self._keep_gateway(found, path)
+
+    def _keep_gateway(self, api: Api, path: str) -> None:
+        command = api.commands[0]
+        sandbox = api.sandbox(command.sandbox)
+        if sandbox.groups is not None:
+            os.chown(path, sandbox.user, sandbox.group)  # only the gateway's user may connect
+        Keeper(self.supervisor, api, command, (self.start["listen"],)).start()
+
+    def _announce(self) -> None:
+        if not self._announced:
+            self._announced = True
+            print(self.start.get("announce", ""), flush=True)
+
+
+def _remove_stale(path: str) -> None:
+    """A socket that an earlier supervisor left; whoever may write here is us."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

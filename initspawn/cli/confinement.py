@@ -1,0 +1,85 @@
+"""The gateway's own sandbox: a configuration like any other, made here instead of in a file.
+
+It sees the Python it runs with, its package, one socket of the supervisor, and nothing else: no network but
+the listening socket it inherits, no other process, no writable file, no capability.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from initspawn.boot import supervise
+from initspawn.boot.supervise import GATEWAY
+
+INSIDE = "/run/initspawn"  # where the gateway finds its door
+USER = "nobody"
+# What a server of sockets has no use for, and an attacker has.
+DENIED = (
+    "add_key", "bpf", "delete_module", "finit_module", "init_module", "io_uring_enter",
+    "io_uring_register", "io_uring_setup", "kexec_file_load", "kexec_load", "keyctl", "mount",
+    "move_mount", "open_by_handle_at", "open_tree", "perf_event_open", "personality", "pivot_root",
+    "request_key", "setns", "swapoff", "swapon", "umount2", "unshare", "userfaultfd",
+)  # fmt: skip
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
+
+
+def gateway_config(run_dir: str, *, user: str | None, open_door: bool) -> dict[str, Any]:
+    """The configuration of the hidden API that runs the gateway. `user`: who it becomes, when root."""
+    arguments = ["-I", "-m", "initspawn.gateway", "--listen-fd", "3", "--control", f"{INSIDE}/door"]
+    if open_door:
+        arguments.append("--no-auth")
+    sandbox: dict[str, Any] = {
+        "uid": GATEWAY,
+        "namespace": {
+            "shares": {"all": "disable"},
+            "mounts": [*_python_mounts(), *_other_mounts(run_dir)],
+        },
+        "seccomp": {
+            "default": "SCMP_ACT_ALLOW",
+            "locked": True,
+            "rules": [{"syscall": name, "action": "SCMP_ACT_ERRNO", "errno": 1} for name in DENIED],
+        },
+        "commands": {
+            "uid": GATEWAY,
+            "exec": {"cmdpath": sys.executable, "args": [_literal(item) for item in arguments]},
+            "encoder": {"output": "line", "opts": {"maxlen": 4096}},
+        },
+    }
+    if user is not None:
+        sandbox["acls"] = {"user": user}
+    return {"metadata": {"uid": GATEWAY, "api": GATEWAY}, "sandboxes": sandbox}
+
+
+def _python_mounts() -> list[dict[str, str]]:
+    """The interpreter, its libraries and our package, each where it is, read-only."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(supervise.__file__)))
+    wanted = [sys.base_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable)), package]
+    wanted += [path for path in sys.path if path and os.path.isdir(path) and path != os.path.dirname(package)]
+    mounts: list[dict[str, str]] = []
+    for path in _SYSTEM:
+        if os.path.islink(path):
+            mounts.append({"target": path, "source": _literal(os.readlink(path)), "mode": "symlink"})
+        elif os.path.exists(path):
+            mounts.append({"target": path, "mode": "ro"})
+    bound = [mount["target"] for mount in mounts if mount["mode"] == "ro"]
+    for path in sorted({os.path.abspath(path) for path in wanted}, key=len):
+        if not any(path == above or path.startswith(f"{above}/") for above in bound):
+            bound.append(path)
+            mounts.append({"target": path, "source": _literal(path), "mode": "ro"})
+    return mounts
+
+
+def _other_mounts(run_dir: str) -> list[dict[str, str]]:
+    return [
+        {"target": INSIDE, "source": _literal(os.path.join(run_dir, GATEWAY)), "mode": "ro"},
+        {"target": "/proc", "mode": "procfs"},
+        {"target": "/dev", "mode": "devfs"},
+        {"target": "/tmp", "mode": "tmpfs"},
+    ]
+
+
+def _literal(text: str) -> str:
+    """Text that the expansion of `$NAME` leaves as it is."""
+    return text.replace("$", "$$")

@@ -1,0 +1,134 @@
+"""`initspawn serve`: compile the files, then become the supervisor that serves them."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import marshal
+import os
+import secrets
+import socket
+import sys
+
+from initspawn.boot import supervise
+from initspawn.boot.supervise import CONTROL, GATEWAY
+from initspawn.cli.confinement import USER, gateway_config
+from initspawn.cli.rundir import default_run_dir, prepare_run_dir
+from initspawn.config.compile import compile_files, compile_raw
+from initspawn.control.client import Client
+from initspawn.errors import InitspawnError
+from initspawn.limits import CONNECTIONS
+from initspawn.plan import Plan, save
+from initspawn.verbs.access import EVERYTHING, digest
+
+HELP = "serve configuration files: every command becomes a verb over WebSocket"
+EXAMPLES = """\
+examples:
+  initspawn serve configs/demo.yaml
+  initspawn serve --port 0 vpn.json reset.yaml        a free port, which is printed
+  initspawn serve --run-dir /tmp/second --port 1235 other.json
+"""
+PORT = 1234
+_BOOT = os.path.join(os.path.dirname(os.path.abspath(supervise.__file__)), "__main__.py")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of `serve`."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("files", nargs="+", metavar="FILE", help="configuration, JSON or YAML")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"TCP port; 0: a free one, which is printed (default {PORT})"
+    )
+    parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
+    parser.add_argument("--no-auth", action="store_true", help="ask nobody for a token; loopback only")
+    parser.add_argument(
+        "--gateway-user", default=USER, metavar="NAME", help=f"who the gateway is, as root (default {USER})"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Does not return: the process becomes the supervisor. Raises ConfigError, OSError."""
+    if arguments.no_auth and not _is_loopback(arguments.host):
+        raise InitspawnError(f"--no-auth works on loopback only, and {arguments.host} is not")
+    run_dir = os.path.abspath(arguments.run_dir or default_run_dir())
+    user, group = os.geteuid(), os.getegid()
+    plan = compile_files(arguments.files, user=user, group=group, environ=os.environ)
+    prepare_run_dir(run_dir)
+    _refuse_second(run_dir)
+    os.makedirs(os.path.join(run_dir, GATEWAY), mode=0o755, exist_ok=True)
+    listener = _listen(arguments.host, arguments.port)
+    token = secrets.token_urlsafe(24)
+    hidden = compile_raw(
+        gateway_config(
+            run_dir, user=arguments.gateway_user if user == 0 else None, open_door=arguments.no_auth
+        ),
+        file="the gateway's own sandbox", user=user, group=group, environ={}, hidden=True,
+    )  # fmt: skip
+    plan_file = os.path.join(run_dir, "plan")
+    save(Plan(user=user, group=group, apis=(*plan.apis, hidden)), plan_file)
+    start = {
+        "tokens": {digest(token): (EVERYTHING,)},
+        "open": arguments.no_auth,
+        "listen": listener.fileno(),
+        "announce": _announcement(listener, None if arguments.no_auth else token),
+    }
+    _become_supervisor(run_dir, plan_file, start, listener)
+    return 0
+
+
+def _become_supervisor(
+    run_dir: str, plan_file: str, start: dict[str, object], listener: socket.socket
+) -> None:
+    """Replace this process, with all it has imported, by the lean supervisor."""
+    start_fd = os.memfd_create("initspawn-start", 0)  # inherited; a command line would show the token
+    os.write(start_fd, marshal.dumps(start))
+    os.lseek(start_fd, 0, os.SEEK_SET)
+    os.set_inheritable(listener.fileno(), True)
+    sys.stdout.flush()
+    options = ["--run-dir", run_dir, "--plan", plan_file, "--start-fd", str(start_fd)]
+    os.execv(sys.executable, [sys.executable, "-I", "-S", _BOOT, *options])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The listening socket. Raises OSError that names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) else "a port is a number from 0 to 65535"
+        raise InitspawnError(
+            f"cannot listen on {host} port {port}: {reason}; another --port, or 0 for a free one?"
+        ) from error
+    return listener
+
+
+def _announcement(listener: socket.socket, token: str | None) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    page, query = (f"/#token={token}", f"?token={token}") if token else ("/", "")
+    return f"initspawn: ready at http://{place}{page} (WebSocket: ws://{place}/api{query})"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _refuse_second(run_dir: str) -> None:
+    """Two supervisors cannot share a run directory. Raises InitspawnError."""
+    try:
+        Client(os.path.join(run_dir, CONTROL)).close()
+    except (OSError, InitspawnError):
+        return
+    raise InitspawnError(f"a supervisor is already running in {run_dir}; give this one another --run-dir")
+
+

@@ -1,0 +1,235 @@
+"""Hold a file's plain data against the schema and find everything that is wrong.
+
+Scalars are read strictly: text only from text, true and false only from themselves, whole numbers
+from whole numbers (`3`, `3.0`) and from text that is one (`"3"`, `"0x1f"`). Keys that begin with `x-`
+or `$` are the author's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from msgspec import inspect
+
+from initspawn.config.schema import Config, Part
+from initspawn.config.spot import Spot, nearest, shown
+
+_OWN_KEYS = ("x-", "$")
+_NUMBER = re.compile(r"[-+]?[0-9][0-9a-zA-Z_]{0,39}")
+_BASES = {"0x": 16, "0o": 8, "0b": 2, "0d": 10}
+
+
+class _Refused:
+    """Stands for a value that was refused."""
+
+
+REFUSED = _Refused()
+
+
+def check(data: Any, spot: Spot) -> Config | None:
+    """The typed configuration, or None with everything that is wrong noted at `spot`."""
+    found = _read(_type_of(Config), data, spot)
+    return found if isinstance(found, Config) else None
+
+
+@cache
+def _type_of(part: type[Part]) -> inspect.Type:
+    return inspect.type_info(part)
+
+
+def _read(kind: inspect.Type, value: Any, spot: Spot) -> Any:
+    """The value as its type wants it, or REFUSED with the reason noted."""
+    return _READERS[type(kind)](kind, value, spot)
+
+
+def _part(kind: inspect.StructType, value: Any, spot: Spot) -> Any:
+    part: Any = kind.cls
+    spot = spot.coded(part.code)
+    if not isinstance(value, dict):
+        return _wrong("an object", value, spot)
+    given = _by_key(part, kind, value, spot)
+    found: dict[str, Any] = {}
+    for field in kind.fields:
+        if field.name in given:
+            found[field.name] = _read(field.type, given[field.name], spot[field.name])
+        elif field.required:
+            spot.refuse(f"`{field.name}` is missing", f"every {part.noun} needs it")
+            found[field.name] = REFUSED
+    known = len(given) == sum(not _is_own(key) for key in value)
+    if not known or any(item is REFUSED for item in found.values()):
+        return REFUSED
+    return part(**found)
+
+
+def _is_own(key: Any) -> bool:
+    return isinstance(key, str) and key.startswith(_OWN_KEYS)
+
+
+def _by_key(
+    part: type[Part], kind: inspect.StructType, value: Mapping[Any, Any], spot: Spot
+) -> dict[str, Any]:
+    """The values by their proper keys; unknown, unbuilt and doubled keys are noted and left out."""
+    fields = {field.name for field in kind.fields}
+    given: dict[str, Any] = {}
+    for key, item in value.items():
+        if _is_own(key):
+            continue
+        name = part.aliases.get(key, key) if isinstance(key, str) else key
+        if not isinstance(name, str):
+            spot.refuse(f"key {shown(key)} is no text")
+        elif name in given:
+            spot[key].refuse(f"`{key}` and `{_other(part, key, value)}` are the same key: keep one")
+        elif name in fields:
+            given[name] = item
+            if name != key:
+                spot.report.written((*spot.path, name), (*spot.path, key))
+        elif name in part.later:
+            spot[key].refuse(f"`{key}` is known but not built yet: {part.later[name]}")
+        else:
+            spot[key].refuse(f"unknown key in {part.noun}", nearest(key, fields | part.aliases.keys()))
+    return given
+
+
+def _other(part: type[Part], key: str, value: Mapping[str, Any]) -> str:
+    name = part.aliases.get(key, key)
+    return next(word for word in value if word != key and part.aliases.get(word, word) == name)
+
+
+def _list(kind: inspect.ListType, value: Any, spot: Spot) -> Any:
+    if not isinstance(value, list):
+        if value is None:
+            return _wrong("a value or a list", value, spot)
+        spot.report.written((*spot.path, 0), spot.path)
+        value = [value]
+    found = [_read(kind.item_type, item, spot[index]) for index, item in enumerate(value)]
+    return REFUSED if any(item is REFUSED for item in found) else found
+
+
+def _text(kind: inspect.StrType, value: Any, spot: Spot) -> Any:
+    if not isinstance(value, str):
+        hint = "write it in quotes" if isinstance(value, (int, float)) else ""
+        return _wrong("text", value, spot, hint)
+    if not _is_clean(value, spot):
+        return REFUSED
+    if kind.min_length is not None and len(value) < kind.min_length:
+        return _no("may not be empty", spot)
+    if kind.max_length is not None and len(value) > kind.max_length:
+        return _no(f"may have at most {kind.max_length} characters", spot)
+    return value
+
+
+def _is_clean(value: str, spot: Spot) -> bool:
+    """No NUL, which would end it early in the kernel, and nothing that UTF-8 cannot write."""
+    if "\0" in value:
+        spot.refuse("holds a NUL character")
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        spot.refuse("is not valid Unicode")
+        return False
+    return True
+
+
+def _integer(kind: inspect.IntType, value: Any, spot: Spot) -> Any:
+    number = _number(value)
+    if number is None:
+        return _wrong("a whole number", value, spot)
+    low, high = kind.ge, kind.le
+    if (low is not None and number < low) or (high is not None and number > high):
+        return _no(f"must be from {low} to {high}, not {number}", spot)
+    return number
+
+
+def _number(value: Any) -> int | None:
+    """The whole number that a value is, or None."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value):
+        return None
+    digits = value.lstrip("+-")
+    base = _BASES.get(digits[:2].lower())
+    if base:
+        digits = digits[2:]
+    elif digits.startswith("0") and len(digits) > 1:
+        base = 8
+    try:
+        number = int(digits, base or 10)
+    except ValueError:
+        return None
+    return -number if value.startswith("-") else number
+
+
+def _truth(kind: inspect.BoolType, value: Any, spot: Spot) -> Any:
+    return value if isinstance(value, bool) else _wrong("true or false", value, spot)
+
+
+def _word(kind: inspect.LiteralType, value: Any, spot: Spot) -> Any:
+    words = [str(word) for word in kind.values]
+    if not isinstance(value, str):
+        return _wrong(f"one of {', '.join(words)}", value, spot)
+    if value.lower() not in words:
+        return _no(f"unknown word {shown(value)}", spot, nearest(value, words))
+    return value.lower()
+
+
+def _union(kind: inspect.UnionType, value: Any, spot: Spot) -> Any:
+    """Optional values, and text next to a number or an object: the value's own type decides."""
+    choices = [choice for choice in kind.types if not isinstance(choice, inspect.NoneType)]
+    if len(choices) == 1:
+        return _read(choices[0], value, spot)
+    for choice in choices:
+        fits = _NATURAL.get(_bare(choice), ())
+        if isinstance(value, fits) and not (isinstance(value, bool) and bool not in fits):
+            return _read(choice, value, spot)
+    return _wrong(" or ".join(_NAMES[_bare(choice)] for choice in choices), value, spot)
+
+
+def _bare(kind: inspect.Type) -> type[inspect.Type]:
+    return type(kind)
+
+
+def _any(kind: inspect.AnyType, value: Any, spot: Spot) -> Any:
+    return value
+
+
+def _wrong(wanted: str, value: Any, spot: Spot, hint: str = "") -> _Refused:
+    if value is None:
+        found = "null"
+    elif isinstance(value, dict):
+        found = "an object"
+    else:
+        found = "a list" if isinstance(value, list) else shown(value)
+    return _no(f"must be {wanted}, not {found}", spot, hint)
+
+
+def _no(message: str, spot: Spot, hint: str = "") -> _Refused:
+    spot.refuse(message, hint)
+    return REFUSED
+
+
+_READERS: dict[type[inspect.Type], Callable[[Any, Any, Spot], Any]] = {
+    inspect.StructType: _part,
+    inspect.ListType: _list,
+    inspect.StrType: _text,
+    inspect.IntType: _integer,
+    inspect.BoolType: _truth,
+    inspect.LiteralType: _word,
+    inspect.UnionType: _union,
+    inspect.AnyType: _any,
+}
+_NATURAL: dict[type[inspect.Type], tuple[type, ...]] = {
+    inspect.StrType: (str,),
+    inspect.IntType: (int, float),
+    inspect.StructType: (dict,),
+}
+_NAMES: dict[type[inspect.Type], str] = {
+    inspect.StrType: "text",
+    inspect.IntType: "a whole number",
+    inspect.StructType: "an object",
+}

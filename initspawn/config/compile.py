@@ -1,0 +1,179 @@
+"""Configuration files become a plan: everything looked up, worked out and checked.
+
+`check` and `serve` both compile, so what passes the one starts with the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from initspawn.config.check import check
+from initspawn.config.command import compile_command
+from initspawn.config.expand import Names, builtin_names
+from initspawn.config.identity import Person
+from initspawn.config.load import load
+from initspawn.config.sandbox import compile_sandbox
+from initspawn.config.schema import Config, Sandbox
+from initspawn.config.spot import Report, Spot, shown
+from initspawn.errors import ConfigError, Problem
+from initspawn.plan import Api, Plan
+from initspawn.plan import Command as PlanCommand
+from initspawn.plan import Sandbox as PlanSandbox
+
+RESERVED_APIS = ("initspawn", "monitor")
+RESERVED_VERBS = ("exec", "info", "ping")
+
+_NOT_IN_API = re.compile(r"[\x00-\x20\x7f\"#%&'/?`@\\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NAME_MAX = 255  # bytes of a path component
+
+
+def compile_files(paths: list[str], *, user: int, group: int, environ: Mapping[str, str]) -> Plan:
+    """The plan of these files, for a supervisor that runs as `user` and `group`.
+
+    `environ` is where `$NAME` is looked up; commands inherit none of it. Raises ConfigError with all
+    problems of all files.
+    """
+    problems: list[Problem] = []
+    apis: list[Api] = []
+    compiled: list[tuple[Config, Report]] = []
+    for path in paths:
+        try:
+            document = load(path)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        report = Report(path, document.positions)
+        config = check(document.data, report.root())
+        if config is not None:
+            compiled.append((config, report))
+            apis.append(_api(config, report.root(), Person(user, group), environ))
+        else:
+            problems += report.sorted()
+    _check_together(compiled)
+    for _, report in compiled:
+        problems += report.sorted()
+    if problems:
+        order = {path: index for index, path in enumerate(paths)}
+        raise ConfigError(sorted(problems, key=lambda problem: order[problem.file]))
+    return Plan(user=user, group=group, apis=tuple(apis))
+
+
+def compile_raw(
+    raw: Mapping[str, Any],
+    *,
+    file: str,
+    user: int,
+    group: int,
+    environ: Mapping[str, str],
+    hidden: bool = False,
+) -> Api:
+    """The API of data that is in memory already; `file` is what messages call it.
+
+    `hidden`: one of the supervisor's own, which may use a reserved name. Raises ConfigError.
+    """
+    report = Report(file, {})
+    config = check(dict(raw), report.root())
+    api = _api(config, report.root(), Person(user, group), environ, hidden=hidden) if config else None
+    if api is None or report.problems:
+        raise ConfigError(report.sorted())
+    return api
+
+
+def _check_together(compiled: list[tuple[Config, Report]]) -> None:
+    """What the files must agree on: every API once, and all that is required."""
+    first: dict[str, str] = {}
+    for config, report in compiled:
+        api = config.metadata.api
+        if api in first:
+            report.root()["metadata"]["api"].refuse(f"API `{api}` is made by {first[api]} already")
+        first.setdefault(api, report.file)
+    for config, report in compiled:
+        spot = report.root()["metadata"]["require"]
+        for index, names in enumerate(config.metadata.require):
+            for name in names.split():
+                if name not in first:
+                    spot[index].refuse(f"API {shown(name)} is required, and no file makes it")
+
+
+def _api(
+    config: Config, spot: Spot, supervisor: Person, environ: Mapping[str, str], *, hidden: bool = False
+) -> Api:
+    """One file's API. What is wrong is noted at `spot`."""
+    metadata = config.metadata
+    _check_api_name(metadata.api, spot["metadata"]["api"], hidden=hidden)
+    names = builtin_names(environ, api=metadata.api, user=supervisor.user, group=supervisor.group)
+    sandboxes: list[PlanSandbox] = []
+    commands: list[PlanCommand] = []
+    verbs = dict.fromkeys(RESERVED_VERBS, "")
+    uids: set[str] = set()
+    for index, sandbox in enumerate(config.sandboxes):
+        place = spot["sandboxes"][index]
+        _check_uid(sandbox.uid, place["uid"])
+        if sandbox.uid in uids:
+            place["uid"].refuse(f"another sandbox is called `{sandbox.uid}` already")
+        uids.add(sandbox.uid)
+        prefix = _prefix(sandbox, place, alone=len(config.sandboxes) == 1)
+        made, found = _compile_one(sandbox, names, supervisor, place, prefix, verbs)
+        sandboxes.append(made)
+        commands += found
+    return Api(
+        uid=metadata.uid,
+        api=metadata.api,
+        info=metadata.info,
+        version=metadata.version,
+        author=metadata.author,
+        hidden=hidden,
+        sandboxes=tuple(sandboxes),
+        commands=tuple(commands),
+    )
+
+
+def _compile_one(
+    sandbox: Sandbox, names: Names, supervisor: Person, spot: Spot, prefix: str, verbs: dict[str, str]
+) -> tuple[PlanSandbox, list[PlanCommand]]:
+    """A sandbox with its commands; `verbs` holds the names taken so far, with who took them."""
+    before = len(spot.report.problems)
+    made, names = compile_sandbox(sandbox, names, supervisor, spot)
+    complete = len(spot.report.problems) == before
+    commands: list[PlanCommand] = []
+    for index, command in enumerate(sandbox.commands):
+        place = spot["commands"][index]
+        _check_uid(command.uid, place["uid"])
+        verb = f"{prefix}/{command.uid}" if prefix else command.uid
+        if verb in verbs:
+            owner = verbs[verb]
+            taken = f"is taken by a command of sandbox `{owner}`" if owner else "is initspawn's own"
+            hint = "give it another `uid`, or the sandbox a `prefix`"
+            place["uid"].refuse(f"the verb `{verb}` {taken}", hint)
+        verbs[verb] = sandbox.uid
+        commands.append(
+            compile_command(command, sandbox, made, names, place, verb=verb, look=complete)
+        )
+    return made, commands
+
+
+def _prefix(sandbox: Sandbox, spot: Spot, *, alone: bool) -> str:
+    """What comes before the command's name in its verb; empty: nothing."""
+    if sandbox.prefix is None:
+        return "" if alone else sandbox.uid
+    if sandbox.prefix:
+        for name in sandbox.prefix.split("/"):
+            _check_uid(name, spot["prefix"])
+    return sandbox.prefix
+
+
+def _check_api_name(api: str, spot: Spot, *, hidden: bool) -> None:
+    found = _NOT_IN_API.search(api)
+    if found:
+        spot.refuse(f"an API name may not hold {shown(found.group())}", "use letters, digits, `-` and `_`")
+    elif api in RESERVED_APIS and not hidden:
+        spot.refuse(f"`{api}` is initspawn's own API", "choose another name")
+
+
+def _check_uid(uid: str, spot: Spot) -> None:
+    """Names become parts of verbs, task ids and paths: each must be one plain path component."""
+    if uid in ("", ".", "..") or "/" in uid or _CONTROL.search(uid) or len(uid.encode()) > _NAME_MAX:
+        spot.refuse(f"{shown(uid)} cannot be a name", "a name is no path and holds no control characters")

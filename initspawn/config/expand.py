@@ -1,0 +1,150 @@
+"""`$NAME` when the configuration is read, `%name%` when a command is started.
+
+    $NAME ${NAME} $(NAME)          a built-in name (upper or lower case), else an environment variable
+    ${NAME-text} ${NAME:-text}     `text` if there is none; with `:` also if it is empty
+    $$ \\$                          a plain dollar sign
+
+    %name%                         the request's argument of that name, which must be given
+    ?name?                         the same, nothing if it is not given
+    %% ??                          a plain percent sign or question mark
+
+What a `$NAME` brings in is plain text: a percent sign from the environment starts no argument.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+
+from initspawn.plan import OPTIONAL, REQUIRED, TEXT
+
+Parts = tuple[tuple[str, str], ...]
+
+ALIASES = {"SANDBOX": "SANDBOX_UID", "COMMAND": "COMMAND_UID", "APINAME": "API_NAME", "SBIN": "SBINDIR"}
+LONGEST_LABEL = 63
+
+_LATER = {"AFB_CONFIG": "a configuration does not hold itself"}
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_DOLLAR = re.compile(
+    rf"(?P<plain>\\\$|\$\$)|\$(?P<name>{_NAME})|\$\((?P<round>{_NAME})\)"
+    rf"|\$\{{(?P<curly>{_NAME})(?:(?P<how>:?-)(?P<default>[^}}]*))?\}}|(?P<lone>\$)"
+)
+_MARK = re.compile(r"(?P<double>%%|\?\?)|%(?P<required>[^%]+)%|\?(?P<optional>[^?]+)\?")
+_EITHER = re.compile(f"{_DOLLAR.pattern}|{_MARK.pattern}")
+
+
+class ExpandFault(Exception):
+    """A text cannot be expanded; the message says why."""
+
+
+class Names:
+    """What `$NAME` stands for at one place of one file."""
+
+    def __init__(self, environ: Mapping[str, str], values: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._values = values
+
+    def also(self, **values: str) -> Names:
+        """The same names and some more."""
+        return Names(self._environ, {**self._values, **values})
+
+    def get(self, name: str) -> str | None:
+        """The value of a name, or None. `UUID` is a fresh one each time."""
+        upper = ALIASES.get(name.upper(), name.upper())
+        if upper in self._values:
+            return self._values[upper]
+        if upper in _FRESH:
+            return _FRESH[upper]()
+        return self._environ.get(name)
+
+    def known(self) -> list[str]:
+        """All names, for hints."""
+        return [*self._values, *_FRESH, *self._environ]
+
+
+def builtin_names(environ: Mapping[str, str], *, api: str, user: int, group: int) -> Names:
+    """The names of one file; a sandbox adds SANDBOX_UID and SBOXUSER, a command COMMAND_UID."""
+    return Names(
+        environ,
+        {
+            "LOGNAME": environ.get("LOGNAME", "Unknown"),
+            "HOSTNAME": environ.get("HOSTNAME") or os.uname().nodename,
+            "HOME": environ.get("HOME", "/sandbox"),
+            "AFB_ROOTDIR": environ.get("AFB_ROOTDIR", "."),
+            "AFB_NAME": environ.get("AFB_NAME", "initspawn"),
+            "API_NAME": api,
+            "SBINDIR": _sbindir(),
+            "PID": str(os.getpid()),
+            "UID": str(user),
+            "GID": str(group),
+        },
+    )
+
+
+def expand(text: str, names: Names) -> str:
+    """The text with every `$NAME` replaced. Raises ExpandFault for an unknown name."""
+    return _DOLLAR.sub(lambda match: _value(match, names), text)
+
+
+def template(text: str, names: Names) -> Parts:
+    """An argument's parts, at least one. Raises ExpandFault."""
+    parts: list[tuple[str, str]] = []
+    plain = ""
+    at = 0
+    while match := _EITHER.search(text, at):
+        plain += text[at : match.start()]
+        at = match.end()
+        label = match["required"] or match["optional"]
+        if label is None:
+            plain += match["double"][0] if match["double"] else _value(match, names)
+            continue
+        if len(label) > LONGEST_LABEL:
+            mark = text[match.start()]
+            reason = f"the name of an argument may have {LONGEST_LABEL} characters at most"
+            raise ExpandFault(f"{reason}; a plain `{mark}` is written `{mark}{mark}`")
+        if plain:
+            parts.append((TEXT, plain))
+        parts.append((REQUIRED if match["required"] else OPTIONAL, label))
+        plain = ""
+    plain += text[at:]
+    if plain or not parts:
+        parts.append((TEXT, plain))
+    return tuple(parts)
+
+
+def _value(match: re.Match[str], names: Names) -> str:
+    """What one `$` form stands for."""
+    if match["plain"]:
+        return "$"
+    if match["lone"]:
+        raise ExpandFault("a `$` without a name; a plain `$` is written `$$`")
+    name = match["name"] or match["round"] or match["curly"]
+    value = names.get(name)
+    if match["how"] and (value is None or (not value and match["how"] == ":-")):
+        return expand(match["default"], names)
+    if value is None and name.upper() in _LATER:
+        raise ExpandFault(f"`${name}` is known but not built yet: {_LATER[name.upper()]}")
+    if value is None:
+        close = get_close_matches(name.upper(), names.known(), 1)
+        hint = f"; did you mean `${close[0]}`?" if close else ""
+        raise ExpandFault(f"`${name}` is neither built in nor in the environment{hint}")
+    if "\0" in value:
+        raise ExpandFault(f"`${name}` holds a NUL character")
+    return value
+
+
+def _sbindir() -> str:
+    """Where the system's own tools are: /sbin where that is a real directory of its own."""
+    return "/usr/sbin" if not os.path.exists("/sbin/mkfs") or os.path.islink("/sbin/mkfs") else "/sbin"
+
+
+def _today() -> str:
+    return time.strftime("%d-%b-%Y %T (%Z)")
+
+
+_FRESH: dict[str, Callable[[], str]] = {"TODAY": _today, "UUID": lambda: str(uuid.uuid4())}

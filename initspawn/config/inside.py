@@ -1,0 +1,125 @@
+"""What a path leads to inside a sandbox, worked out from its mounts on the host."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+
+from initspawn.plan import Mount
+
+_MAX_LINKS = 40  # as the kernel, path_resolution(7)
+_FULL = ("proc", "dev")  # file systems that are not empty when the command starts
+
+
+class View:
+    """The file tree that commands of one sandbox see: the host's own, or one that mounts fill."""
+
+    def __init__(self, new_root: bool, mounts: Sequence[Mount]) -> None:
+        self.new_root = new_root
+        self._mounts = mounts
+
+    def host_path(self, path: str) -> str | None:
+        """The host's path of what commands see at `path`, links followed as inside; None: nothing."""
+        if not self.new_root:
+            return path if os.path.exists(path) else None
+        inside = self._follow(path)
+        found = None if inside is None else self._provider(inside)
+        return found if found is not None and os.path.exists(found) else None
+
+    def is_directory(self, path: str) -> bool:
+        """Whether commands see a directory at `path`."""
+        if not self.new_root:
+            return os.path.isdir(path)
+        inside = self._follow(path)
+        if inside is None:
+            return False
+        provider = self._provider(inside)
+        if provider is not None:
+            return os.path.isdir(provider)
+        return any(_makes_directory(mount, inside) for mount in self._mounts)
+
+    def is_file(self, path: str) -> bool:
+        """Whether commands see something at `path` that is no directory."""
+        if any(mount.operation == "file" and mount.target == path for mount in self._mounts):
+            return not self.is_directory(path)
+        host = self.host_path(path)
+        return host is not None and not os.path.isdir(host)
+
+    def is_link(self, path: str) -> bool:
+        """Whether a symbolic link, leading anywhere or nowhere, is at `path`."""
+        return self._link(path) is not None
+
+    def read_only(self, path: str) -> str | None:
+        """The target of the read-only bind that `path` lies in, None if it lies in none."""
+        inside = self._follow(path) or path
+        for mount in reversed(self._mounts):
+            if mount.operation not in ("dir", "symlink", "lock") and _covers(mount, inside):
+                return mount.target if mount.operation == "bind" and mount.read_only else None
+        return None
+
+    def targets(self) -> str:
+        """The mounts' targets, for messages."""
+        return ", ".join(dict.fromkeys(mount.target for mount in self._mounts)) or "none"
+
+    def _follow(self, path: str) -> str | None:
+        """The path without symbolic links, or None if they lead nowhere."""
+        rest = path.split("/")[::-1]
+        inside = "/"
+        links = 0
+        while rest:
+            name = rest.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                inside = posixpath.dirname(inside)
+                continue
+            step = posixpath.join(inside, name)
+            link = self._link(step)
+            if link is None:
+                inside = step
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                return None
+            rest.extend(link.split("/")[::-1])
+            if link.startswith("/"):
+                inside = "/"
+        return inside
+
+    def _link(self, inside: str) -> str | None:
+        """The text of the symbolic link at a path, None if there is none."""
+        for mount in reversed(self._mounts):
+            if mount.operation == "symlink" and mount.target == inside:
+                return mount.source
+            if mount.operation != "dir" and _covers(mount, inside):
+                break
+        host = self._provider(inside)
+        try:
+            return None if host is None else os.readlink(host)
+        except OSError:  # no link, or nothing there
+            return None
+
+    def _provider(self, inside: str) -> str | None:
+        """The host's path of a path without links; None if no bind provides it."""
+        for mount in reversed(self._mounts):
+            # A `dir` is made only where nothing is, a link only where it is written: neither covers.
+            if mount.operation in ("dir", "symlink", "lock") or not _covers(mount, inside):
+                continue
+            if mount.operation == "bind":
+                return (mount.source.rstrip("/") + inside[len(mount.target) :]) or "/"
+            return None
+        return None
+
+
+def _covers(mount: Mount, inside: str) -> bool:
+    return inside == mount.target or inside.startswith(mount.target + "/")
+
+
+def _makes_directory(mount: Mount, inside: str) -> bool:
+    """Whether a mount makes a directory at a path: its target, one above it, or one that it brings."""
+    if mount.target == inside:
+        return mount.operation in ("tmpfs", "dir", "mqueue", *_FULL)
+    if _covers(mount, inside):
+        return mount.operation in _FULL
+    return mount.operation != "lock" and mount.target.startswith(inside.rstrip("/") + "/")

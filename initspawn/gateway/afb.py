@@ -1,0 +1,176 @@
+"""AFB JSON (`x-afb-ws-json1`) to control messages and back: bytes in, bytes out. Sans-I/O, pure.
+
+Values that only pass through (arguments, responses, event data, ids) stay the bytes they are: msgspec
+checks their syntax without decoding them. Every function takes untrusted bytes and raises nothing but
+`BadFrame`, which says how the WebSocket must be closed (RFC 6455, section 7.4).
+
+A client's message is a JSON array: `[2, ID, "API/VERB", ARGS]` or `[2, ID, "API/VERB", ARGS, TOKEN]`
+is a call; 3 and 4 are replies, which nothing here ever waits for; 5 is an event, which is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec import DecodeError, Raw, Struct
+from msgspec.json import Decoder, encode
+
+from initspawn.errors import STATUS_CODES, InitspawnError
+from initspawn.limits import FRAME_BYTES
+
+INVALID_DATA, POLICY_VIOLATION, INTERNAL_ERROR = 1007, 1008, 1011
+_REPLY_SIZES = {b"3": (3, 4), b"4": (3, 4), b"5": (3,)}
+_ABSENT = (b"", b"null")
+
+
+class BadFrame(InitspawnError):
+    """The connection must be closed with this code and reason."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"{code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class Call(NamedTuple):
+    """One call of a client. All but `id` are JSON; `id` is what goes between the reply's quotes."""
+
+    id: bytes
+    procedure: bytes
+    args: bytes
+    token: bytes | None
+
+
+class Answer(Struct):
+    """One message of the supervisor: an answer (`id` is set), an event, or a fault."""
+
+    id: int | None = None
+    status: Raw = Raw(b"")
+    code: int = 0
+    info: Raw = Raw(b"")
+    response: Raw = Raw(b"")
+    event: Raw = Raw(b"")
+    data: Raw = Raw(b"")
+    fault: str = ""
+
+
+_array = Decoder(list[Raw])
+_string = Decoder(str)
+_answer = Decoder(Answer)
+
+
+def decode_message(data: bytes) -> Call | None:
+    """A text message of a client: a call, or None for what is to be ignored. Raises BadFrame."""
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            raise BadFrame(INVALID_DATA) from None
+    try:
+        items = [bytes(item) for item in _array.decode(data)]
+    except (DecodeError, RecursionError):
+        raise _invalid() from None
+    kind = items[0] if items else b""
+    if kind == b"2" and len(items) in (4, 5):
+        return _decode_call(items)
+    if len(items) not in _REPLY_SIZES.get(kind, ()):
+        raise _invalid()
+    if kind == b"5":
+        return None
+    raise BadFrame(POLICY_VIOLATION, "unbound-call-id")
+
+
+def _decode_call(items: list[bytes]) -> Call:
+    """The elements of a call, checked. Raises BadFrame.
+
+    The procedure is cut at its first `/`; an empty API is left to the supervisor to refuse.
+    """
+    number, procedure = _as_string(items[1]), _as_string(items[2])
+    _, slash, verb = _string.decode(procedure).partition("/")
+    if not slash:
+        raise BadFrame(POLICY_VIOLATION)
+    if not verb or verb[0] == "/":
+        raise _invalid()
+    token = _token(items[4]) if len(items) == 5 else None
+    return Call(number[1:-1], procedure, items[3], token)
+
+
+def _as_string(item: bytes) -> bytes:
+    """A JSON scalar as a JSON string with the same raw characters. Raises BadFrame for the others."""
+    if item[0] == 0x22:  # a string already: escapes stay as the client wrote them
+        return item
+    if item[0] in b"[{":
+        raise _invalid()
+    return b'"%b"' % item
+
+
+def _token(item: bytes) -> bytes:
+    """A credential as a JSON string; one that is no string counts as its raw text."""
+    return item if item[0] == 0x22 else encode(item.decode())
+
+
+def _invalid() -> BadFrame:
+    return BadFrame(POLICY_VIOLATION, "invalid-frame")
+
+
+def encode_call(number: int, call: Call, token: bytes | None) -> bytes:
+    """The control message for a call; `token` (JSON) replaces the connection's credential."""
+    if token is None:
+        return b'{"id":%d,"call":%b,"args":%b}' % (number, call.procedure, call.args)
+    return b'{"id":%d,"call":%b,"args":%b,"token":%b}' % (number, call.procedure, call.args, token)
+
+
+def token_json(token: str) -> bytes:
+    """A credential found in the upgrade request, as JSON."""
+    return encode(token)
+
+
+def decode_answer(body: bytes) -> Answer:
+    """A message of the supervisor. Raises BadFrame (1011) for what it would never send."""
+    try:
+        return _answer.decode(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadFrame(INTERNAL_ERROR) from None
+
+
+def encode_reply(call_id: bytes, answer: Answer) -> bytes:
+    """The reply to a call. One that would not fit a frame becomes an `internal-error`."""
+    info, response = bytes(answer.info), bytes(answer.response)
+    request = b'"status":%b' % (bytes(answer.status) or b'"success"')
+    if info not in _ABSENT:
+        request += b',"info":%b' % info
+    value = b"" if response in _ABSENT else b',"response":%b' % response
+    text = b'[%d,"%b",{"jtype":"afb-reply","request":{%b,"code":%d}%b}]' % (
+        3 if answer.code >= 0 else 4,
+        call_id,
+        request,
+        answer.code,
+        value,
+    )
+    if len(text) > FRAME_BYTES:
+        return encode_error(call_id, "internal-error", "the reply is larger than a frame")
+    return text
+
+
+def encode_error(call_id: bytes, status: str, info: str = "") -> bytes:
+    """A reply made here: `status` is one of the protocol's error texts."""
+    return b'[4,"%b",%b]' % (call_id, reply_body(status, info))
+
+
+def reply_body(status: str, info: str = "") -> bytes:
+    """The reply object of an error made here."""
+    extra = b',"info":%b' % encode(info) if info else b""
+    return b'{"jtype":"afb-reply","request":{"status":%b%b,"code":%d}}' % (
+        encode(status),
+        extra,
+        STATUS_CODES[status],
+    )
+
+
+def encode_event(answer: Answer) -> bytes:
+    """The event frame of an event; data that would not fit a frame is replaced by null."""
+    name, data = bytes(answer.event), bytes(answer.data) or b"null"
+    text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":%b}]' % (name, name, data)
+    if len(text) > FRAME_BYTES:
+        text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":null}]' % (name, name)
+    return text

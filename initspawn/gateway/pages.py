@@ -1,0 +1,116 @@
+"""Plain HTTP: the test page, and clear answers to everything that is not served."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from initspawn.gateway.admission import HostPolicy, Refused
+from initspawn.gateway.afb import reply_body
+
+WWW = Path(__file__).with_name("www")
+# Only these files are served: a path that is not a key here cannot reach the file system.
+FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+}
+
+
+class Guard:
+    """Middleware: believes a request's Host and Origin or answers 403; gives every answer safe headers."""
+
+    def __init__(self, app: ASGIApp, hosts: HostPolicy) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        local = scope["server"][0] if scope["server"] else ""
+        app, host = self._app, ""
+        try:
+            host = self._hosts.check(headers, scheme=scope["scheme"], local=local)
+        except Refused as refused:
+            app = Response(status_code=refused.status)
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(safe_headers(host))
+            await send(message)
+
+        await app(scope, receive, guarded)
+
+
+def safe_headers(host: str) -> Mapping[str, str]:
+    """Headers of every answer. `host` is a checked Host: not all browsers let 'self' mean ws: too."""
+    sockets = f" ws://{host} wss://{host}" if host else ""
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        f"connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+
+
+def application(hosts: HostPolicy, state: Mapping[str, Any]) -> Starlette:
+    """The HTTP application. `state` is what uvicorn hands to its protocols (the lifespan state)."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+        yield state
+
+    start: Callable[[Starlette], AbstractAsyncContextManager[Mapping[str, Any]]] = lifespan
+    routes = [Route(path, _file(*entry), methods=["GET"]) for path, entry in FILES.items()]
+    routes.append(Route("/api/{api}/{verb:path}", _Rest()))
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, hosts)],
+        exception_handlers={HTTPException: _refusal},
+        lifespan=start,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _file(name: str, kind: str) -> Callable[[Request], Any]:
+    """An endpoint for one file, read now: a confined gateway opens nothing later."""
+    content = (WWW / name).read_bytes()
+
+    async def endpoint(_: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return endpoint
+
+
+class _Rest:
+    """`/api/API/VERB` without an upgrade; a class, so that the route takes every method."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = reply_body("not-available", "calls over plain HTTP are not served, use the WebSocket at /api")
+        await Response(body, 501, media_type="application/json")(scope, receive, send)
+
+
+async def _refusal(_: Request, error: Exception) -> Response:
+    """404 and 405 with an empty body."""
+    assert isinstance(error, HTTPException)
+    return Response(status_code=error.status_code, headers=error.headers)

@@ -1,0 +1,130 @@
+"""The gateway as a whole: one listening socket, one event loop, many connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from initspawn.gateway import bounds
+from initspawn.gateway.admission import Headers, HostPolicy
+from initspawn.gateway.door import Door
+from initspawn.gateway.link import Link, open_link
+from initspawn.gateway.listener import Listener
+from initspawn.gateway.pages import application
+
+logger = logging.getLogger("initspawn.gateway")
+
+
+class Gateway:
+    """What the connections of one gateway share."""
+
+    def __init__(self, control_path: str, hosts: HostPolicy) -> None:
+        self.control_path = control_path
+        self.hosts = hosts
+        self.doors: set[Door] = set()
+
+    def check_host(self, headers: Headers, transport: asyncio.Transport) -> None:
+        """Believe the Host and Origin of an upgrade request. Raises admission.Refused(403)."""
+        name = transport.get_extra_info("sockname")
+        local = name[0] if isinstance(name, tuple) else ""
+        self.hosts.check(headers, scheme="http", local=local)
+
+
+class Hello:
+    """The owner of the idle link that tells the supervisor how long the gateway is there."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def link_received(self, bodies: list[bytes]) -> None:
+        """Nothing is asked on this link, so nothing is expected."""
+
+    def link_full(self, full: bool) -> None:
+        """Nothing is sent either."""
+
+    def link_lost(self, reason: str) -> None:
+        self._server.end()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server that sleeps until something happens, and ends with the supervisor."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._ended = asyncio.Event()
+        self._hello: Link | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, then say so to the supervisor. Raises OSError if it is not there."""
+        await super().startup(sockets)
+        self._hello = await open_link(self._gateway.control_path, Hello(self))
+
+    async def main_loop(self) -> None:
+        """Wait for the end. (uvicorn's own loop wakes ten times a second to look for it.)"""
+        await self._ended.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self._hello is not None:
+            self._hello.close()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal is an ordinary end here, not something to die of afterwards."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.end)
+        yield
+
+    def end(self) -> None:
+        """Begin to end: close every WebSocket with 1001 and leave."""
+        self.should_exit = True
+        self._ended.set()
+
+
+async def serve(listener: socket.socket, control_path: str, hosts: HostPolicy) -> None:
+    """Serve until SIGTERM, SIGINT or the end of the supervisor. Raises OSError.
+
+    `listener` is a bound TCP socket; connections inherit its keep-alive probes, which find clients that
+    have vanished without a word.
+    """
+    for option, value in (
+        (socket.TCP_KEEPIDLE, bounds.PROBE_IDLE_SECONDS),
+        (socket.TCP_KEEPINTVL, bounds.PROBE_SECONDS),
+        (socket.TCP_KEEPCNT, bounds.PROBES),
+    ):
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    gateway = Gateway(control_path, hosts)
+    await Server(configuration(gateway), gateway).serve([listener])
+
+
+def configuration(gateway: Gateway) -> uvicorn.Config:
+    """uvicorn's settings: no log of requests, no trust in forwarding headers, finite waits."""
+    state: dict[str, Any] = {"gateway": gateway}
+    return uvicorn.Config(
+        application(gateway.hosts, state),
+        loop="asyncio",
+        http=Listener,
+        ws=Door,
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=bounds.BACKLOG,
+        timeout_keep_alive=bounds.KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=bounds.STOP_SECONDS,
+        h11_max_incomplete_event_size=bounds.HEAD_BYTES,
+    )

@@ -1,0 +1,29 @@
+"""Every finite default in one table: buffers, queues, counts and waits. Boot module.
+
+Units are in the names' comments; `info` shows the table.
+"""
+
+from __future__ import annotations
+
+READ_CHUNK = 65536  # bytes read from a pipe or socket per wake-up
+EVENTS_PER_WAKE = 64  # epoll events handled before timers and signals are looked at again
+LOG_BYTES = 1 << 20  # bytes of encoded events kept per task for replay
+LOG_EVENTS = 16384  # events kept per task for replay: half of it may wait, the rest is two full reads
+ENDED_TASKS = 64  # ended tasks whose record and output are kept
+TASKS = 512  # tasks alive at once
+CONNECTIONS = 256  # control connections at once
+FRAME_BYTES = 1_048_500  # largest frame of the control socket, and of the WebSocket
+OUT_BYTES = 1 << 20  # bytes waiting for one control connection before its events are held back
+STALL_SECONDS = 10.0  # a subscriber that reads nothing for so long no longer holds a command up
+STOP_GRACE_SECONDS = 2.0  # from the polite signal to the end of the whole tree
+DRAIN_SECONDS = 1.0  # from a command's end to the forced end of its output
+LAUNCH_SECONDS = 10.0  # from clone to exec before a start is refused
+ARGUMENT_BYTES = 131072  # one argument: the kernel's MAX_ARG_STRLEN
+MAX_LINE_BYTES = 512  # default `maxlen` of the line encoders
+MAX_LINES = 128  # default `maxline` of the text encoders
+
+TABLE = {
+    name.lower(): value
+    for name, value in list(globals().items())
+    if name.isupper() and isinstance(value, (int, float))
+}

@@ -1,0 +1,64 @@
+"""A request's arguments become argv items. Boot module; pure.
+
+Each template is exactly one item, whatever the values hold; nothing is parsed again, no shell sees it.
+"""
+
+from __future__ import annotations
+
+from initspawn.errors import RequestError
+from initspawn.limits import ARGUMENT_BYTES
+from initspawn.plan import OPTIONAL, TEXT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from initspawn.plan import Command
+
+
+def bind(command: Command, arguments: Any) -> tuple[str, ...]:
+    """The complete argv of one run, argv[0] first.
+
+    `arguments` is the request's `args`: an object, or anything else, which then names nothing. Raises
+    RequestError(invalid-request) for a missing argument, NUL, or an item longer than the kernel takes.
+    """
+    values = arguments if isinstance(arguments, dict) else {}
+    argv = (command.path, *(_fill(template, values) for template in command.arguments))
+    for item in argv:
+        if "\0" in item:
+            raise RequestError("invalid-request", "an argument holds a NUL character")
+        if len(item.encode("utf-8", "surrogateescape")) >= ARGUMENT_BYTES:
+            raise RequestError("invalid-request", f"an argument is longer than {ARGUMENT_BYTES - 1} bytes")
+    return argv
+
+
+def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any]) -> str:
+    item = ""
+    for position, (kind, text) in enumerate(template):
+        if kind == TEXT:
+            item += text
+            continue
+        value = values.get(text)
+        if value is None:
+            if kind == OPTIONAL:
+                continue
+            raise RequestError("invalid-request", f"argument `{text}` is missing")
+        filled = _text(text, value)
+        # Only a value that begins its item could be read as an option (`-rf`, `--output=`).
+        if filled.startswith("-") and not item and position == 0:
+            raise RequestError("invalid-request", f"argument `{text}` may not begin with '-'")
+        item += filled
+    return item
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise RequestError("invalid-request", f"argument `{name}` is not valid Unicode") from None
+        return value
+    from json import dumps  # only requests bring such values, and requests come as JSON
+
+    separators = (", ", ": ")
+    return dumps(value, ensure_ascii=False, separators=separators)

@@ -1,0 +1,333 @@
+"""Starting a command: have its reaper cloned, hold the command at its exec, measure it, let it go.
+
+    supervisor            reaper (PID 1 of the sandbox)        command (PID 2)
+    start() --spawner-->  REAPER_STEPS --clone3------------->  COMMAND_STEPS:
+    ready() <------------------------- "ready" and its pid --- traceable, ...
+            seize, "go" ------------------------------------>  held, seccomp, execve
+    stopped() <------------------------- held by ptrace before its first instruction
+            measure, compare, detach ----------------------->  runs
+                          waits for it, stores its status, exits
+
+Nothing blocks: the caller's loop says when the handshake is readable and when a wait status came.
+ptrace is what makes the measurement true: at PTRACE_EVENT_EXEC the new program is loaded, its
+credentials and filter are final, its close-on-exec descriptors are gone, and it has not run yet.
+Boot module.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import errno
+import fcntl
+import marshal
+import os
+import struct
+
+from initspawn.errors import LaunchRefused
+from initspawn.limits import TASKS
+from initspawn.linux import mount, process, ptrace
+from initspawn.sandbox import ladder, measure
+from initspawn.sandbox.program import PLACING, REAPER, SPAWNER, Ledger
+from initspawn.sandbox.spawner import PACKET, Prepared, spawner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from initspawn.plan import Sandbox
+
+# struct flock: type, whence, start, length, pid (fcntl(2))
+_SHARED_LOCK = struct.pack("hh4xqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+_CREDENTIALS = "3i"  # struct ucred: pid, uid, gid (unix(7), SCM_CREDENTIALS)
+_CREDENTIALS_SPACE = _socket.CMSG_SPACE(struct.calcsize(_CREDENTIALS))
+
+
+class Launcher:
+    """What all starts of one supervisor share: the spawner, the slots it answers in, /dev/null, and what
+    an unconfined child would have.
+    """
+
+    def __init__(self, sandboxes: list[Sandbox]) -> None:
+        self.baseline = measure.Baseline()
+        self.ledger = Ledger(TASKS)
+        self._sandboxes = sandboxes
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._prepared: dict[tuple[int, int], Prepared] = {}
+        self._socket: _socket.socket | None = None
+        self.spawner_pid = 0
+        self.fork()
+
+    def fork(self) -> None:
+        """Make the spawner, or a new one when it has died. Raises OSError."""
+        if self._socket is not None:
+            self._socket.close()
+        kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+        self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, kind)
+        pid = os.fork()
+        if pid == 0:
+            # An orphaned end would keep the spawner waiting for a supervisor that is gone.
+            self._socket.close()
+            spawner(theirs, self._sandboxes, self.baseline, self.ledger, self._null)
+        theirs.close()
+        self.spawner_pid = pid
+        self._socket.setblocking(False)
+
+    def start(
+        self,
+        sandbox: Sandbox,
+        argv: tuple[str, ...],
+        *,
+        cgroup: str | None = None,
+        descriptors: tuple[int, ...] = (),
+    ) -> Start:
+        """Have a command's reaper cloned. `argv[0]` is the executable; `cgroup` the directory of the
+        group it is born in; `descriptors` are given to it as 3, 4, ... Raises LaunchRefused.
+        """
+        start = Start(self, sandbox, argv, cgroup, descriptors)
+        try:
+            start.send()
+        except OSError as error:
+            start.close()
+            raise LaunchRefused(start.step, error.errno or 0) from error
+        return start
+
+    def send(self, job: bytes, descriptors: list[int]) -> None:
+        """Hand a job to the spawner. Raises OSError."""
+        assert self._socket is not None
+        if len(job) > PACKET:
+            fd = os.memfd_create("initspawn-job", os.MFD_CLOEXEC)
+            try:
+                os.write(fd, job)
+                return self.send(b"file", [fd, *descriptors])
+            finally:
+                os.close(fd)
+        packed = struct.pack(f"{len(descriptors)}i", *descriptors)
+        self._socket.sendmsg([job], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+
+    def number(self, sandbox: Sandbox) -> int:
+        """The number the spawner knows a sandbox by. Raises ValueError for one it does not know."""
+        for number, known in enumerate(self._sandboxes):
+            if known is sandbox:
+                return number
+        raise ValueError(f"sandbox {sandbox.uid} is not one of this launcher's")
+
+    def prepared(self, sandbox: Sandbox, extra: int = 0) -> Prepared:
+        """The programs of a sandbox as the spawner makes them, to say what they do. Raises OSError."""
+        key = (id(sandbox), extra)
+        if key not in self._prepared:
+            self._prepared[key] = Prepared(sandbox, self.baseline, extra)
+        return self._prepared[key]
+
+    def close(self) -> None:
+        """End the spawner; what it has started runs on."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            os.close(self._null)
+            os.waitpid(self.spawner_pid, 0)
+
+
+class Start:
+    """One start on its way, then the handle of what runs. Descriptors are -1 once closed."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        sandbox: Sandbox,
+        argv: tuple[str, ...],
+        cgroup: str | None,
+        extra: tuple[int, ...],
+    ) -> None:
+        self.sandbox = sandbox
+        self.argv = argv
+        self.cgroup = cgroup
+        self.extra = extra
+        self.step = "slot"
+        self.pidfd = -1
+        self.command_pid = 0
+        self.command_pidfd = -1
+        self.stdout = -1
+        self.stderr = -1
+        self.handshake: _socket.socket | None = None
+        self.measurement: dict[str, Any] = {}
+        self._launcher = launcher
+        self._locks: list[int] = []
+        try:
+            self._slot = launcher.ledger.take()
+        except IndexError:
+            raise LaunchRefused("slot", errno.EAGAIN, f"{TASKS} tasks are alive already") from None
+
+    @property
+    def pid(self) -> int:
+        """The reaper, our child; 0 before it is cloned, and if it could not be."""
+        return self._slot.pid
+
+    def send(self) -> None:
+        """Make the pipes and give the job to the spawner. Raises OSError; `step` says at what."""
+        theirs: list[int] = []
+        try:
+            self.step = "pipes"
+            for name in ("stdout", "stderr"):
+                ours, other = os.pipe2(os.O_CLOEXEC)
+                setattr(self, name, ours)
+                theirs.append(other)
+                os.set_blocking(ours, False)
+            kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC
+            self.handshake, child = _socket.socketpair(_socket.AF_UNIX, kind)
+            theirs.append(child.detach())
+            self.handshake.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+            self.handshake.setblocking(False)
+            self.step = "cgroup"
+            if self.cgroup is not None:
+                theirs.append(os.open(self.cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            self.step = "spawner"
+            number = self._launcher.number(self.sandbox)
+            job = marshal.dumps((number, self._slot.index, self.argv, self.cgroup is not None))
+            self._launcher.send(job, [*theirs, *self.extra])
+        finally:
+            for fd in theirs:
+                os.close(fd)
+
+    def ready(self) -> bool:
+        """The handshake is readable: hold the command and let it go to its exec.
+
+        False: it failed before; its reaper, if there is one, is about to end. Raises LaunchRefused if it
+        cannot be held.
+        """
+        assert self.handshake is not None
+        data, messages, _, _ = self.handshake.recvmsg(1, _CREDENTIALS_SPACE)
+        if data != ladder.READY:
+            self._drop_handshake()
+            return False
+        try:
+            self.command_pid = struct.unpack(_CREDENTIALS, messages[0][2])[0]
+            self.pidfd = process.pidfd_open(self.pid)  # our child: the number cannot be another's
+            self.command_pidfd = process.pidfd_open(self.command_pid)
+            ptrace.seize(self.command_pid)
+            self.handshake.send(ladder.GO)
+        except OSError as error:
+            raise LaunchRefused("measurement", error.errno or 0, "the command cannot be traced") from error
+        self._drop_handshake()
+        return True
+
+    def stopped(self, status: int) -> bool:
+        """The held command stopped with this wait status: True when it is at its exec and has been
+        measured, compared and let go. Raises LaunchRefused for a mismatch.
+        """
+        try:
+            if ptrace.stop_event(status) != ptrace.PTRACE_EVENT_EXEC:
+                stopped_by = os.WSTOPSIG(status) if ptrace.stop_event(status) == 0 else 0
+                ptrace.cont(self.command_pid, stopped_by)
+                return False
+            baseline = self._launcher.baseline
+            self.measurement = baseline.measured(self)
+            differences = measure.compare(self.measurement, baseline.expected(self))
+            if differences:
+                raise LaunchRefused("measurement", 0, "; ".join(differences))
+            self._take_locks()
+            ptrace.detach(self.command_pid)
+        except OSError as error:
+            raise LaunchRefused("measurement", error.errno or 0, str(error.filename or "")) from error
+        return True
+
+    def _take_locks(self) -> None:
+        # Held here, so for as long as the task lives: the command has none of our descriptors.
+        for entry in self.sandbox.mounts:
+            if entry.operation == "lock":
+                root = os.open(f"/proc/{self.command_pid}/root", os.O_PATH | os.O_CLOEXEC)
+                try:
+                    self._locks.append(mount.open_in_root(root, entry.target, os.O_RDONLY))
+                    fcntl.fcntl(self._locks[-1], fcntl.F_OFD_SETLK, _SHARED_LOCK)
+                except OSError as error:
+                    raise LaunchRefused("lock", error.errno or 0, entry.target) from error
+                finally:
+                    os.close(root)
+
+    def refusal(self, status: int | None) -> LaunchRefused:
+        """Why the start failed, once the reaper is gone. `status`: the command's, if it had one."""
+        failure = self._slot.failure()
+        if failure:
+            step, detail = self._note(*failure[:2])
+            number = failure[2]
+            hint = ladder.refusal_hint(step, number)
+            return LaunchRefused(step, number, f"{detail}: {hint}" if detail and hint else detail or hint)
+        ended = self._slot.status() if status is None else status
+        if ended is not None and os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == _signal.SIGSYS:
+            return LaunchRefused(ladder.EXEC, 0, "the seccomp filter does not allow execve")
+        return LaunchRefused("child", 0, "it ended before its exec without a word")
+
+    def _note(self, who: int, index: int) -> tuple[str, str]:
+        """The step and the call that a failing process named."""
+        if who == SPAWNER:
+            return (ladder.NAMESPACES, "") if index else ("prepare", "")
+        if who == PLACING:
+            return ladder.DESCRIPTORS, ""
+        prepared = self._launcher.prepared(self.sandbox, len(self.extra))
+        notes = (prepared.reaper if who == REAPER else prepared.command).notes
+        return notes[index] if index < len(notes) else (ladder.EXEC, self.argv[0])
+
+    def status(self) -> int | None:
+        """The command's wait status as its reaper saw it, None if it did not live to see it."""
+        return self._slot.status()
+
+    def usage(self) -> dict[str, float]:
+        """What the kernel accounted for the command and what it waited for; empty if unknown."""
+        return {} if self._slot.status() is None else self._slot.usage()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command's process group; nothing happens if it has ended."""
+        if self.command_pidfd < 0:
+            return
+        try:
+            process.pidfd_send_signal(self.command_pidfd, number, process.PIDFD_SIGNAL_PROCESS_GROUP)
+        except ProcessLookupError:
+            return
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # Linux before 6.9 knows no groups here
+                raise
+            self._signal_group(number)
+
+    def _signal_group(self, number: int) -> None:
+        # Our reaper never reaps the command but by ending, so while it lives the number is the command's.
+        try:
+            process.pidfd_send_signal(self.pidfd, 0)
+            os.killpg(self.command_pid, number)
+        except ProcessLookupError:
+            pass
+
+    def kill(self) -> None:
+        """End the reaper, and with its pid namespace everything; without one, what is left follows by
+        the parent death signal and the caller's cgroup. To be called before the reaper was waited for.
+        """
+        for pidfd in (self.command_pidfd, self.pidfd):
+            if pidfd >= 0:
+                try:
+                    process.pidfd_send_signal(pidfd, _signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        if self.pid and self.pidfd < 0:
+            os.kill(self.pid, _signal.SIGKILL)  # our child, not waited for: the number is its own
+
+    def close_stream(self, name: str) -> None:
+        """Close our end of `stdout` or `stderr`."""
+        fd = getattr(self, name)
+        setattr(self, name, -1)
+        os.close(fd)
+
+    def close(self) -> None:
+        """Close every descriptor; the processes are not touched."""
+        self._drop_handshake()
+        while self._locks:
+            os.close(self._locks.pop())
+        for name in ("stdout", "stderr", "pidfd", "command_pidfd"):
+            fd = getattr(self, name)
+            if fd >= 0:
+                setattr(self, name, -1)
+                os.close(fd)
+        self._launcher.ledger.give_back(self._slot)
+
+    def _drop_handshake(self) -> None:
+        if self.handshake is not None:
+            self.handshake.close()
+            self.handshake = None

@@ -1,0 +1,299 @@
+"""What a command held at its exec really has, read from /proc, against what the plan says. Boot module.
+
+Both sides are dictionaries with the same keys; `compare` says each difference. The measurement is kept
+in the task's record. Sources: proc(5), namespaces(7), capabilities(7).
+"""
+
+from __future__ import annotations
+
+import os
+
+from initspawn.linux import capabilities, cgroup, mount
+from initspawn.plan import NAMESPACES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from initspawn.plan import Mount, Sandbox
+    from initspawn.sandbox.launch import Start
+
+    # Mount point to (file system, options, whether it propagates to others).
+    Mounts = dict[str, tuple[str, frozenset[str], bool]]
+
+AS_PLANNED = "as planned"
+_CAPABILITY_SETS = (b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb")
+_SIGNAL_SETS = (b"SigBlk", b"SigIgn", b"SigCgt")
+# The lines of /proc/PID/limits in the kernel's order of RLIMIT_* (fs/proc/base.c).
+_LIMIT_WORDS = slice(26, 66)
+
+
+class Baseline:
+    """What a child of this supervisor has if nothing is done to it."""
+
+    def __init__(self) -> None:
+        proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            status = _status(proc)
+            self.namespaces = _namespaces(proc)
+            self.limits = _limits(proc)
+            self.cgroup = _cgroup(proc)
+        finally:
+            os.close(proc)
+        self.groups = _numbers(status[b"Groups"])
+        self.ignored = int(status[b"SigIgn"], 16)
+        self.permitted = int(status[b"CapPrm"], 16)
+        self.last_capability = capabilities.last_cap()
+        self.bounding = int(status[b"CapBnd"], 16)
+        self.seccomp = int(status[b"Seccomp"])
+        self.filters = int(status.get(b"Seccomp_filters", b"0"))
+        self.no_new_privileges = int(status[b"NoNewPrivs"])
+        self.cgroup_mount = (cgroup.mount_point() or "").rstrip("/")
+        null = os.stat("/dev/null")
+        self._null = _identity(null)
+
+    def expected(self, start: Start) -> dict[str, Any]:
+        """What the plan says the command of `start` has."""
+        sandbox = start.sandbox
+        mask = sandbox.capabilities
+        confined = sandbox.groups is not None or sandbox.id_map is not None
+        limits = dict(self.limits)
+        for which, soft, hard in sandbox.limits:
+            limits[which] = (soft, hard)
+        ours = (start.stdout, start.stderr, *start.extra)
+        descriptors = (self._null, *(_identity(os.fstat(fd)) for fd in ours))
+        return {
+            "user": (sandbox.user,) * 4,
+            "group": (sandbox.group,) * 4,
+            "groups": self.groups if sandbox.groups is None else tuple(sorted(sandbox.groups)),
+            "capabilities": (mask, mask, mask, mask if confined else self.bounding, mask),
+            "no-new-privileges": int(sandbox.no_new_privileges) or self.no_new_privileges,
+            "seccomp": (2 if sandbox.filters else self.seccomp, self.filters + len(sandbox.filters)),
+            "umask": sandbox.umask,
+            "signals": (0, 0, 0),
+            "session": (start.command_pid, start.command_pid),
+            "namespaces": {
+                name: "private" if name in sandbox.namespaces else "shared" for name in NAMESPACES
+            },
+            "cgroup": self.cgroup if start.cgroup is None else start.cgroup.removeprefix(self.cgroup_mount),
+            "limits": limits,
+            "environment": tuple(f"{name}={value}" for name, value in sandbox.environment),
+            "arguments": start.argv,
+            "directory": sandbox.directory,
+            "descriptors": dict(enumerate(descriptors)),
+            "mounts": AS_PLANNED,
+        }
+
+    def measured(self, start: Start) -> dict[str, Any]:
+        """Read all of that from the stopped process. Raises OSError."""
+        sandbox = start.sandbox
+        proc = os.open(f"/proc/{start.command_pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = -1
+        try:
+            root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
+            status = _status(proc)
+            stat = _read(proc, "stat").rpartition(b")")[2].split(b" ", 5)  # "", state, ppid, pgrp, session
+            namespaces = _namespaces(proc)
+            return {
+                "user": tuple(map(int, status[b"Uid"].split())),
+                "group": tuple(map(int, status[b"Gid"].split())),
+                "groups": _numbers(status[b"Groups"]),
+                "capabilities": tuple(int(status[name], 16) for name in _CAPABILITY_SETS),
+                "no-new-privileges": int(status[b"NoNewPrivs"]),
+                "seccomp": (int(status[b"Seccomp"]), int(status.get(b"Seccomp_filters", b"0"))),
+                "umask": int(status[b"Umask"], 8),
+                "signals": tuple(int(status[name], 16) for name in _SIGNAL_SETS),
+                "session": (int(stat[3]), int(stat[4])),
+                "namespaces": {
+                    name: "shared" if inode == self.namespaces[name] else "private"
+                    for name, inode in namespaces.items()
+                },
+                "cgroup": _cgroup(proc),
+                "limits": _limits(proc),
+                "environment": _strings(_read(proc, "environ")),
+                "arguments": _arguments(proc, start.argv, root),
+                "directory": _directory(proc, sandbox.directory, root),
+                "descriptors": _descriptors(proc),
+                "mounts": _mounts(proc, sandbox, root),
+            }
+        finally:
+            os.close(proc)
+            if root >= 0:
+                os.close(root)
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """One text per difference; empty when the command has exactly what the plan says."""
+    differences = []
+    for name, want in expected.items():
+        have = found[name]
+        if have != want:
+            if isinstance(want, dict):
+                keys = [key for key in {**want, **have} if want.get(key) != have.get(key)]
+                have, want = ({key: side.get(key) for key in keys} for side in (have, want))
+            differences.append(f"{name} is {have!r}, not {want!r}")
+    return differences
+
+
+def _read(proc: int, name: str) -> bytes:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        data = os.read(fd, 16384)
+        if len(data) < 4000:  # most files of /proc give all they have at once
+            return data
+        parts = [data]
+        while data := os.read(fd, 65536):
+            parts.append(data)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+def _status(proc: int) -> dict[bytes, bytes]:
+    pairs = [line.partition(b":\t") for line in _read(proc, "status").split(b"\n")]
+    return {name: value for name, _, value in pairs}
+
+
+def _numbers(text: bytes) -> tuple[int, ...]:
+    return tuple(sorted(map(int, text.split())))
+
+
+def _namespaces(proc: int) -> dict[str, int]:
+    # The link's text is `name:[inode]`.
+    return {name: int(os.readlink(f"ns/{name}", dir_fd=proc)[len(name) + 2 : -1]) for name in NAMESPACES}
+
+
+def _cgroup(proc: int) -> str:
+    for line in _read(proc, "cgroup").split(b"\n"):
+        if line.startswith(b"0::"):
+            return os.fsdecode(line[3:])
+    return ""
+
+
+def _limits(proc: int) -> dict[int, tuple[int, int]]:
+    limits = {}
+    for which, line in enumerate(_read(proc, "limits").split(b"\n")[1:17]):
+        soft, hard = line[_LIMIT_WORDS].split()
+        limits[which] = (
+            -1 if soft == b"unlimited" else int(soft),
+            -1 if hard == b"unlimited" else int(hard),
+        )
+    return limits
+
+
+def _strings(data: bytes) -> tuple[str, ...]:
+    return tuple(os.fsdecode(data).split("\0")[:-1])
+
+
+def _arguments(proc: int, argv: tuple[str, ...], root: int) -> tuple[str, ...]:
+    found = _strings(_read(proc, "cmdline"))
+    if found != argv and found[-len(argv) :] == argv and _is_script(root, argv[0]):
+        return argv  # behind the interpreter that its first line names (execve(2))
+    return found
+
+
+def _is_script(root: int, path: str) -> bool:
+    fd = mount.open_in_root(root, path, os.O_RDONLY)
+    try:
+        return os.read(fd, 2) == b"#!"
+    finally:
+        os.close(fd)
+
+
+def _directory(proc: int, planned: str, root: int) -> str:
+    if planned == "/":
+        planned = "."
+    fd = mount.open_in_root(root, planned, os.O_PATH)
+    try:
+        if os.path.samestat(os.fstat(fd), os.stat("cwd", dir_fd=proc)):
+            return planned if planned != "." else "/"
+    finally:
+        os.close(fd)
+    return os.readlink("cwd", dir_fd=proc)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_dev, found.st_ino, found.st_rdev
+
+
+def _descriptors(proc: int) -> dict[int, tuple[int, int, int]]:
+    fds = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        return {int(name): _identity(os.stat(name, dir_fd=fds)) for name in os.listdir(fds)}
+    finally:
+        os.close(fds)
+
+
+_KINDS = {"tmpfs": "tmpfs", "proc": "proc", "dev": "tmpfs", "mqueue": "mqueue"}
+
+
+def _mounts(proc: int, sandbox: Sandbox, root: int) -> str:
+    """AS_PLANNED, or what is wrong with the mounts the process sees."""
+    if "mnt" not in sandbox.namespaces:
+        return AS_PLANNED
+    found = _mountinfo(proc)
+    for entry in sandbox.mounts:
+        problem = _check_mount(entry, found, root)
+        if problem:
+            return f"{entry.operation} on {entry.target}: {problem}"
+    return _check_rest(sandbox, found) if sandbox.new_root else AS_PLANNED
+
+
+def _mountinfo(proc: int) -> Mounts:
+    """The mounts a process sees; the topmost where several are stacked."""
+    found = {}
+    for line in _read(proc, "mountinfo").split(b"\n"):
+        words = line.split(b" ")
+        if len(words) > 9:
+            dash = words.index(b"-", 6)
+            point = words[4]
+            if b"\\" in point:  # space, tab, newline and backslash are written in octal
+                point = point.decode("unicode_escape").encode("latin-1")
+            options = frozenset(words[5].decode().split(","))
+            shared = any(tag.startswith(b"shared:") for tag in words[6:dash])
+            found[os.fsdecode(point)] = (words[dash + 1].decode(), options, shared)
+    return found
+
+
+def _check_mount(entry: Mount, found: Mounts, root: int) -> str:
+    if entry.operation in ("dir", "symlink", "lock"):
+        return ""
+    kind, options, shared = found.get(entry.target.rstrip("/") or "/", ("", frozenset(), False))
+    if not kind:
+        return "not mounted"
+    if kind != _KINDS.get(entry.operation, kind):
+        return f"a {kind}"
+    if "nodev" not in options:
+        return "devices work"
+    if (entry.read_only or entry.operation == "file") and "ro" not in options:
+        return "writable"
+    if shared:
+        return "it propagates to the outside"
+    if entry.operation == "bind" and not _same_file(root, entry):
+        return f"not {entry.source}"
+    return ""
+
+
+def _same_file(root: int, entry: Mount) -> bool:
+    fd = mount.open_in_root(root, entry.target, os.O_PATH)
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(entry.source))
+    finally:
+        os.close(fd)
+
+
+def _check_rest(sandbox: Sandbox, found: Mounts) -> str:
+    """Nothing is mounted but the new root, the planned mounts, and what lay below bound sources."""
+    planned = {entry.target.rstrip("/"): entry for entry in sandbox.mounts}
+    for point, (_, options, shared) in found.items():
+        above = point.rstrip("/")
+        while above and above not in planned:
+            above = above.rpartition("/")[0]
+        entry = planned.get(above)
+        if shared:
+            return f"{point} propagates to the outside"
+        if entry is None and point != "/":
+            return f"{point} is mounted, and not in the plan"
+        if entry is not None and entry.operation == "bind" and entry.read_only and "ro" not in options:
+            return f"{point} is writable"
+    return AS_PLANNED

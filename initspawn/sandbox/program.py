@@ -1,0 +1,170 @@
+"""A child's work as data: a list of system calls, put together before the clone. Boot module.
+
+A forked Python pays for every page it touches, and it touches many as soon as it thinks. So all
+thinking is done in the supervisor, once per sandbox: the child only walks a list. Descriptor numbers
+are known beforehand because the kernel always gives the lowest free one; a call that returns another
+number than was foreseen counts as failed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+from initspawn.linux.libc import libc
+from initspawn.linux.numbers import table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Argument = int | bytes | None
+    Call = tuple[int, Argument, Argument, Argument, Argument, Argument, int, int]
+
+ANY = -1  # every result but an error
+SPAWNER, PLACING, REAPER, COMMAND = 1, 2, 3, 4  # who failed, or at what
+
+raw = libc["syscall"]  # syscall(2) as it is, for children; always six arguments
+raw.restype = ctypes.c_long
+raw.argtypes = [ctypes.c_long] + [ctypes.c_void_p] * 5
+
+
+class Program:
+    """System calls in order, each with the step it belongs to and a word on what it is for.
+
+    `first_free` is the lowest descriptor number that is free when the program starts.
+    """
+
+    def __init__(self, first_free: int = 0) -> None:
+        self.calls: list[Call] = []
+        self.notes: list[tuple[str, str]] = []
+        self.step = ""
+        self._open: set[int] = set(range(first_free))
+        self._numbers = table()
+        self._kept: list[Any] = []
+
+    def call(
+        self, name: str, *arguments: Argument, note: str = "", expect: int = ANY, ignore: int = 0
+    ) -> None:
+        """Append one call. `expect`: the only good result; `ignore`: an errno that is no failure."""
+        filled = (*arguments, *(0,) * (5 - len(arguments)))
+        self.calls.append((self._numbers[name], *filled, expect, ignore))  # type: ignore[arg-type]
+        self.notes.append((self.step, f"{name} {note}".rstrip()))
+
+    def open(self, name: str, *arguments: Argument, note: str = "") -> int:
+        """Append a call that makes a descriptor; returns the number it will have."""
+        fd = 0
+        while fd in self._open:
+            fd += 1
+        self._open.add(fd)
+        self.call(name, *arguments, note=note, expect=fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        """Append close(2): the number is free again."""
+        self._open.discard(fd)
+        self.call("close", fd)
+
+    def keep(self, value: Any) -> int:
+        """Keep a ctypes object alive with the program; returns its address."""
+        self._kept.append(value)
+        return ctypes.addressof(value)
+
+    def extend(self, other: Program) -> None:
+        """Append another program's calls."""
+        self.calls += other.calls
+        self.notes += other.notes
+        self._kept.append(other)
+
+
+class Ledger:
+    """Memory that the supervisor and all its children share, cut into one slot per task.
+
+    A child behind a seccomp filter may not be able to write to a pipe, but it can always store to
+    memory. Only our own code ever has it mapped: the mapping does not survive a command's exec.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._map = mmap.mmap(-1, slots * Slot.SIZE)
+        self._free = list(range(slots - 1, -1, -1))
+
+    def take(self) -> Slot:
+        """An empty slot. Raises IndexError when all are in use."""
+        slot = Slot(self._map, self._free.pop())
+        slot.clear()
+        return slot
+
+    def give_back(self, slot: Slot) -> None:
+        """The task of this slot is over."""
+        self._free.append(slot.index)
+
+    def slot(self, index: int) -> Slot:
+        """The slot of that number, as a child finds it."""
+        return Slot(self._map, index)
+
+
+class Slot:
+    """What one task's processes tell the supervisor.
+
+    words: 0 who failed, 1 the index of its call, 2 errno, 3 the reaper's pid, 4 the command has ended,
+    5 its wait status; from byte 64 on its struct rusage, written by the kernel.
+    """
+
+    SIZE = 256
+    _USAGE_AT = 64
+
+    def __init__(self, memory: mmap.mmap, index: int) -> None:
+        self.index = index
+        self._memory = memory
+        self.words = (ctypes.c_int * (self.SIZE // 4)).from_buffer(memory, index * self.SIZE)
+        address = ctypes.addressof(self.words)
+        self.pid_address = address + 3 * 4
+        self.status_address = address + 5 * 4
+        self.usage_address = address + self._USAGE_AT
+
+    def clear(self) -> None:
+        """Make it as new."""
+        ctypes.memset(self.words, 0, self.SIZE)
+
+    def fail(self, who: int, index: int, number: int) -> None:
+        """Called in a child: call `index` of its program failed with this errno."""
+        words = self.words
+        words[1] = index
+        words[2] = number
+        words[0] = who
+
+    def failure(self) -> tuple[int, int, int] | None:
+        """(who, index of the call, errno) if a child's program failed."""
+        who = self.words[0]
+        return (who, self.words[1], self.words[2]) if who else None
+
+    @property
+    def pid(self) -> int:
+        """The reaper's pid, stored by the kernel before the reaper runs; 0 if there is none."""
+        return self.words[3]
+
+    def status(self) -> int | None:
+        """The command's wait status if its reaper saw it end."""
+        return self.words[5] if self.words[4] else None
+
+    def usage(self) -> dict[str, float]:
+        """Processor seconds of the command and all it waited for (getrusage(2)). No peak memory: it
+        would count what the process was before its exec, a copy of our own.
+        """
+        times = (ctypes.c_long * 4).from_address(self.usage_address)
+        return {
+            "user-seconds": times[0] + times[1] / 1e6,
+            "system-seconds": times[2] + times[3] / 1e6,
+        }
+
+
+def run(calls: list[Call], who: int, slot: Slot) -> bool:
+    """Carry a program out, in a child. False when a call failed; the slot then says which."""
+    for index, (number, a, b, c, d, e, expect, ignore) in enumerate(calls):
+        result = raw(number, a, b, c, d, e)
+        if result != expect and (result < 0 or expect >= 0):
+            error = ctypes.get_errno() if result < 0 else 0
+            if not error or error != ignore:
+                slot.fail(who, index, error)
+                return False
+    return True

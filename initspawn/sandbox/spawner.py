@@ -1,0 +1,198 @@
+"""The spawner: a small process whose only work is to clone reapers. Boot module.
+
+Forking costs what the forking process has in memory, and afterwards every page it touches. So the
+supervisor forks once, early, and this copy stays as small as it was then. It clones with CLONE_PARENT:
+reapers are the supervisor's own children. They hold a copy of this process, which knows the plan and
+nothing else: no token, no output of other tasks.
+
+A job is one packet on a socket pair: marshal of (sandbox, slot, argv, groups), with the descriptors
+stdout, stderr, handshake, cgroup if there is one, and the command's further ones. Nothing is answered:
+the reaper's pid and every failure are in the task's slot, and the handshake's end is the signal.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import ctypes
+import gc
+import marshal
+import os
+
+from initspawn.linux import capabilities, prctl, process
+from initspawn.linux.numbers import table
+from initspawn.sandbox import ladder
+from initspawn.sandbox.program import COMMAND, PLACING, REAPER, SPAWNER, Ledger, Slot, raw, run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from initspawn.plan import Sandbox
+    from initspawn.sandbox.measure import Baseline
+    from initspawn.sandbox.program import Call
+
+MAX_DESCRIPTORS = 32
+_SPACE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+PACKET = 1 << 16  # a longer job comes in a memory file, its first descriptor
+_CLONE_COMMAND = process.clone_arguments()
+_NUMBERS = table()
+
+
+class Prepared:
+    """A sandbox's programs, put together once: what its reaper does, and what its command does.
+
+    Raises OSError for what can be seen to fail already.
+    """
+
+    def __init__(self, sandbox: Sandbox, baseline: Baseline, extra: int) -> None:
+        self.sandbox = sandbox
+        self.flags = ladder.clone_flags(sandbox) | process.CLONE_PARENT
+        self.reaper = ladder.compile_steps(ladder.REAPER_STEPS, ladder.Recipe(sandbox, baseline, extra))
+        self.command = ladder.compile_steps(ladder.COMMAND_STEPS, ladder.Recipe(sandbox, baseline, extra))
+        self.private_pid = "pid" in sandbox.namespaces
+        # Without a pid namespace the reaper must end what the command leaves, of whatever user.
+        kill = 0 if self.private_pid else baseline.permitted & 1 << capabilities.NUMBERS["KILL"]
+        self.reaper_rights = capabilities.capset_arguments(kill, kill, 0)
+        self.environment = strings([os.fsencode(f"{name}={value}") for name, value in sandbox.environment])
+
+
+def strings(items: list[bytes]) -> Any:
+    """A NULL-terminated char *[] for execve(2)."""
+    return (ctypes.c_char_p * (len(items) + 1))(*items, None)
+
+
+def spawner(
+    sock: _socket.socket, sandboxes: list[Sandbox], baseline: Baseline, ledger: Ledger, null: int
+) -> NoReturn:
+    """The spawner's life, in the forked process: clone for every job until the supervisor is gone."""
+    try:
+        prctl.prctl(prctl.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        name = ctypes.create_string_buffer(b"initspawn-spawn")
+        prctl.prctl(prctl.PR_SET_NAME, ctypes.addressof(name))
+        _close_all_but(sock.fileno(), null)
+        gc.disable()  # nothing here makes cycles
+        prepared: dict[tuple[int, int], Prepared] = {}
+        while True:
+            packet, messages, _, _ = sock.recvmsg(PACKET, _SPACE, _socket.MSG_CMSG_CLOEXEC)
+            if not packet:
+                break
+            fds = _descriptors(messages)
+            try:
+                _spawn(packet, fds, prepared, sandboxes, baseline, ledger, null)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+    except BaseException as error:
+        os.write(2, f"initspawn: spawner: {type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(111)
+
+
+def _close_all_but(*keep: int) -> None:
+    first = 3
+    for fd in sorted(keep):
+        if fd > first:
+            raw(_NUMBERS["close_range"], first, fd - 1, 0, 0, 0)
+        first = fd + 1
+    raw(_NUMBERS["close_range"], first, 0xFFFFFFFF, 0, 0, 0)
+
+
+def _descriptors(messages: list[tuple[int, int, bytes]]) -> list[int]:
+    return [
+        int.from_bytes(data[at : at + 4], "little")
+        for _, _, data in messages
+        for at in range(0, len(data) - len(data) % 4, 4)
+    ]
+
+
+def _spawn(
+    packet: bytes,
+    fds: list[int],
+    prepared: dict[tuple[int, int], Prepared],
+    sandboxes: list[Sandbox],
+    baseline: Baseline,
+    ledger: Ledger,
+    null: int,
+) -> None:
+    if packet == b"file":
+        packet = os.pread(fds[0], os.fstat(fds[0]).st_size, 0)
+        os.close(fds.pop(0))
+    index, slot_index, argv, has_cgroup = marshal.loads(packet)
+    slot = ledger.slot(slot_index)
+    stdout, stderr, handshake = fds[:3]
+    cgroup = fds[3] if has_cgroup else -1
+    extra = fds[4 if has_cgroup else 3 :]
+    key = (index, len(extra))
+    try:
+        if key not in prepared:
+            prepared[key] = Prepared(sandboxes[index], baseline, len(extra))
+        ready = prepared[key]
+        placing = ladder.descriptors((null, stdout, stderr, *extra), handshake)
+        arguments = process.clone_arguments(ready.flags, parent_tid=slot.pid_address, cgroup=cgroup)
+        program = strings([os.fsencode(item) for item in argv])
+    except OSError as error:
+        slot.fail(SPAWNER, 0, error.errno or 0)
+        return
+    pid = raw(_NUMBERS["clone3"], arguments, len(arguments), 0, 0, 0)
+    if pid == 0:
+        _reaper(ready, placing.calls, program, slot)
+    if pid < 0:
+        slot.fail(SPAWNER, 1, ctypes.get_errno())
+
+
+def _reaper(prepared: Prepared, placing: list[Call], argv: Any, slot: Slot) -> NoReturn:
+    """The reaper's life. Never returns to the spawner's code, whatever happens."""
+    try:
+        if run(placing, PLACING, slot) and run(prepared.reaper.calls, REAPER, slot):
+            pid = raw(_NUMBERS["clone3"], _CLONE_COMMAND, len(_CLONE_COMMAND), 0, 0, 0)
+            if pid == 0:
+                _command(prepared, argv, slot)
+            raw(_NUMBERS["close_range"], 0, 0xFFFFFFFF, 0, 0, 0)
+            raw(_NUMBERS["capset"], *prepared.reaper_rights, 0, 0, 0)
+            raw(_NUMBERS["prctl"], prctl.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            wait4, status, usage = _NUMBERS["wait4"], slot.status_address, slot.usage_address
+            ended = 0
+            while ended >= 0 and ended != pid:
+                ended = raw(wait4, -1, status, 0, usage, 0)
+            slot.words[4] = ended == pid
+            if not prepared.private_pid:
+                _end_the_rest()
+    finally:
+        os._exit(0)
+
+
+def _command(prepared: Prepared, argv: Any, slot: Slot) -> NoReturn:
+    """The command's life up to its exec. Never returns."""
+    try:
+        calls = prepared.command.calls
+        execve = _NUMBERS["execve"]
+        if run(calls, COMMAND, slot):
+            raw(execve, argv[0], argv, prepared.environment, 0, 0)
+            slot.fail(COMMAND, len(calls), ctypes.get_errno())
+    finally:
+        os._exit(127)
+
+
+def _end_the_rest() -> None:
+    """Without a pid namespace of its own: orphans came to us as their subreaper; end them all."""
+    try:
+        while True:
+            os.wait4(-1, os.WNOHANG)  # ChildProcessError: nobody is left
+            for pid in _children():
+                try:
+                    os.kill(pid, _signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass
+            os.wait4(-1, 0)
+    except ChildProcessError:
+        pass
+
+
+def _children() -> list[int]:
+    # Our own children cannot be reaped by others, so the numbers are theirs.
+    try:
+        with open("/proc/thread-self/children", "rb") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []

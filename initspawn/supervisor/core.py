@@ -1,0 +1,257 @@
+"""The supervisor's heart: it starts, stops and waits for tasks, and remembers them. Boot module."""
+
+from __future__ import annotations
+
+import _signal
+import os
+import sys
+from _collections import deque
+
+from initspawn.errors import LaunchRefused, RequestError
+from initspawn.limits import ENDED_TASKS, LAUNCH_SECONDS, STOP_GRACE_SECONDS
+from initspawn.sandbox.launch import Launcher
+from initspawn.supervisor import task as life
+from initspawn.supervisor.groups import Groups
+from initspawn.supervisor.reactor import READ
+from initspawn.supervisor.running import Task, status_object
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from initspawn.plan import Api, Command, Plan
+    from initspawn.supervisor.reactor import Reactor
+
+_REMOVE_SECONDS = 0.05
+
+
+def _nothing(_: Task) -> None:
+    pass
+
+
+class Supervisor:
+    """Owns the tasks of one plan. `reactor` must already hold SIGCHLD."""
+
+    def __init__(self, plan: Plan, reactor: Reactor) -> None:
+        self.plan = plan
+        self.reactor = reactor
+        self.tasks: dict[int, Task] = {}  # alive, by their command's pid once it is known
+        self.ended: deque[Task] = deque(maxlen=ENDED_TASKS)
+        self.groups = Groups()
+        self.closing = False
+        self._starting: list[Task] = []
+        self._reapers: dict[int, Task] = {}
+        self._launcher = Launcher([sandbox for api in plan.apis for sandbox in api.sandboxes])
+        reactor.on_child = self._on_child
+
+    def alive(self, api: Api, command: Command) -> list[Task]:
+        """The tasks of a command that have not ended, oldest first."""
+        every = [*self.tasks.values(), *self._starting]
+        return [task for task in every if task.command is command and task.api is api]
+
+    def start(
+        self,
+        api: Api,
+        command: Command,
+        argv: tuple[str, ...],
+        *,
+        on_start: Callable[[Task], None] = _nothing,
+        on_end: Callable[[Task], None] = _nothing,
+        descriptors: tuple[int, ...] = (),
+    ) -> Task:
+        """Start a command. What becomes of it is told by the callbacks; a refusal is in `task.refusal`.
+
+        Raises RequestError when it cannot even be tried: `once` and one is alive, or we are closing.
+        """
+        if self.closing:
+            raise RequestError("not-available", "the supervisor is stopping")
+        if command.once and self.alive(api, command):
+            raise RequestError("bad-state", f"`{command.verb}` is already running and may only run once")
+        task = Task(
+            reactor=self.reactor, api=api, command=command, sandbox=api.sandbox(command.sandbox),
+            argv=argv, on_start=on_start, on_end=on_end,
+        )  # fmt: skip
+        if "pid" not in task.sandbox.namespaces:
+            try:
+                task.cgroup = self.groups.make(f"{api.api}.{task.sandbox.uid}", f"{command.uid}-{id(task):x}")
+            except OSError as error:
+                raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
+        try:
+            task.start = self._launcher.start(
+                task.sandbox, argv, cgroup=task.cgroup, descriptors=descriptors
+            )
+        except LaunchRefused:
+            self._remove_group(task)
+            raise
+        self._starting.append(task)
+        assert task.start.handshake is not None
+        self.reactor.watch(task.start.handshake.fileno(), READ, lambda _: self._on_handshake(task))
+        task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
+        return task
+
+    def stop(self, task: Task, signal: int = _signal.SIGTERM, *, reason: str = "stop") -> None:
+        """End a task: the signal to its process group, and after a grace the whole tree by force."""
+        if not task.life.alive or task.start is None:
+            return
+        before = task.life.state
+        state = task.life.on(life.STOP)
+        task.reason = task.reason or reason
+        if before in (life.STARTING, life.HELD):
+            self._refuse(task, LaunchRefused("start", 0, "it was stopped before it ran"))
+        elif state == life.STOPPING:
+            task.start.signal(signal)
+            if before != life.STOPPING:
+                task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._kill(task)))
+
+    def signal(self, task: Task, number: int) -> None:
+        """Send a signal to a running task's process group, and nothing more."""
+        if task.life.state in (life.RUNNING, life.STOPPING) and task.start is not None:
+            task.start.signal(number)
+
+    def close(self, then: Callable[[], None]) -> None:
+        """Stop everything, politely and then by force, and call back when nothing is left."""
+        self.closing = True
+        for task in [*self.tasks.values(), *self._starting]:
+            self.stop(task)
+        self._close_when_empty(then)
+
+    def kill_all(self) -> None:
+        """End everything at once, without asking."""
+        for task in [*self.tasks.values(), *self._starting]:
+            self._kill(task)
+
+    def _close_when_empty(self, then: Callable[[], None]) -> None:
+        if self.tasks or self._starting:
+            self.reactor.after(0.01, lambda: self._close_when_empty(then))
+            return
+        self._launcher.close()
+        try:
+            self.groups.close()
+        except OSError as error:
+            print(f"initspawn: {self.groups.root} could not be removed: {error}", file=sys.stderr)
+        then()
+
+    # A start, step by step.
+
+    def _on_handshake(self, task: Task) -> None:
+        start = task.start
+        assert start is not None
+        assert start.handshake is not None
+        self.reactor.forget(start.handshake.fileno())
+        try:
+            if start.ready():
+                task.life.on(life.READY)
+                task.pid = start.command_pid
+                self._starting.remove(task)
+                self.tasks[task.pid] = task
+                self._reapers[start.pid] = task
+                if task.refusal is not None:  # given up while it was still being made
+                    self._kill(task)
+            elif not start.pid:  # there is no reaper to wait for
+                self._on_gone(task)
+        except (LaunchRefused, OSError) as error:
+            refusal = error if isinstance(error, LaunchRefused) else LaunchRefused("start", error.errno or 0)
+            self._refuse(task, refusal)
+
+    def _on_launch_timeout(self, task: Task) -> None:
+        if task.life.state in (life.STARTING, life.HELD):
+            self._refuse(task, LaunchRefused("start", 0, f"not at its exec after {LAUNCH_SECONDS:g} s"))
+
+    def _refuse(self, task: Task, refusal: LaunchRefused) -> None:
+        task.refusal = task.refusal or refusal
+        self._kill(task)
+
+    def _kill(self, task: Task) -> None:
+        if task.start is None or not task.life.alive:
+            return
+        if task.cgroup is not None:
+            self.groups.kill(task.cgroup)
+        task.start.kill()
+
+    def _on_child(self, pid: int, status: int, _: Any) -> None:
+        """News of a child, or of a command we trace."""
+        held = self.tasks.get(pid)
+        if held is not None:
+            self._on_command(held, status)
+            return
+        task = self._reapers.get(pid) or self._find_starting(pid)
+        if task is not None and not os.WIFSTOPPED(status):
+            self._on_gone(task)
+        elif pid == self._launcher.spawner_pid and not self.closing:
+            print("initspawn: the spawner died; a new one takes its place", file=sys.stderr)
+            self._launcher.fork()
+
+    def _find_starting(self, pid: int) -> Task | None:
+        return next((task for task in self._starting if task.start and task.start.pid == pid), None)
+
+    def _on_command(self, task: Task, status: int) -> None:
+        """The command stopped on its way to its exec, or ended there (we hear it as its tracer)."""
+        if not os.WIFSTOPPED(status):
+            task.command_status = status
+            return
+        assert task.start is not None
+        try:
+            if not task.start.stopped(status):
+                return
+        except LaunchRefused as refusal:
+            self._refuse(task, refusal)
+            return
+        task.life.on(life.MEASURED)
+        task.measurement = task.start.measurement
+        if task.command.timeout:
+            timer = self.reactor.after(task.command.timeout, lambda: self._on_timeout(task))
+            task.timers.append(timer)
+        task.on_start(task)
+        task.read()
+
+    def _on_timeout(self, task: Task) -> None:
+        if task.life.state in (life.RUNNING, life.STOPPING):
+            self.stop(task, _signal.SIGKILL, reason="timeout")
+            self._kill(task)
+
+    # An end.
+
+    def _on_gone(self, task: Task) -> None:
+        """The reaper has been waited for, or never was: the command is gone, its output may not be."""
+        start = task.start
+        assert start is not None
+        self._reapers.pop(start.pid, None)
+        if task.cgroup is not None:
+            self.groups.kill(task.cgroup)
+        if task.life.on(life.GONE) == life.REFUSED:
+            task.refusal = task.refusal or start.refusal(task.command_status)
+            for timer in task.timers:
+                timer.cancel()
+            self._forget(task)
+            task.on_start(task)
+            task.on_end(task)
+            return
+        ended = start.status()
+        task.status = status_object(ended if ended is not None else task.command_status, task.reason)
+        task.usage = start.usage()
+        on_end = task.on_end
+
+        def drained(task: Task) -> None:
+            task.life.on(life.DRAINED)
+            self._forget(task)
+            self.ended.append(task)
+            on_end(task)
+
+        task.on_end = drained
+        task.drain()
+
+    def _forget(self, task: Task) -> None:
+        if task in self._starting:
+            self._starting.remove(task)
+        self.tasks.pop(task.pid, None)
+        assert task.start is not None
+        if task.start.handshake is not None:
+            self.reactor.forget(task.start.handshake.fileno())
+        task.start.close()
+        self._remove_group(task)
+
+    def _remove_group(self, task: Task) -> None:
+        group = task.cgroup
+        if group is not None and not self.groups.remove(group):
+            self.reactor.after(_REMOVE_SECONDS, lambda: self._remove_group(task))

@@ -1,0 +1,118 @@
+"""A task's events, kept for those who read now and those who come later. Boot module; pure.
+
+A bounded ring with sequence numbers. Each reader has a cursor; a reader the ring has left behind gets a
+marker that says how many events it missed, never a silent gap.
+"""
+
+from __future__ import annotations
+
+from _collections import deque
+
+from initspawn.event import Event
+from initspawn.limits import LOG_BYTES, LOG_EVENTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+DROPPED = "dropped-event"
+
+
+class EventLog:
+    """The ring of one task. `bytes_limit` counts the events' text, roughly."""
+
+    def __init__(self, events_limit: int = LOG_EVENTS, bytes_limit: int = LOG_BYTES) -> None:
+        self.first = 1  # sequence number of the oldest event kept
+        self.next = 1  # of the event to come
+        self.readers: list[Reader] = []
+        self.when_roomy: Callable[[], None] | None = None  # called once, when no longer crowded
+        self._events: deque[Event] = deque()
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+        self._events_limit = events_limit
+        self._bytes_limit = bytes_limit
+
+    def append(self, data: dict[str, Any]) -> None:
+        """Add an event and wake the readers; the oldest go when the ring is full."""
+        size = _size(data)
+        self._events.append(Event(seq=self.next, data=data))
+        self._sizes.append(size)
+        self._bytes += size
+        self.next += 1
+        while len(self._events) > 1 and (
+            len(self._events) > self._events_limit or self._bytes > self._bytes_limit
+        ):
+            self._events.popleft()
+            self._bytes -= self._sizes.popleft()
+            self.first += 1
+        for reader in list(self.readers):
+            reader.wake()
+
+    def crowded(self) -> bool:
+        """Whether a reader that still holds the command up lacks more than half of what the ring takes."""
+        if len(self._events) <= self._events_limit // 2 and self._bytes <= self._bytes_limit // 2:
+            return False
+        cursors = [reader.cursor for reader in self.readers if reader.patient]
+        if not cursors:
+            return False
+        behind = self.next - min(cursors)
+        if behind > self._events_limit // 2:
+            return True
+        waiting = sum(size for size, _ in zip(reversed(self._sizes), range(behind), strict=False))
+        return bool(waiting > self._bytes_limit // 2)
+
+    def advanced(self) -> None:
+        """A reader took something or left."""
+        if self.when_roomy is not None and not self.crowded():
+            resume, self.when_roomy = self.when_roomy, None
+            resume()
+
+    def get(self, seq: int) -> Event:
+        """The event of that number, which must be in the ring."""
+        return self._events[seq - self.first]
+
+
+class Reader:
+    """One reader's place in a log. `wake` is called when there may be something to take.
+
+    `patient`: the command waits for this reader rather than lose what it has not read.
+    """
+
+    def __init__(self, log: EventLog, wake: Callable[[], None], start: int = 1) -> None:
+        self.log = log
+        self.wake = wake
+        self.cursor = start
+        self.patient = True
+        log.readers.append(self)
+
+    def take(self) -> Event | None:
+        """The next event, a marker in place of those that are gone, or None."""
+        log = self.log
+        if self.cursor < log.first:
+            missed = log.first - self.cursor
+            self.cursor = log.first
+            return Event(seq=log.first - 1, data={"type": DROPPED, "count": missed})
+        if self.cursor >= log.next:
+            return None
+        event = log.get(self.cursor)
+        self.cursor += 1
+        self.patient = True
+        log.advanced()
+        return event
+
+    def close(self) -> None:
+        """This reader reads no more."""
+        if self in self.log.readers:
+            self.log.readers.remove(self)
+            self.log.advanced()
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) + 8
+    if isinstance(value, dict):
+        return sum(len(key) + _size(item) for key, item in value.items()) + 8
+    if isinstance(value, (list, tuple)):
+        return sum(_size(item) for item in value) + 8
+    return 16

@@ -1,0 +1,89 @@
+"""Where tasks that have no pid namespace of their own are kept together: cgroups. Boot module.
+
+    BASE/initspawn-PID/         one per supervisor, removed with it
+        SANDBOX/                one per sandbox
+            TASK/               one per task: what is killed, and later limited
+                main/           where its processes live
+
+Version 2 without controllers is enough for `cgroup.kill`. Where we may make no group, tasks run without,
+and what they leave behind is ended as well as a subreaper can.
+"""
+
+from __future__ import annotations
+
+import os
+
+from initspawn.linux import cgroup
+
+
+class Groups:
+    """The cgroups of one supervisor. `root` is None where none can be made; `reason` then says why."""
+
+    def __init__(self) -> None:
+        self.root: str | None = None
+        self.reason = ""
+        mount = cgroup.mount_point()
+        if mount is None:
+            self.reason = "no cgroup v2 file system is mounted"
+            return
+        base = mount.rstrip("/") + cgroup.own_path().rstrip("/")
+        path = f"{base}/initspawn-{os.getpid()}"
+        try:
+            os.mkdir(path)
+            if not os.access(f"{path}/cgroup.kill", os.W_OK):
+                os.rmdir(path)
+                self.reason = "this kernel has no cgroup.kill (it came with Linux 5.14)"
+                return
+        except OSError as error:
+            self.reason = f"{base}: {error.strerror}"
+            return
+        self.root = path
+
+    def make(self, sandbox: str, task: str) -> str | None:
+        """A new task's directory to be born in, None where there are no cgroups. Raises OSError."""
+        if self.root is None:
+            return None
+        group = f"{self.root}/{sandbox}/{task}"
+        os.makedirs(f"{group}/main")
+        return f"{group}/main"
+
+    def kill(self, main: str) -> None:
+        """End every process of a task, at once and with certainty. Raises OSError."""
+        cgroup.kill(os.path.dirname(main))
+
+    def remove(self, main: str) -> bool:
+        """Remove a task's directories; False while processes are still on their way out of them."""
+        group = os.path.dirname(main)
+        for path in (main, group):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Kill what is left and remove everything. Raises OSError for what cannot be removed."""
+        if self.root is None:
+            return
+        cgroup.kill(self.root)
+        for path, directories, _ in os.walk(self.root, topdown=False):
+            for name in directories:
+                _rmdir(f"{path}/{name}")
+        _rmdir(self.root)
+        self.root = None
+
+
+def _rmdir(path: str) -> None:
+    from time import sleep  # only at the very end, when there is nobody left to serve
+
+    for _ in range(100):
+        try:
+            os.rmdir(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            sleep(0.01)  # killed processes leave their group a moment later
+    os.rmdir(path)

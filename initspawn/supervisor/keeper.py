@@ -1,0 +1,76 @@
+"""A command of the supervisor's own that shall always run: restarted with growing pauses. Boot module."""
+
+from __future__ import annotations
+
+import sys
+
+from initspawn.errors import RequestError
+from initspawn.supervisor.eventlog import Reader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.plan import Api, Command
+    from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.running import Task
+
+FIRST_PAUSE = 0.1  # seconds; doubled by each failure
+LONGEST_PAUSE = 10.0
+RAN_WELL = 10.0  # seconds after which the next pause is the first again
+
+
+class Keeper:
+    """Keeps one command alive. What it writes goes to our own stderr, line by line."""
+
+    def __init__(
+        self, supervisor: Supervisor, api: Api, command: Command, descriptors: tuple[int, ...]
+    ) -> None:
+        self._supervisor = supervisor
+        self._api = api
+        self._command = command
+        self._descriptors = descriptors
+        self._pause = FIRST_PAUSE
+        self.task: Task | None = None
+        self.starts = 0
+
+    def start(self) -> None:
+        """Start it, now and whenever it ends, until the supervisor closes."""
+        if self._supervisor.closing:
+            return
+        argv = (self._command.path, *("".join(text for _, text in item) for item in self._command.arguments))
+        try:
+            self.task = self._supervisor.start(
+                self._api, self._command, argv,
+                on_start=self._on_start, on_end=self._on_end, descriptors=self._descriptors,
+            )  # fmt: skip
+            self.starts += 1
+        except (RequestError, OSError) as error:
+            self._say(str(error))
+            self._again()
+
+    def _on_start(self, task: Task) -> None:
+        if task.refusal is not None:
+            self._say(task.refusal.info)
+            return
+        reader = Reader(task.log, lambda: self._forward(reader))
+
+    def _forward(self, reader: Reader) -> None:
+        while (event := reader.take()) is not None:
+            for stream in ("stdout", "stderr"):
+                if stream in event.data:
+                    self._say(event.data[stream])
+
+    def _on_end(self, task: Task) -> None:
+        if self._supervisor.closing:
+            return
+        if task.refusal is None:
+            self._say(f"ended with {task.status}, it is started again")
+        if task.ended - task.began > RAN_WELL:
+            self._pause = FIRST_PAUSE
+        self._again()
+
+    def _again(self) -> None:
+        self._supervisor.reactor.after(self._pause, self.start)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def _say(self, line: str) -> None:
+        print(f"initspawn: {self._command.uid}: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,153 @@
+"""The loop: descriptors, timers, signals and children, one callback after the other. Boot module.
+
+A callback may not block. One that raises is reported and the loop goes on: nothing a task or a client
+does ends the supervisor.
+"""
+
+from __future__ import annotations
+
+import _signal
+import heapq
+import os
+import select
+import sys
+import time
+
+from initspawn.limits import EVENTS_PER_WAKE
+from initspawn.linux import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+ENDED = select.EPOLLHUP | select.EPOLLERR
+
+
+class Timer:
+    """A callback to come. `cancel` may be called at any time, also when it has run."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: Callable[[], None]) -> None:
+        self.when = when
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """It will not run."""
+        self.callback = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.when < other.when
+
+
+class Reactor:
+    """One per process. `clock` gives seconds that only grow (CLOCK_MONOTONIC)."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.on_child: Callable[[int, int, Any], None] = lambda pid, status, usage: None
+        self._epoll = select.epoll(select.EPOLL_CLOEXEC)
+        self._callbacks: dict[int, Callable[[int], object]] = {}
+        self._timers: list[Timer] = []
+        self._signals: dict[int, Callable[[], None]] = {}
+        self._signal_fd = -1
+        self._running = False
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
+        """Call back with the ready events of a descriptor, until `forget`. Raises OSError."""
+        self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def change(self, fd: int, events: int) -> None:
+        """Wait for other events of a watched descriptor; 0: only for its end."""
+        self._epoll.modify(fd, events)
+
+    def forget(self, fd: int) -> None:
+        """No more callbacks for this descriptor; to be called before it is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back once, not before so many seconds have passed."""
+        timer = Timer(self.clock() + seconds, callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def signals(self, handlers: dict[int, Callable[[], None]]) -> None:
+        """Block these signals and SIGCHLD, and call back for each from the loop. To be called once,
+        before any child is made: children then know what to unblock.
+        """
+        self._signals = handlers
+        numbers = (*handlers, _signal.SIGCHLD)
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+        self._signal_fd = process.signalfd(numbers)
+        self.watch(self._signal_fd, READ, lambda _: self._on_signal())
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        self._running = True
+        while self._running:
+            self.turn(None)
+
+    def turn(self, longest: float | None = 0.0) -> None:
+        """One wake-up: what is ready now, or the first that comes within `longest` seconds."""
+        try:
+            ready = self._epoll.poll(self._patience(longest), EVENTS_PER_WAKE)
+        except InterruptedError:
+            return
+        for fd, events in ready:
+            callback = self._callbacks.get(fd)  # an earlier callback may have forgotten it
+            if callback is not None:
+                self._guard(callback, events)
+        now = self.clock()
+        while self._timers and self._timers[0].when <= now:
+            due = heapq.heappop(self._timers).callback
+            if due is not None:
+                self._guard(due)
+
+    def stop(self) -> None:
+        """Let `run` return after this wake-up."""
+        self._running = False
+
+    def reap(self) -> None:
+        """Take in all news of children that wait; SIGCHLD says that there may be some."""
+        for _ in range(EVENTS_PER_WAKE):
+            news = process.wait_any()
+            if news is None:
+                return
+            self._guard(self.on_child, *news)
+        self.after(0, self.reap)  # the rest at the next wake-up: others wait too
+
+    def close(self) -> None:
+        """Give the loop's own descriptors back."""
+        if self._signal_fd >= 0:
+            self.forget(self._signal_fd)
+            os.close(self._signal_fd)
+            self._signal_fd = -1
+        self._epoll.close()
+
+    def _patience(self, longest: float | None) -> float | None:
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return longest
+        # epoll counts milliseconds and must not wake before the time is there.
+        until = max(0.0, self._timers[0].when - self.clock()) + 0.001
+        return until if longest is None else min(until, longest)
+
+    def _on_signal(self) -> None:
+        numbers = process.read_signals(self._signal_fd)
+        if _signal.SIGCHLD in numbers:
+            self.reap()
+        for number in numbers:
+            if number in self._signals:
+                self._guard(self._signals[number])
+
+    def _guard(self, callback: Callable[..., object], *arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except Exception:
+            sys.excepthook(*sys.exc_info())

@@ -1,0 +1,211 @@
+"""One task: a command on its way, its output, its end. Boot module."""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from initspawn.encoders.table import make
+from initspawn.event import DATA, FINAL, INITIAL
+from initspawn.limits import DRAIN_SECONDS, STALL_SECONDS
+from initspawn.supervisor.eventlog import EventLog
+from initspawn.supervisor.reactor import READ
+from initspawn.supervisor.task import Life
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from initspawn.errors import LaunchRefused
+    from initspawn.plan import Api, Command, Sandbox
+    from initspawn.sandbox.launch import Start
+    from initspawn.supervisor.reactor import Reactor, Timer
+
+
+_READS_AT_END = 64  # of what was left in a pipe, before others get their turn
+
+
+class Task:
+    """The record of one run. `on_start(task)` is called when it runs or was refused, `on_end(task)` when
+    all is told; both exactly once, on_start first.
+    """
+
+    def __init__(
+        self,
+        *,
+        reactor: Reactor,
+        api: Api,
+        command: Command,
+        sandbox: Sandbox,
+        argv: tuple[str, ...],
+        on_start: Callable[[Task], None],
+        on_end: Callable[[Task], None],
+    ) -> None:
+        self.api = api
+        self.command = command
+        self.sandbox = sandbox
+        self.argv = argv
+        self.on_start = on_start
+        self.on_end = on_end
+        self.life = Life()
+        self.log = EventLog()
+        self.encoder = make(command.encoder, command.encoder_options)
+        self.start: Start | None = None
+        self.cgroup: str | None = None
+        self.pid = 0
+        self.status: dict[str, Any] = {}
+        self.usage: dict[str, float] = {}
+        self.measurement: dict[str, Any] = {}
+        self.refusal: LaunchRefused | None = None
+        self.reason = ""  # why it is being ended: timeout or stop
+        self.command_status: int | None = None  # its wait status, if we saw it as its tracer
+        self.began = reactor.clock()
+        self.ended = 0.0
+        self.timers: list[Timer] = []
+        self._reactor = reactor
+        self._streams: dict[int, str] = {}
+        self._draining = False
+        self._paused = False
+
+    @property
+    def id(self) -> str:
+        """`sandbox/command@pid`, as clients know it."""
+        return f"{self.sandbox.uid}/{self.command.uid}@{self.pid}"
+
+    @property
+    def event_name(self) -> str:
+        """The name its events go by: `api/verb`."""
+        return f"{self.api.api}/{self.command.verb}"
+
+    def describe(self) -> dict[str, str | int]:
+        """What the reply to its start says."""
+        return {
+            "api": self.api.api,
+            "sandbox": self.sandbox.uid,
+            "command": self.command.uid,
+            "pid": self.pid,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """Everything known about it, for those who may see it."""
+        known: dict[str, Any] = {"id": self.id, "state": self.life.state, **self.describe()}
+        known["argv"] = list(self.argv)
+        known["seconds"] = round((self.ended or self._reactor.clock()) - self.began, 6)
+        known["events"] = self.log.next - 1
+        for name in ("status", "usage", "measurement"):
+            if getattr(self, name):
+                known[name] = getattr(self, name)
+        return known
+
+    def read(self) -> None:
+        """The command runs: say so where the reply comes later, and read what it writes."""
+        if self.encoder.synchronous:
+            self.log.append({"type": INITIAL, **self.describe()})
+        assert self.start is not None
+        for stream, fd in (("stdout", self.start.stdout), ("stderr", self.start.stderr)):
+            self._streams[fd] = stream
+            self._reactor.watch(fd, READ, lambda _, fd=fd: self._readable(fd))  # type: ignore[misc]
+
+    def drain(self) -> None:
+        """The command has ended: take what is left, and wait only a little for who else holds a pipe."""
+        self._draining = True
+        if not self._streams:
+            self.finish()
+            return
+        for fd in list(self._streams):
+            for _ in range(_READS_AT_END):
+                if self._paused or not self._readable(fd):
+                    break
+        if self._streams:
+            self.timers.append(self._reactor.after(DRAIN_SECONDS, self._give_up_on_writers))
+
+    def _readable(self, fd: int) -> bool:
+        """Read once from a stream that may have something; False when there was nothing to read."""
+        if fd not in self._streams:
+            return False
+        try:
+            data = os.read(fd, self.encoder.chunk)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close_stream(fd)
+            return False
+        self._append(self.encoder.feed(self._streams[fd], data))
+        if self.log.crowded():
+            self._pause()
+        return True
+
+    def _append(self, records: list[dict[str, Any]]) -> None:
+        for record in records:
+            self.log.append({"type": DATA, "pid": self.pid, **record})
+
+    def _pause(self) -> None:
+        """A reader is slow: the command waits in write(2), everybody else goes on."""
+        if self._paused:
+            return
+        self._paused = True
+        for fd in self._streams:
+            self._reactor.change(fd, 0)
+        timer = self._reactor.after(STALL_SECONDS, self._give_up_on_readers)
+        self.timers.append(timer)
+
+        def resume() -> None:
+            timer.cancel()
+            self._resume()
+
+        self.log.when_roomy = resume
+
+    def _give_up_on_readers(self) -> None:
+        """Who has read nothing for so long will find a marker in place of what it missed."""
+        for reader in self.log.readers:
+            reader.patient = False
+        self.log.advanced()
+
+    def _resume(self) -> None:
+        self.log.when_roomy = None
+        self._paused = False
+        for fd in self._streams:
+            self._reactor.change(fd, READ)
+
+    def _close_stream(self, fd: int) -> None:
+        self._reactor.forget(fd)
+        assert self.start is not None
+        self.start.close_stream(self._streams.pop(fd))
+        if self._draining and not self._streams:
+            self.finish()
+
+    def _give_up_on_writers(self) -> None:
+        """Somebody outside the task still holds a pipe open: what it writes is not waited for."""
+        if self._paused:  # it is a reader we wait for, not a writer
+            self.timers.append(self._reactor.after(DRAIN_SECONDS, self._give_up_on_writers))
+            return
+        for fd in list(self._streams):
+            self._close_stream(fd)
+
+    def finish(self) -> None:
+        """Both streams are at their end and the command has been waited for: tell the rest."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+        self._append(self.encoder.finish())
+        if not self.encoder.synchronous:
+            self.log.append({"type": FINAL, "pid": self.pid, "status": self.status})
+        self.ended = self._reactor.clock()
+        self.on_end(self)
+
+    def result(self) -> dict[str, Any]:
+        """What the reply of a synchronous command says at its end."""
+        return {**self.describe(), "status": self.status, **self.encoder.result()}
+
+
+def status_object(status: int | None, reason: str) -> dict[str, Any]:
+    """A wait status as clients get it: `{"exit": N}`, `{"signal": TEXT}`, with `info` for a time limit."""
+    if status is None:
+        return {"signal": "Killed", **({"info": reason} if reason == "timeout" else {})}
+    if os.WIFEXITED(status):
+        return {"exit": os.WEXITSTATUS(status)}
+    text = _signal.strsignal(os.WTERMSIG(status)) or str(os.WTERMSIG(status))
+    return {"signal": text, **({"info": reason} if reason == "timeout" else {})}
+
+

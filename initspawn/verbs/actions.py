@@ -1,0 +1,92 @@
+"""What can be done with a command: start, stop, subscribe, unsubscribe. Boot module."""
+
+from __future__ import annotations
+
+import _signal
+
+from initspawn.errors import RequestError
+from initspawn.sandbox.bind import bind
+from initspawn.verbs import query
+from initspawn.verbs.answer import Answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from initspawn.plan import Api, Command
+    from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.running import Task
+    from initspawn.verbs.access import Identity
+
+    class Caller(Protocol):
+        """A door's end of one client."""
+
+        identity: Identity
+
+        def subscribe(self, task: Task) -> None:
+            """Send this client the task's events, from the first that is kept."""
+
+        def unsubscribe(self, task: Task) -> None:
+            """Send no more of them."""
+
+
+DEFAULT_SIGNAL = query.SIGNALS["SIGINT"]
+# Signals that ask a program to end: what they do not end, the grace does. The others are only sent.
+_ENDING = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGABRT, _signal.SIGKILL, _signal.SIGTERM)
+
+
+def start(
+    supervisor: Supervisor,
+    caller: Caller,
+    api: Api,
+    command: Command,
+    arguments: Any,
+    answer: Callable[[Answer], None],
+) -> None:
+    """Start a command for a caller, who is subscribed to its events. The answer comes before them: when
+    the command runs, or was refused; for a synchronous encoder when it has ended. Raises RequestError.
+    """
+    argv = bind(command, arguments)
+
+    def on_start(task: Task) -> None:
+        if task.refusal is not None:
+            answer(Answer(status=task.refusal.status, info=task.refusal.info))
+            return
+        if not task.encoder.synchronous:
+            answer(Answer(response=task.describe()))
+        caller.subscribe(task)
+
+    def on_end(task: Task) -> None:
+        if task.encoder.synchronous and task.refusal is None:
+            answer(Answer(response=task.result()))
+
+    supervisor.start(api, command, argv, on_start=on_start, on_end=on_end)
+
+
+def control(
+    supervisor: Supervisor, caller: Caller, api: Api, command: Command, action: str, arguments: Any
+) -> Any:
+    """Stop or (un)subscribe a command's running tasks: all of them, or the one of a pid.
+
+    Returns their ids, or the one id. Raises RequestError(invalid-request) for a pid that is not its.
+    """
+    pid, signal = query.parse_control(arguments)
+    tasks = [task for task in supervisor.alive(api, command) if task.life.started]
+    if pid is not None:
+        tasks = [task for task in tasks if task.pid == pid]
+        if not tasks:
+            raise RequestError("invalid-request", "invalid pid")
+    for task in tasks:
+        if action == query.STOP:
+            number = DEFAULT_SIGNAL if signal is None else signal
+            if number in _ENDING:
+                supervisor.stop(task, number)
+            else:
+                supervisor.signal(task, number)
+        elif action == query.SUBSCRIBE:
+            caller.subscribe(task)
+        else:
+            caller.unsubscribe(task)
+    ids = [task.id for task in tasks]
+    return ids if pid is None else ids[0]

@@ -1,0 +1,89 @@
+"""Verbs every API has, and the supervisor's own APIs. Boot module."""
+
+from __future__ import annotations
+
+from initspawn import __version__, limits
+from initspawn.errors import RequestError
+from initspawn.verbs.access import RECORDS, SEE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from initspawn.plan import Api
+    from initspawn.verbs.registry import Registry
+
+MONITOR = "monitor"
+OWN = "initspawn"
+
+
+def action(api: str, verb: str) -> str:
+    """What right a built-in procedure takes, whether it exists or not."""
+    return RECORDS if (api, verb) == (OWN, "tasks") else SEE
+
+
+def call(registry: Registry, name: str, verb: str, arguments: Any) -> Any:
+    """The response of a built-in procedure. Raises RequestError for one that does not exist."""
+    if name == MONITOR:
+        return _monitor(registry, verb, arguments)
+    if name == OWN:
+        return _own(registry, verb)
+    api = registry.apis.get(name)
+    if api is None:
+        raise RequestError("unknown-api")
+    if verb == "ping":
+        registry.pings += 1
+        return f"pong={registry.pings}"
+    if verb == "info":
+        return info(api)
+    raise RequestError("unknown-verb")
+
+
+def info(api: Api) -> dict[str, Any]:
+    """An API's description of itself: its sandboxes as groups, its commands as verbs."""
+    groups = [
+        _present(
+            uid=sandbox.uid,
+            info=sandbox.info,
+            verbs=[
+                _present(
+                    uid=command.uid,
+                    verb=command.verb,
+                    info=command.info,
+                    sample=command.sample,
+                    usage=_present(action=["start", "stop"], args=command.usage),
+                )
+                for command in api.commands
+                if command.sandbox == sandbox.uid
+            ],
+        )
+        for sandbox in api.sandboxes
+    ]
+    metadata = _present(uid=api.uid, info=api.info, version=api.version, author=api.author)
+    return {"groups": groups, "metadata": metadata}
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _monitor(registry: Registry, verb: str, arguments: Any) -> Any:
+    if verb != "get":
+        raise RequestError("unknown-verb")
+    wanted = arguments.get("apis") if isinstance(arguments, dict) else None
+    if wanted is None:
+        return None
+    return {"apis": {MONITOR: True, **dict.fromkeys(registry.apis, True)}}
+
+
+def _own(registry: Registry, verb: str) -> Any:
+    supervisor = registry.supervisor
+    if verb == "ping":
+        registry.pings += 1
+        return f"pong={registry.pings}"
+    if verb == "info":
+        return {"version": __version__, "apis": list(registry.apis), "limits": limits.TABLE}
+    if verb == "tasks":
+        every = [*supervisor.ended, *supervisor.tasks.values()]
+        return [task.record() for task in every if not task.api.hidden]
+    raise RequestError("unknown-verb")

@@ -1,0 +1,68 @@
+"""Procedures and what they do: `api/verb` to a decision, then to an action. Boot module."""
+
+from __future__ import annotations
+
+from initspawn.errors import RequestError
+from initspawn.verbs import actions, builtin, query
+from initspawn.verbs.access import OUTPUT, SEE, START, STOP, allowed
+from initspawn.verbs.answer import Answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from initspawn.plan import Api, Command
+    from initspawn.supervisor.core import Supervisor
+    from initspawn.verbs.access import Identity
+    from initspawn.verbs.actions import Caller
+
+_ACTIONS = {query.START: START, query.STOP: STOP, query.SUBSCRIBE: OUTPUT, query.UNSUBSCRIBE: OUTPUT}
+
+
+class Registry:
+    """All procedures of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.pings = 0
+        self.apis: dict[str, Api] = {api.api: api for api in supervisor.plan.apis if not api.hidden}
+        self._commands: dict[tuple[str, str], Command] = {
+            (api.api, command.verb): command for api in self.apis.values() for command in api.commands
+        }
+
+    def call(
+        self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]
+    ) -> None:
+        """Do what is asked, if this caller may; `answer` is called once, now or later."""
+        try:
+            self._call(caller, procedure, arguments, answer)
+        except RequestError as error:
+            answer(Answer(status=error.status, info=error.info or None))
+
+    def _call(
+        self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]
+    ) -> None:
+        name, _, verb = procedure.partition("/")
+        command = self._commands.get((name, verb))
+        if command is None:
+            # The right comes before the existence: who may see nothing learns nothing.
+            self._require(caller.identity, builtin.action(name, verb), None)
+            answer(Answer(response=builtin.call(self, name, verb, arguments)))
+            return
+        api = self.apis[name]
+        privilege = command.privilege or api.sandbox(command.sandbox).privilege
+        # Whoever may do nothing with a command is not told that its query is wrong either.
+        if not any(allowed(caller.identity, action, privilege) for action in (START, STOP, OUTPUT, SEE)):
+            raise RequestError("insufficient-scope")
+        action, arguments = query.parse(arguments)
+        self._require(caller.identity, _ACTIONS[action], privilege)
+        if action == query.START:
+            actions.start(self.supervisor, caller, api, command, arguments, answer)
+        else:
+            response = actions.control(self.supervisor, caller, api, command, action, arguments)
+            answer(Answer(response=response))
+
+    def _require(self, identity: Identity, action: str, privilege: str | None) -> None:
+        if not allowed(identity, action, privilege):
+            raise RequestError("insufficient-scope")

@@ -1,0 +1,94 @@
+"""What a test may leave behind outside its own process: nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tests.support.probes import cgroup_mount
+
+SETTLE_SECONDS = 3.0
+PR_SET_CHILD_SUBREAPER = 36
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+
+Found = set[tuple[str, str]]  # (kind, what)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of all its orphaned descendants, or they would escape our eyes."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def snapshot() -> Found:
+    """Descendants, mounts, cgroups, named network namespaces and network interfaces, as of now."""
+    found = {("process", f"{pid} (started {started})") for pid, (_, started, _) in _descendants().items()}
+    found |= {("mount", line.split()[4]) for line in _lines("/proc/self/mountinfo")}
+    mount = cgroup_mount()
+    if mount is not None:
+        found |= {("cgroup", place) for place, _, _ in os.walk(mount) if not _of_another_worker(place)}
+    for kind, folder in (("network namespace", "/run/netns"), ("network interface", "/sys/class/net")):
+        with suppress(FileNotFoundError):
+            found |= {(kind, name) for name in os.listdir(folder) if not _of_another_worker(name)}
+    return found
+
+
+def left_since(before: Found) -> list[str]:
+    """What is there now and was not before; waits a little for what is just ending, and ends processes."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        _reap_since(before)
+        left = snapshot() - before
+        if not left or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    told = []
+    for kind, what in sorted(left):
+        told.append(f"{kind} {what}")
+        if kind == "process":
+            pid = int(what.split()[0])
+            told[-1] += f": {_command_line(pid)}"
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    return told
+
+
+def _reap_since(before: Found) -> None:
+    """Collect ended orphans: they were handed to us, and nobody else waits for them."""
+    for pid, (parent, started, state) in _descendants().items():
+        if state == "Z" and parent == os.getpid() and ("process", f"{pid} (started {started})") not in before:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _descendants() -> dict[int, tuple[int, str, str]]:
+    """All processes below this one: pid to (parent, start time, state)."""
+    everything: dict[int, tuple[int, str, str]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError):
+                # The command's name, in parentheses, may hold anything; what follows it may not.
+                fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
+                everything[int(name)] = (int(fields[1]), fields[19], fields[0])
+    known = {os.getpid()}
+    while more := {pid for pid, (parent, _, _) in everything.items() if parent in known} - known:
+        known |= more
+    return {pid: everything[pid] for pid in known - {os.getpid()}}
+
+
+def _of_another_worker(name: str) -> bool:
+    return any(worker != WORKER for worker in re.findall(r"gw\d+", name))
+
+
+def _command_line(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return "(gone)"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines()
