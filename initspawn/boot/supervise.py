@@ -7,6 +7,7 @@ command line, as marshal of a dictionary:
     open       True: whoever reaches the gateway may do everything
     listen     the descriptor of the gateway's listening socket, absent without a gateway
     announce   the line to print once the gateway answers
+    temporary  True: the plan and the run directory were made for this one run, and go with it
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
         options = dict(zip(arguments[::2], arguments[1::2], strict=True))
         plan = load(options["--plan"])
         start = _start_data(int(options.get("--start-fd", "-1")))
-        return Main(plan, options["--run-dir"], start).run()
+        return Main(plan, options["--plan"], options["--run-dir"], start).run()
     except (OSError, ValueError, KeyError) as error:
         print(f"initspawn: {error}", file=sys.stderr)
         return 111
@@ -66,7 +67,8 @@ def _start_data(fd: int) -> dict[str, Any]:
 class Main:
     """One supervisor and its doors."""
 
-    def __init__(self, plan: Plan, run_dir: str, start: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan, plan_file: str, run_dir: str, start: dict[str, Any]) -> None:
+        self.plan_file = plan_file
         self.run_dir = run_dir
         self.start = start
         self.reactor = Reactor()
@@ -86,7 +88,20 @@ class Main:
             for door in self.doors:
                 door.close()
             self.reactor.close()
+            if self.start.get("temporary"):
+                self._clean()
         return 0
+
+    def _clean(self) -> None:
+        for path, remove in (
+            (self.plan_file, os.unlink),
+            (os.path.join(self.run_dir, GATEWAY), os.rmdir),
+            (self.run_dir, os.rmdir),
+        ):
+            try:
+                remove(path)
+            except OSError as error:  # not ours alone: somebody put something there
+                print(f"initspawn: {path} stays: {error.strerror}", file=sys.stderr)
 
     def stop(self) -> None:
         """End every task and then the loop; asked a second time, at once."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 from typing import Any
 
 from initspawn.boot import supervise
@@ -22,6 +23,7 @@ DENIED = (
     "move_mount", "open_by_handle_at", "open_tree", "perf_event_open", "personality", "pivot_root",
     "request_key", "setns", "swapoff", "swapon", "umount2", "unshare", "userfaultfd",
 )  # fmt: skip
+_LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 
 
@@ -56,7 +58,7 @@ def _python_mounts() -> list[dict[str, str]]:
     """The interpreter, its libraries and our package, each where it is, read-only."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(supervise.__file__)))
     wanted = [sys.base_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable)), package]
-    wanted += [path for path in sys.path if path and os.path.isdir(path) and path != os.path.dirname(package)]
+    wanted += [path for name, path in sysconfig.get_paths().items() if name in _LIBRARIES]
     mounts: list[dict[str, str]] = []
     for path in _SYSTEM:
         if os.path.islink(path):

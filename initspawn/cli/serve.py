@@ -71,6 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
         "tokens": {digest(token): (EVERYTHING,)},
         "open": arguments.no_auth,
         "listen": listener.fileno(),
+        "temporary": True,
         "announce": _announcement(listener, None if arguments.no_auth else token),
     }
     _become_supervisor(run_dir, plan_file, start, listener)

@@ -149,9 +149,7 @@ def _compile_one(
             hint = "give it another `uid`, or the sandbox a `prefix`"
             place["uid"].refuse(f"the verb `{verb}` {taken}", hint)
         verbs[verb] = sandbox.uid
-        commands.append(
-            compile_command(command, sandbox, made, names, place, verb=verb, look=complete)
-        )
+        commands.append(compile_command(command, sandbox, made, names, place, verb=verb, look=complete))
     return made, commands
 
 

@@ -44,9 +44,7 @@ def compile_sandbox(
     names = names.also(SANDBOX_UID=sandbox.uid, SBOXUSER=str(identity.inside.user))
     mounts = _mounts(sandbox, isolation, names, supervisor, identity, spot) if found else ()
     new_root = sandbox.namespace is not None and sandbox.namespace.mounts is not None
-    caps = capability_mask(
-        sandbox.caps, spot["caps"], supervisor=supervisor, own_users=isolation.own_users
-    )
+    caps = capability_mask(sandbox.caps, spot["caps"], supervisor=supervisor, own_users=isolation.own_users)
     if sandbox.seccomp and sandbox.allow_setuid:
         spot["allow_setuid"].refuse(
             "does not go together with `seccomp`",

@@ -21,6 +21,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from initspawn.gateway import afb
 from initspawn.gateway.admission import Refused, check_version, choose_subprotocol, find_token
@@ -41,7 +42,12 @@ GOING_AWAY, UNSUPPORTED_DATA, INTERNAL_ERROR = 1001, 1003, 1011
 
 
 class FrameCore(ServerProtocol):
-    """The stock frame core, but a failure is reported by its code alone."""
+    """The stock frame core with two of the protocol's own rules."""
+
+    def process_subprotocol(self, headers: Headers) -> Subprotocol | None:
+        """AFB clients may separate names by spaces alone, and write them in capitals."""
+        chosen = choose_subprotocol(list(headers.raw_items()))
+        return Subprotocol(chosen) if chosen else None
 
     def fail(self, code: int, reason: str = "") -> None:
         """RFC 6455 section 7.1.7; the parser's explanation is for developers of the parser."""
@@ -141,14 +147,12 @@ class Door(asyncio.Protocol):
         headers = list(request.headers.raw_items())
         self._gateway.check_host(headers, self._transport)
         check_version(headers)
-        subprotocol = choose_subprotocol(headers)
+        choose_subprotocol(headers)
         if len(self._gateway.doors) >= WEBSOCKETS:
             raise Refused(503, ("Retry-After", "5"))
         response = self._core.accept(request)
         if response.status_code != 101:
             raise Refused(response.status_code)
-        if subprotocol is not None:
-            response.headers["Sec-WebSocket-Protocol"] = subprotocol
         token = find_token(headers, request.path.partition("?")[2])
         self._token = afb.token_json(token) if token is not None else None
         return response
@@ -323,16 +327,17 @@ class Door(asyncio.Protocol):
         self._hold()
 
     def _flush(self) -> None:
-        """Write what the core has for the client. An end of stream ends our half of the connection.
+        """Write what the core has for the client. An end of stream ends the connection.
 
-        The other half is read (and thrown away) for a little while, because closing a socket that has
-        unread data makes the kernel send a reset, which can destroy our Close frame on its way.
+        After a complete closing handshake at once. Otherwise the client's half is read (and thrown away) for a
+        little while: closing a socket that has unread data makes the kernel send a reset, which can overtake
+        our Close frame or refusal.
         """
         output = self._core.data_to_send()
         if output and not self._transport.is_closing():
             self._transport.write(b"".join(output))
             if output[-1] == b"":
                 self._closing = True
-                self._transport.write_eof()
+                (self._transport.close if self._core.close_rcvd else self._transport.write_eof)()
         if self._closing and self._timer is None:
             self._timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)

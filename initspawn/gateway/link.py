@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Protocol, cast
 
 from initspawn.control.wire import FrameReader, WireError, pack
+from initspawn.gateway.bounds import CLOSE_SECONDS
 
 
 class Owner(Protocol):
@@ -34,19 +35,21 @@ class Link(asyncio.Protocol):
         self._owner: Owner | None = owner
         self._reader = FrameReader()
         self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._owner is None:
+            return
         try:
             bodies = self._reader.feed(data)
         except WireError as error:
             self._end(str(error))
             self._transport.abort()
             return
-        if self._owner is not None:
-            self._owner.link_received(bodies)
+        self._owner.link_received(bodies)
 
     def pause_writing(self) -> None:
         if self._owner is not None:
@@ -57,6 +60,8 @@ class Link(asyncio.Protocol):
             self._owner.link_full(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._end(str(exc or "closed by the supervisor"))
 
     def send(self, bodies: Iterable[bytes]) -> None:
@@ -71,9 +76,16 @@ class Link(asyncio.Protocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Send what is waiting, then close; the owner hears nothing any more."""
+        """Send what is waiting, then end; the owner hears nothing any more.
+
+        Only our half is closed: the supervisor shall not stumble over the calls that are on their way to it
+        because it cannot answer them. It closes its half when it has read them.
+        """
         self._owner = None
-        self._transport.close()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+            self._transport.resume_reading()
+            self._timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
 
     def _end(self, reason: str) -> None:
         owner, self._owner = self._owner, None

@@ -232,11 +232,22 @@ def _mounts(proc: int, sandbox: Sandbox, root: int) -> str:
     if "mnt" not in sandbox.namespaces:
         return AS_PLANNED
     found = _mountinfo(proc)
-    for entry in sandbox.mounts:
+    for entry in _on_top(sandbox.mounts):
         problem = _check_mount(entry, found, root)
         if problem:
             return f"{entry.operation} on {entry.target}: {problem}"
     return _check_rest(sandbox, found) if sandbox.new_root else AS_PLANNED
+
+
+def _on_top(mounts: tuple[Mount, ...]) -> list[Mount]:
+    """The mounts that no later one covers."""
+    visible: list[Mount] = []
+    for entry in mounts:
+        below = f"{entry.target.rstrip('/')}/"
+        if entry.operation not in ("dir", "symlink", "lock"):
+            visible = [above for above in visible if not f"{above.target}/".startswith(below)]
+        visible.append(entry)
+    return visible
 
 
 def _mountinfo(proc: int) -> Mounts:

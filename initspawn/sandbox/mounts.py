@@ -52,6 +52,7 @@ class Builder:
         self.program = program
         self.sandbox = sandbox
         self.root = -1
+        self.sources: list[int] = []  # copies of what comes from the host, in the order of their use
         # Paths of the new root that are known to be directories of its own tmpfs, and paths behind
         # which somebody else's links may wait.
         self._own: set[str] = {""}
@@ -61,6 +62,12 @@ class Builder:
         """The whole tree, up to and including the change of root."""
         program, sandbox = self.program, self.sandbox
         program.call("mount", b"none", b"/", None, mount.MS_REC | mount.MS_SLAVE, note="everything is slave")
+        # Before the new root is mounted: it hides what was below the directory it is staged on.
+        for entry in sandbox.mounts:
+            if entry.operation == "bind":
+                self.sources.append(self.copy(entry.source, attributes=_bind_attributes(sandbox, entry)))
+            elif entry.operation == "dev":
+                self.sources += [self.copy(f"/dev/{name}", recursive=False) for name in DEVICES]
         if sandbox.new_root:
             self.root = self.filesystem("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, mode="0755")
             stage = next(path for path in _STAGES if os.path.isdir(path)).encode()
@@ -185,14 +192,15 @@ def _parent(path: str) -> str:
     return os.path.dirname(path).rstrip("/")
 
 
-def _bind(build: Builder, entry: Mount) -> None:
+def _bind_attributes(sandbox: Sandbox, entry: Mount) -> int:
     attributes = MOUNT_ATTR_NODEV
-    if build.sandbox.no_new_privileges:
+    if sandbox.no_new_privileges:
         attributes |= MOUNT_ATTR_NOSUID
-    if entry.read_only:
-        attributes |= MOUNT_ATTR_RDONLY
-    tree = build.copy(entry.source, attributes=attributes)
-    build.attach(tree, entry.target, directory=os.path.isdir(entry.source))
+    return attributes | (MOUNT_ATTR_RDONLY if entry.read_only else 0)
+
+
+def _bind(build: Builder, entry: Mount) -> None:
+    build.attach(build.sources.pop(0), entry.target, directory=os.path.isdir(entry.source))
     build.foreign(entry.target)
 
 
@@ -223,8 +231,7 @@ def _dev(build: Builder, entry: Mount) -> None:
     build.attach(fresh, entry.target, directory=True)
     build.own(entry.target)
     for name in DEVICES:
-        node = build.copy(f"/dev/{name}", attributes=attributes, recursive=False)
-        build.attach(node, f"{entry.target}/{name}", directory=False)
+        build.attach(build.sources.pop(0), f"{entry.target}/{name}", directory=False)
     pts = build.filesystem("devpts", attributes, newinstance=None, ptmxmode="0666", mode="0620")
     build.attach(pts, f"{entry.target}/pts", directory=True)
     for name, text in DEV_LINKS:

@@ -70,7 +70,8 @@ class EventLog:
 
     def get(self, seq: int) -> Event:
         """The event of that number, which must be in the ring."""
-        return self._events[seq - self.first]
+        event: Event = self._events[seq - self.first]
+        return event
 
 
 class Reader:

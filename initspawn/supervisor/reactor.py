@@ -51,6 +51,7 @@ class Reactor:
         self.on_child: Callable[[int, int, Any], None] = lambda pid, status, usage: None
         self._epoll = select.epoll(select.EPOLL_CLOEXEC)
         self._callbacks: dict[int, Callable[[int], object]] = {}
+        self._silent: set[int] = set()
         self._timers: list[Timer] = []
         self._signals: dict[int, Callable[[], None]] = {}
         self._signal_fd = -1
@@ -62,13 +63,24 @@ class Reactor:
         self._callbacks[fd] = callback
 
     def change(self, fd: int, events: int) -> None:
-        """Wait for other events of a watched descriptor; 0: only for its end."""
-        self._epoll.modify(fd, events)
+        """Wait for other events of a watched descriptor; 0: for nothing, not even for its end."""
+        if fd in self._silent:
+            if events:
+                self._silent.discard(fd)
+                self._epoll.register(fd, events)
+        elif events:
+            self._epoll.modify(fd, events)
+        else:  # epoll would go on to report the end, again and again
+            self._silent.add(fd)
+            self._epoll.unregister(fd)
 
     def forget(self, fd: int) -> None:
         """No more callbacks for this descriptor; to be called before it is closed."""
         if self._callbacks.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            if fd in self._silent:
+                self._silent.discard(fd)
+            else:
+                self._epoll.unregister(fd)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back once, not before so many seconds have passed."""

@@ -1,0 +1,33 @@
+"""Where a supervisor keeps its sockets and run-time state, and where clients look for it."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from initspawn.errors import InitspawnError
+
+
+def default_run_dir() -> str:
+    """/run/initspawn for root; else below XDG_RUNTIME_DIR, or in /tmp under the user's number."""
+    user = os.geteuid()
+    if user == 0:
+        return "/run/initspawn"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return os.path.join(runtime, "initspawn") if runtime else f"/tmp/initspawn-{user}"
+
+
+def prepare_run_dir(path: str) -> None:
+    """Make the directory, for its owner only. Raises InitspawnError if it is another's or open to others."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise InitspawnError(f"the run directory {path} is no directory")
+    if found.st_uid != os.geteuid():
+        raise InitspawnError(f"the run directory {path} belongs to user {found.st_uid}, not to us")
+    if found.st_mode & 0o077:
+        mode = stat.S_IMODE(found.st_mode)
+        raise InitspawnError(f"the run directory {path} is open to others (mode {mode:03o}): chmod 700 it")
