@@ -6,13 +6,14 @@ the listening socket it inherits, no other process, no writable file, no capabil
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import sysconfig
 from typing import Any
 
-from initspawn.boot import supervise
 from initspawn.boot.supervise import GATEWAY
+from initspawn.errors import InitspawnError
 
 INSIDE = "/run/initspawn"  # where the gateway finds its door
 USER = "nobody"
@@ -23,20 +24,25 @@ DENIED = (
     "move_mount", "open_by_handle_at", "open_tree", "perf_event_open", "personality", "pivot_root",
     "request_key", "setns", "swapoff", "swapon", "umount2", "unshare", "userfaultfd",
 )  # fmt: skip
-_LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
+_PACKAGES = ("initspawn", "uvicorn", "starlette", "websockets", "msgspec")
+_STANDARD = ("stdlib", "platstdlib")
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 
 
 def gateway_config(run_dir: str, *, user: str | None, open_door: bool) -> dict[str, Any]:
     """The configuration of the hidden API that runs the gateway. `user`: who it becomes, when root."""
-    arguments = ["-I", "-m", "initspawn.gateway", "--listen-fd", "3", "--control", f"{INSIDE}/door"]
+    libraries = _libraries()
+    # Not -I: where the libraries are comes by PYTHONPATH, and the environment is ours anyway.
+    arguments = ["-s", "-P", "-B", "-m", "initspawn.gateway", "--listen-fd", "3"]
+    arguments += ["--control", f"{INSIDE}/door"]
     if open_door:
         arguments.append("--no-auth")
     sandbox: dict[str, Any] = {
         "uid": GATEWAY,
+        "envs": {"name": "PYTHONPATH", "value": _literal(os.pathsep.join(libraries))},
         "namespace": {
             "shares": {"all": "disable"},
-            "mounts": [*_python_mounts(), *_other_mounts(run_dir)],
+            "mounts": [*_python_mounts(libraries), *_other_mounts(run_dir)],
         },
         "seccomp": {
             "default": "SCMP_ACT_ALLOW",
@@ -54,11 +60,24 @@ def gateway_config(run_dir: str, *, user: str | None, open_door: bool) -> dict[s
     return {"metadata": {"uid": GATEWAY, "api": GATEWAY}, "sandboxes": sandbox}
 
 
-def _python_mounts() -> list[dict[str, str]]:
+def _libraries() -> list[str]:
+    """The directories that hold initspawn and what its gateway imports. Raises InitspawnError."""
+    found: dict[str, None] = {}
+    for name in _PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise InitspawnError(f"the gateway needs `{name}`: install initspawn[gateway]")
+        found[os.path.dirname(os.path.abspath(spec.submodule_search_locations[0]))] = None
+    return list(found)
+
+
+def _python_mounts(libraries: list[str]) -> list[dict[str, str]]:
     """The interpreter, its libraries and our package, each where it is, read-only."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(supervise.__file__)))
-    wanted = [sys.base_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable)), package]
-    wanted += [path for name, path in sysconfig.get_paths().items() if name in _LIBRARIES]
+    own, *others = libraries
+    python = os.path.dirname(os.path.realpath(sys.executable))
+    # Of our own directory the package only: it may be a checkout with much else in it.
+    wanted = [sys.base_prefix, sys.prefix, python, *others, os.path.join(own, "initspawn")]
+    wanted += [path for name, path in sysconfig.get_paths().items() if name in _STANDARD]
     mounts: list[dict[str, str]] = []
     for path in _SYSTEM:
         if os.path.islink(path):

@@ -133,8 +133,8 @@ class Client:
     def _next(self, deadline: float | None) -> dict[str, Any]:
         """The next message of the supervisor. Raises RequestError."""
         while not self._messages:
-            self._wait(deadline)
             try:
+                self._wait(deadline)
                 data = self._socket.recv(READ_CHUNK)
                 if not data:
                     raise self._broken("disconnected", "the supervisor closed the connection")
@@ -146,8 +146,8 @@ class Client:
         return self._messages.popleft()
 
     def _send(self, frame: bytes, deadline: float | None) -> None:
-        self._wait(deadline)
         try:
+            self._wait(deadline)
             self._socket.sendall(frame)
         except TimeoutError:
             raise self._broken("timeout", "the supervisor does not read") from None
@@ -158,13 +158,10 @@ class Client:
         return None if self.timeout is None else time.monotonic() + self.timeout
 
     def _wait(self, deadline: float | None) -> None:
-        """Let the next socket call wait until `deadline`. Raises RequestError if that has passed."""
-        if deadline is None:
-            self._socket.settimeout(None)
-            return
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise self._broken("timeout", "no answer in time")
+        """Let the next socket call wait until `deadline`. Raises TimeoutError if that has passed."""
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
         self._socket.settimeout(left)
 
     def _broken(self, status: str, info: str) -> RequestError:

@@ -329,9 +329,9 @@ class Door(asyncio.Protocol):
     def _flush(self) -> None:
         """Write what the core has for the client. An end of stream ends the connection.
 
-        After a complete closing handshake at once. Otherwise the client's half is read (and thrown away) for a
-        little while: closing a socket that has unread data makes the kernel send a reset, which can overtake
-        our Close frame or refusal.
+        After a complete closing handshake at once. Otherwise the client's half is read (and thrown away) for
+        a little while: closing a socket that has unread data makes the kernel send a reset, which can
+        overtake our Close frame or refusal.
         """
         output = self._core.data_to_send()
         if output and not self._transport.is_closing():

@@ -61,11 +61,16 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         self._ended = asyncio.Event()
         self._hello: Link | None = None
+        self.failure: OSError | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve, then say so to the supervisor. Raises OSError if it is not there."""
+        """Serve, then say so to the supervisor; without one, end in good order with `failure` set."""
         await super().startup(sockets)
-        self._hello = await open_link(self._gateway.control_path, Hello(self))
+        try:
+            self._hello = await open_link(self._gateway.control_path, Hello(self))
+        except OSError as error:
+            self.failure = error
+            self.end()
 
     async def main_loop(self) -> None:
         """Wait for the end. (uvicorn's own loop wakes ten times a second to look for it.)"""
@@ -104,7 +109,10 @@ async def serve(listener: socket.socket, control_path: str, hosts: HostPolicy) -
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     gateway = Gateway(control_path, hosts)
-    await Server(configuration(gateway), gateway).serve([listener])
+    server = Server(configuration(gateway), gateway)
+    await server.serve([listener])
+    if server.failure is not None:
+        raise server.failure
 
 
 def configuration(gateway: Gateway) -> uvicorn.Config:

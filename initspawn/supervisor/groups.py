@@ -17,11 +17,26 @@ from initspawn.linux import cgroup
 
 
 class Groups:
-    """The cgroups of one supervisor. `root` is None where none can be made; `reason` then says why."""
+    """The cgroups of one supervisor, made when a task first needs one.
+
+    `root` is their directory, None before that, and where none can be made; `reason` then says why.
+    """
 
     def __init__(self) -> None:
         self.root: str | None = None
         self.reason = ""
+
+    def make(self, sandbox: str, task: str) -> str | None:
+        """A new task's directory to be born in, None where there are no cgroups. Raises OSError."""
+        if self.root is None and not self.reason:
+            self._make_root()
+        if self.root is None:
+            return None
+        group = f"{self.root}/{sandbox}/{task}"
+        os.makedirs(f"{group}/main")
+        return f"{group}/main"
+
+    def _make_root(self) -> None:
         mount = cgroup.mount_point()
         if mount is None:
             self.reason = "no cgroup v2 file system is mounted"
@@ -30,22 +45,14 @@ class Groups:
         path = f"{base}/initspawn-{os.getpid()}"
         try:
             os.mkdir(path)
-            if not os.access(f"{path}/cgroup.kill", os.W_OK):
-                os.rmdir(path)
-                self.reason = "this kernel has no cgroup.kill (it came with Linux 5.14)"
-                return
         except OSError as error:
             self.reason = f"{base}: {error.strerror}"
             return
-        self.root = path
-
-    def make(self, sandbox: str, task: str) -> str | None:
-        """A new task's directory to be born in, None where there are no cgroups. Raises OSError."""
-        if self.root is None:
-            return None
-        group = f"{self.root}/{sandbox}/{task}"
-        os.makedirs(f"{group}/main")
-        return f"{group}/main"
+        if os.access(f"{path}/cgroup.kill", os.W_OK):
+            self.root = path
+        else:
+            os.rmdir(path)
+            self.reason = "this kernel has no cgroup.kill (it came with Linux 5.14)"
 
     def kill(self, main: str) -> None:
         """End every process of a task, at once and with certainty. Raises OSError."""

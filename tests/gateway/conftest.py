@@ -15,7 +15,6 @@ import pytest
 from tests.gateway.fake_supervisor import PATIENCE, FakeSupervisor, until
 from tests.gateway.raw_client import RawClient
 
-
 STARTER = """
 import sys, runpy, initspawn.gateway.bounds as bounds
 vars(bounds).update(eval(sys.argv.pop(1)))

@@ -1,10 +1,10 @@
 """A stand-in for the supervisor: speaks the control protocol, does what the called verb's name says.
 
-    x/echo ARGS      answers ARGS                     x/token        answers the connection's credential
-    x/raw TEXT       answers with this JSON text      x/fail ARGS    answers with status, code, info, response
-    x/hang           never answers until released     x/stream N     answers, then sends N events
-    x/vanish         closes the connection            x/garbage      sends what is no frame
-    x/procedure...   answers the procedure's name     others         unknown-api
+x/echo ARGS      answers ARGS                     x/token        answers the connection's credential
+x/raw TEXT       answers with this JSON text      x/fail ARGS    answers with status, code, info, response
+x/hang           never answers until released     x/stream N     answers, then sends N events
+x/vanish         closes the connection            x/garbage      sends what is no frame
+x/procedure...   answers the procedure's name     others         unknown-api
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ class RawClient:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def request(self, target: str, *headers: str, method: str = "GET", host: str = "") -> tuple[int, str, bytes]:
+    def request(
+        self, target: str, *headers: str, method: str = "GET", host: str = ""
+    ) -> tuple[int, str, bytes]:
         """Send a request, give (status, head, body)."""
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host or f'127.0.0.1:{self.port}'}", *headers]
         self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
@@ -68,7 +70,12 @@ class RawClient:
         raw, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
         head = raw.decode("latin-1")
         length = next(
-            (int(line.split(":")[1]) for line in head.split("\r\n") if line.lower().startswith("content-length")), 0
+            (
+                int(line.split(":")[1])
+                for line in head.split("\r\n")
+                if line.lower().startswith("content-length")
+            ),
+            0,
         )
         return int(head.split()[1]), head, self._take(length)
 

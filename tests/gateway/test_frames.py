@@ -10,7 +10,7 @@ import pytest
 from initspawn.limits import FRAME_BYTES
 from tests.gateway.conftest import Gateway
 from tests.gateway.fake_supervisor import until
-from tests.gateway.raw_client import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawClient, frame
+from tests.gateway.raw_client import BINARY, CLOSE, CONT, PING, PONG, RawClient, frame
 
 
 def test_replies(either: RawClient) -> None:
@@ -93,7 +93,7 @@ def test_calls_before_a_fault_are_made(client: RawClient, gateway: Gateway) -> N
 
 
 def test_largest_frame(either: RawClient) -> None:
-    """1 048 500 bytes are a legal frame; its call is one byte too large for nothing but the control socket."""
+    """The largest legal frame is read; a call that no longer fits a control frame is answered."""
     frame_text = '[2,"1","x/echo","%s"]'
     text = frame_text % ("x" * (FRAME_BYTES - len(frame_text) + 2))
     assert len(text) == FRAME_BYTES
@@ -194,5 +194,3 @@ def test_many_clients(gateway: Gateway) -> None:
     for thread in threads:
         thread.join()
     assert results == [list(range(20))] * 10
-
-

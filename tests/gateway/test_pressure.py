@@ -70,8 +70,6 @@ def test_pings_without_reading_the_pongs() -> None:
         with contextlib.suppress(BlockingIOError):
             while sent < 200 << 20:
                 sent += client.socket.send(pings)
-                if sent % 50 == 0:
-                    other.socket.settimeout(10)
         assert sent < 200 << 20
         other.open()
         assert other.call("x/echo", 1)[2]["response"] == 1
@@ -84,7 +82,9 @@ def test_a_flood_of_calls_is_taken_in_pieces() -> None:
         client.open()
         client.send(b"".join(frame(b'[2,"%d","x/hang",null]' % number) for number in range(count)))
         client.send(frame(b"behind", PING))
-        (connection,) = until(lambda: [c for c in gateway.supervisor.connections if c.hanging], "the first calls")
+        (connection,) = until(
+            lambda: [c for c in gateway.supervisor.connections if c.hanging], "the first calls"
+        )
         most, answered = 0, 0
         while answered < count:
             until(lambda: connection.hanging, "further calls")
@@ -119,9 +119,9 @@ def test_the_supervisor_hangs_up() -> None:
 
 def test_the_supervisor_talks_nonsense() -> None:
     with Gateway() as gateway:
-        for verb, args in (("garbage", None), ("raw", "{")):
+        for text in ('[2,"1","x/garbage",null]', '[2,"1","x/raw","{"]'):
             with gateway.client() as client:
-                client.open().text(f'[2,"1","x/{verb}",{args and chr(34) + args + chr(34) or "null"}]')
+                client.open().text(text)
                 opcode, payload = client.frame()
                 if opcode != CLOSE:
                     assert b'"disconnected"' in payload
@@ -237,7 +237,9 @@ def test_starts_that_fail(options: list[str], status: int, words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as other:
         command = [sys.executable, "-m", "initspawn.gateway"]
         command += [option.format(fd=listener.fileno()) for option in options]
-        done = subprocess.run(command, pass_fds=[listener.fileno()], stdin=other, capture_output=True, text=True)
+        done = subprocess.run(
+            command, pass_fds=[listener.fileno()], stdin=other.fileno(), capture_output=True, text=True
+        )
         assert done.returncode == status
         assert words in done.stderr
         assert done.stderr.count("\n") == 1

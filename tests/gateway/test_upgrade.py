@@ -22,14 +22,12 @@ def test_the_c_client_s_handshake(gateway: Gateway) -> None:
         } <= set(lines)
         assert "extensions" not in head.lower()
         client.send(b"\x81\x1a" + b'[2,"999999","x/echo",null]')
-        assert client.raw() == (
-            b'[3,"999999",{"jtype":"afb-reply","request":{"status":"success","code":0}}]'
-        )
+        assert client.raw() == (b'[3,"999999",{"jtype":"afb-reply","request":{"status":"success","code":0}}]')
 
 
 def test_no_extension_is_accepted(gateway: Gateway) -> None:
     with gateway.client() as client:
-        _, head, _ = client.upgrade("/api", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
+        _, head, _ = client.upgrade("/api", "Sec-WebSocket-Extensions: permessage-deflate")
         assert "Extensions" not in head
 
 
@@ -40,7 +38,9 @@ def test_no_extension_is_accepted(gateway: Gateway) -> None:
 def test_subprotocol(gateway: Gateway, offer: str | None, answer: str | None) -> None:
     with gateway.client() as client:
         status, head, _ = client.upgrade(offer=offer)
-        named = [line.split(": ")[1] for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Protocol")]
+        named = [
+            line.split(": ")[1] for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Protocol")
+        ]
         assert status == 101
         assert named == ([answer] if answer else [])
         assert client.call("x/echo", 1)[2]["response"] == 1
@@ -80,14 +80,24 @@ def test_refused_upgrades(gateway: Gateway, target: str, headers: list[str], wan
 
 @pytest.mark.parametrize("missing", ["Sec-WebSocket-Key", "Sec-WebSocket-Version", "Connection"])
 def test_incomplete_upgrades_are_plain_requests(gateway: Gateway, missing: str) -> None:
-    lines = ["Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {KEY}", "Sec-WebSocket-Version: 13"]
+    lines = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {KEY}",
+        "Sec-WebSocket-Version: 13",
+    ]
     with gateway.client() as client:
         assert client.request("/api", *(line for line in lines if not line.startswith(missing)))[0] == 404
 
 
 def test_a_key_that_is_no_key(gateway: Gateway) -> None:
     with gateway.client() as client:
-        lines = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13"]
+        lines = [
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: x",
+            "Sec-WebSocket-Version: 13",
+        ]
         assert client.request("/api", *lines)[0] == 400
 
 
@@ -124,8 +134,11 @@ def test_frames_right_behind_the_request(gateway: Gateway) -> None:
 
 def test_request_head_in_pieces(gateway: Gateway) -> None:
     with gateway.client() as client:
-        for byte in f"GET /api HTTP/1.1\r\nHost: localhost\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
-Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n".encode():
+        head = (
+            "GET /api HTTP/1.1\r\nHost: localhost\r\nUpgrade: WebSocket\r\nConnection: x, Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        )
+        for byte in head.encode():
             client.send(bytes((byte,)))
         assert client.response()[0] == 101
 

@@ -1,0 +1,171 @@
+"""A real `initspawn serve` and its clients, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.users import Ordinary
+
+SUBPROTOCOL = "x-afb-ws-json1"
+PATIENCE = 30.0  # seconds a test waits for what must come
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """The first true value of a condition; fails the test when it does not come."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+class Server:
+    """One supervisor in the foreground, as a person starts it."""
+
+    def __init__(self, process: subprocess.Popen[str], run_dir: Path) -> None:
+        self.process = process
+        self.run_dir = run_dir
+        line = self._first_line()
+        found = re.search(r"ready at (http://\S+) \(WebSocket: (ws://\S+)\)", line)
+        assert found, f"{line!r}: {process.communicate(timeout=PATIENCE)[1] if not line else ''}"
+        self.page, self.url = found.groups()
+        self.token = self.url.partition("?token=")[2]
+        self.open_url = self.url.partition("?")[0]
+
+    def _first_line(self) -> str:
+        assert self.process.stdout
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            assert selector.select(PATIENCE), "the server said nothing"
+        return self.process.stdout.readline()
+
+    @contextmanager
+    def client(self, url: str | None = None) -> Iterator[Client]:
+        """A WebSocket client with the server's token."""
+        with connect(
+            url or self.url, subprotocols=[SUBPROTOCOL], compression=None, max_size=None, proxy=None
+        ) as socket:  # type: ignore[list-item]
+            yield Client(socket)
+
+    def children(self) -> list[int]:
+        """The supervisor's children, the spawner and the reapers."""
+        return children(self.process.pid)
+
+    def gateway(self) -> int:
+        """The gateway's pid, once there is one."""
+        return int(wait_for(self._gateway, "the gateway"))
+
+    def _gateway(self) -> int | None:
+        for reaper in self.children():
+            for pid in children(reaper):
+                if b"initspawn.gateway" in read(f"/proc/{pid}/cmdline"):
+                    return pid
+        return None
+
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        """End it as Ctrl-C does; its exit status and what it said on stderr."""
+        self.process.send_signal(number)
+        _, error = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, error
+
+
+class Client:
+    """A WebSocket client that sorts replies and events."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.events: list[dict[str, Any]] = []
+        self._number = 0
+
+    def send(self, procedure: str, arguments: Any = None) -> str:
+        """Send a call; its id."""
+        self._number += 1
+        self.socket.send(json.dumps([2, str(self._number), procedure, arguments]))
+        return str(self._number)
+
+    def receive(self) -> list[Any]:
+        """The next message; events are kept."""
+        message = json.loads(self.socket.recv(timeout=PATIENCE))
+        if message[0] == 5:
+            self.events.append({"name": message[1], **message[2]["data"]})
+        return list(message)
+
+    def reply(self, number: str) -> dict[str, Any]:
+        """The reply to a call."""
+        while True:
+            message = self.receive()
+            if message[0] in (3, 4) and message[1] == number:
+                return dict(message[2])
+
+    def call(self, procedure: str, arguments: Any = None) -> dict[str, Any]:
+        """A call and its reply."""
+        return self.reply(self.send(procedure, arguments))
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first event that is wanted, of those that came and those to come."""
+        seen = 0
+        while True:
+            for event in self.events[seen:]:
+                if wanted(event):
+                    return event
+            seen = len(self.events)
+            self.receive()
+
+    def final(self, pid: int) -> dict[str, Any]:
+        """A task's final event."""
+        return self.until(lambda event: event["type"] == "final-event" and event["pid"] == pid)
+
+
+def children(pid: int) -> list[int]:
+    """A process's children; none if it is gone."""
+    return [int(word) for word in read(f"/proc/{pid}/task/{pid}/children").split()]
+
+
+def read(path: str) -> bytes:
+    """A file of /proc, empty if its process is gone."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+@contextmanager
+def serving(place: Path, *arguments: str, user: Ordinary | None = None) -> Iterator[Server]:
+    """`initspawn serve --port 0 ARGUMENTS` with its run directory in `place`, ended afterwards."""
+    run_dir = place / "run"
+    options = ["serve", "--port", "0", "--run-dir", str(run_dir), *arguments]
+    pipe = subprocess.PIPE
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe}
+    if user is None:
+        process = subprocess.Popen([sys.executable, "-m", "initspawn", *options], text=True, **pipes)
+    else:
+        process = user.popen([*user.initspawn, *options], **pipes)
+    try:
+        yield Server(process, run_dir)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+
+
+def write(place: Path, name: str, config: Any) -> str:
+    """A configuration file that everybody may read; its path."""
+    path = place / name
+    path.write_text(json.dumps(config), encoding="utf-8")
+    os.chmod(path, 0o644)
+    return str(path)
