@@ -13,6 +13,7 @@ import sys
 from initspawn.boot import supervise
 from initspawn.boot.supervise import CONTROL, GATEWAY
 from initspawn.cli.confinement import USER, gateway_config
+from initspawn.cli.exits import UsageError
 from initspawn.cli.rundir import default_run_dir, prepare_run_dir
 from initspawn.config.compile import compile_files, compile_raw
 from initspawn.control.client import Client
@@ -50,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Does not return: the process becomes the supervisor. Raises ConfigError, OSError."""
     if arguments.no_auth and not _is_loopback(arguments.host):
-        raise InitspawnError(f"--no-auth works on loopback only, and {arguments.host} is not")
+        raise UsageError(f"--no-auth works on loopback only, and {arguments.host} is not")
     run_dir = os.path.abspath(arguments.run_dir or default_run_dir())
     user, group = os.geteuid(), os.getegid()
     plan = compile_files(arguments.files, user=user, group=group, environ=os.environ)

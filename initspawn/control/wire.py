@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 
 from initspawn.errors import InitspawnError
-from initspawn.limits import FRAME_BYTES
+from initspawn.limits import CONTROL_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ def encode(message: dict[str, Any]) -> bytes:
 
 def pack(body: bytes) -> bytes:
     """A frame around a body that is JSON already. Raises ValueError if it is too large."""
-    if len(body) > FRAME_BYTES:
-        raise ValueError(f"a frame of {len(body)} bytes, at most {FRAME_BYTES} are allowed")
+    if len(body) > CONTROL_BYTES:
+        raise ValueError(f"a frame of {len(body)} bytes, at most {CONTROL_BYTES} are allowed")
     return len(body).to_bytes(HEADER, "little") + body
 
 
 class FrameReader:
     """Cuts a byte stream into frame bodies; never holds more than one frame and one read."""
 
-    def __init__(self, limit: int = FRAME_BYTES) -> None:
+    def __init__(self, limit: int = CONTROL_BYTES) -> None:
         self._buffer = bytearray()
         self._limit = limit
 

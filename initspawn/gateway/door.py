@@ -28,7 +28,7 @@ from initspawn.gateway.admission import Refused, check_version, choose_subprotoc
 from initspawn.gateway.bounds import CLOSE_SECONDS, PENDING_CALLS, WEBSOCKETS
 from initspawn.gateway.link import Link, open_link
 from initspawn.gateway.unmasked import MaskFilter
-from initspawn.limits import FRAME_BYTES
+from initspawn.limits import CONTROL_BYTES, FRAME_BYTES
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -170,16 +170,18 @@ class Door(asyncio.Protocol):
             link = await open_link(self._gateway.control_path, self)
         except OSError as error:
             logger.error("no way to the supervisor: %s", error)
-            self._transport.resume_reading()
+            self._closing = True
+        else:
+            if self._transport.is_closing():
+                link.close()
+                return
+        self._transport.resume_reading()
+        if self._closing:  # there is no link, or it was lost as soon as it was there
             self._refuse(Refused(503, ("Retry-After", "5")))
-            return
-        if self._transport.is_closing():
-            link.close()
             return
         self._link = link
         self._core.send_response(response)
         self._flush()
-        self._transport.resume_reading()
         early, self._early = self._early, b""
         if early:
             self._frames(early)
@@ -252,7 +254,7 @@ class Door(asyncio.Protocol):
         token = self._token if call.token is None else call.token
         self._number += 1
         body = afb.encode_call(self._number, call, token)
-        if len(body) > FRAME_BYTES:
+        if len(body) > CONTROL_BYTES:
             self._send(afb.encode_error(call.id, "invalid-request", "the call is too large"))
             return ()
         self._token = None

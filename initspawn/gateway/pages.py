@@ -59,7 +59,7 @@ def safe_headers(host: str) -> Mapping[str, str]:
     """Headers of every answer. `host` is a checked Host: not all browsers let 'self' mean ws: too."""
     sockets = f" ws://{host} wss://{host}" if host else ""
     policy = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         f"connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return {

@@ -125,7 +125,10 @@ class Launcher:
             self._socket.close()
             self._socket = None
             os.close(self._null)
-            os.waitpid(self.spawner_pid, 0)
+            try:
+                os.waitpid(self.spawner_pid, 0)
+            except ChildProcessError:  # a loop that waits for every child was faster
+                pass
 
 
 class Start:

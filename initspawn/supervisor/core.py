@@ -114,7 +114,7 @@ class Supervisor:
         self.closing = True
         for task in [*self.tasks.values(), *self._starting]:
             self.stop(task)
-        self._close_when_empty(then)
+        self.reactor.after(0, lambda: self._close_when_empty(then))
 
     def kill_all(self) -> None:
         """End everything at once, without asking."""

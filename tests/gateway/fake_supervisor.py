@@ -38,6 +38,7 @@ class FakeSupervisor:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.full = False  # whether connections are ended at once, with a fault
         self.calls: list[tuple[str, Any]] = []
         self.connections: list[Connection] = []
         self.listener = socket.socket(socket.AF_UNIX)
@@ -75,6 +76,10 @@ class FakeSupervisor:
                 accepted, _ = self.listener.accept()
             except OSError:
                 return
+            if self.full:
+                accepted.sendall(encode({"fault": "too many connections"}))
+                accepted.close()
+                continue
             connection = Connection(self, accepted)
             self.connections.append(connection)
             thread = threading.Thread(target=connection.run)

@@ -141,6 +141,20 @@ def test_no_supervisor_for_a_connection() -> None:
             assert client.at_end()
 
 
+def test_a_supervisor_that_is_full() -> None:
+    """Which of the two it is depends on who is quicker; the connection ends properly in both."""
+    with Gateway() as gateway:
+        gateway.supervisor.full = True
+        for _ in range(20):
+            with gateway.client() as client:
+                status = client.upgrade()[0]
+                assert status == 503 or client.closed() == (1011, "")
+                client.send(frame(b"", CLOSE))
+                assert client.at_end()
+        assert gateway.stop() == 0
+        assert b"too many connections" in gateway.errors
+
+
 def test_connection_limit() -> None:
     with Gateway(WEBSOCKETS=3) as gateway, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(gateway.client()).open() for _ in range(3)]

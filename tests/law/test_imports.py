@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 # What the boot floors may take from the standard library: built in, or needed for system calls. `gc` is
 # built in and frozen before a fork, so that the child's pages stay shared.
 HANDFUL = frozenset(
-    ("__future__", "_collections", "_operator", "_signal", "_socket", "ctypes", "errno", "fcntl", "gc", "heapq", "marshal", "mmap", "os",
+    ("__future__", "_collections", "_operator",
+     "_signal", "_socket", "ctypes", "errno", "fcntl", "gc", "heapq", "marshal", "mmap", "os",
      "posix", "resource", "select", "stat", "struct", "sys", "time", "zlib")
 )
 ANY = frozenset(sys.stdlib_module_names)

@@ -148,7 +148,7 @@ def test_stop_once_and_timeout(server: Server) -> None:
 
 
 def test_without_a_valid_token_nothing_is_told(server: Server) -> None:
-    calls = "test/ping test/info test/text test/nope nope/nope monitor/get initspawn/tasks".split()
+    calls = ["test/ping", "test/info", "test/text", "test/nope", "nope/x", "monitor/get", "initspawn/tasks"]
     for url in (server.open_url, f"{server.open_url}?token=wrong", f"{server.open_url}?token="):
         with server.client(url) as client:
             for procedure in calls:

@@ -1,0 +1,66 @@
+"""`initspawn check`: what is wrong in configuration files, or what they offer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from initspawn.cli.compiled import add_user_option, compile_for, user_name
+from initspawn.cli.output import show_table, write_line
+from initspawn.plan import Api, Command, Sandbox
+
+HELP = "say everything that is wrong in configuration files, or what they offer"
+EXAMPLES = """\
+examples:
+  initspawn check configs/demo.yaml
+  initspawn check --user root vpn.json reset.yaml
+
+The files are compiled exactly as `serve` compiles them: `execfd` sources are run and `autocreate`
+directories are made.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of `check`."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("files", nargs="+", metavar="FILE", help="configuration, JSON or YAML")
+    add_user_option(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print a table of the verbs. Returns 0; raises ConfigError with every problem of every file."""
+    plan = compile_for(arguments.files, arguments.user)
+    for api in plan.apis:
+        _show(api)
+    return 0
+
+
+def _show(api: Api) -> None:
+    about = " ".join(text for text in (api.version, f"- {api.info}" if api.info else None) if text)
+    write_line(f"{api.api} {about}".rstrip(), sys.stdout)
+    header = ("VERB", "SANDBOX", "USER", "CONFINED BY", "ABOUT")
+    rows = [_row(command, api.sandbox(command.sandbox)) for command in api.commands]
+    show_table([header, *rows], indent="  ")
+
+
+def _row(command: Command, sandbox: Sandbox) -> tuple[str, ...]:
+    user = user_name(sandbox.user)
+    if sandbox.id_map is not None and sandbox.id_map.inside_uid != sandbox.user:
+        user += f" (as {user_name(sandbox.id_map.inside_uid)})"
+    about = (command.info or "").splitlines()
+    return command.verb, sandbox.uid, user, confinement(sandbox), about[0] if about else ""
+
+
+def confinement(sandbox: Sandbox) -> str:
+    """What confines a sandbox, in a few words."""
+    words = ["own root"] if sandbox.new_root else []
+    names = [name for name in sandbox.namespaces if name != "mnt" or not sandbox.new_root]
+    if names:
+        words.append(f"own {','.join(names)}")
+    if sandbox.filters:
+        words.append("seccomp")
+    if sandbox.capabilities:
+        words.append(f"{sandbox.capabilities.bit_count()} capabilities")
+    if not sandbox.no_new_privileges:
+        words.append("setuid allowed")
+    return ", ".join(words) or "its user only"

@@ -1,0 +1,115 @@
+"""The command line of bubblewrap that comes closest to a sandbox, and what it leaves out. Boot module."""
+
+from __future__ import annotations
+
+from initspawn.linux import capabilities
+from initspawn.record import Record
+from initspawn.sandbox.describe import LIMIT_NAMES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.plan import Mount, Sandbox
+
+_OPTIONS = {"tmpfs": "--tmpfs", "proc": "--proc", "dev": "--dev", "mqueue": "--mqueue", "dir": "--dir",
+            "lock": "--lock-file"}  # fmt: skip
+_UNSHARE = {"user": "--unshare-user", "pid": "--unshare-pid", "ipc": "--unshare-ipc",
+            "uts": "--unshare-uts", "net": "--unshare-net", "cgroup": "--unshare-cgroup"}  # fmt: skip
+_FIRST_FD = 10
+
+
+class Equivalent(Record):
+    """`argv` with its programs; `files`, descriptors to be opened on what (a shell's `10<NAME`);
+    `differences`, sentences on what it does not do as the sandbox does.
+    """
+
+    argv: tuple[str, ...]
+    files: tuple[tuple[int, str, bytes], ...] = ()
+    differences: tuple[str, ...] = ()
+
+
+def equivalent(sandbox: Sandbox, argv: tuple[str, ...]) -> Equivalent:
+    """What to type to run `argv` nearly as the sandbox would; never fails."""
+    files: list[tuple[int, str, bytes]] = []
+    outside, inside, capability_words = _identity(sandbox)
+    words = [*_limits(sandbox), *outside, "bwrap"]
+    words += [_UNSHARE[name] for name in sandbox.namespaces if name in _UNSHARE]
+    if sandbox.id_map is not None:
+        words += ["--uid", str(sandbox.id_map.inside_uid), "--gid", str(sandbox.id_map.inside_gid)]
+    if sandbox.hostname is not None:
+        words += ["--hostname", sandbox.hostname]
+    if not sandbox.new_root:
+        words += ["--dev-bind", "/", "/"]
+    for entry in sandbox.mounts:
+        words += _mount(entry, files)
+    for number, bpf in enumerate(sandbox.filters, 1):
+        words += ["--add-seccomp-fd", _file(files, f"filter-{number}.bpf", bpf)]
+    words += ["--chdir", sandbox.directory, "--clearenv"]
+    for name, value in sandbox.environment:
+        words += ["--setenv", name, value]
+    words += [*capability_words, "--new-session", "--die-with-parent", "--", *inside, *argv]
+    return Equivalent(argv=tuple(words), files=tuple(files), differences=tuple(_differences(sandbox)))
+
+
+def _limits(sandbox: Sandbox) -> list[str]:
+    def number(value: int) -> str:
+        return "unlimited" if value < 0 else str(value)
+
+    known = [limit for limit in sandbox.limits if limit[0] in LIMIT_NAMES]
+    options = [f"--{LIMIT_NAMES[which]}={number(soft)}:{number(hard)}" for which, soft, hard in known]
+    return ["prlimit", *options, "--"] if options else []
+
+
+def _identity(sandbox: Sandbox) -> tuple[list[str], list[str], list[str]]:
+    """(setpriv before bwrap, setpriv inside, bwrap's own capability options)."""
+    names = capabilities.names(sandbox.capabilities)
+    added = [word for name in names for word in ("--cap-add", f"CAP_{name}")]
+    if sandbox.groups is None:
+        return [], [], added
+    groups = ["--clear-groups"]
+    if sandbox.groups:
+        groups = [f"--groups={','.join(map(str, sandbox.groups))}"]
+    change = ["setpriv", f"--reuid={sandbox.user}", f"--regid={sandbox.group}", *groups]
+    if sandbox.id_map is not None:
+        return [*change, "--"], [], added
+    if sandbox.user == 0:
+        return [], [], added
+    # Without users of its own, only root can make the namespaces: the change of user comes inside.
+    sets = ",".join(["-all", *(f"+{name.lower()}" for name in names)])
+    options = [f"--{which}={sets}" for which in ("inh-caps", "ambient-caps", "bounding-set")]
+    return [], [*change, *options, "--no-new-privs", "--"], ["--cap-add", "ALL"]
+
+
+def _mount(entry: Mount, files: list[tuple[int, str, bytes]]) -> list[str]:
+    if entry.operation == "bind":
+        return ["--ro-bind" if entry.read_only else "--bind", entry.source, entry.target]
+    if entry.operation == "symlink":
+        return ["--symlink", entry.source, entry.target]
+    if entry.operation == "file":
+        name = entry.target.rpartition("/")[2] or "file"
+        return ["--ro-bind-data", _file(files, name, entry.data), entry.target]
+    return [_OPTIONS[entry.operation], entry.target]
+
+
+def _file(files: list[tuple[int, str, bytes]], name: str, data: bytes) -> str:
+    number = _FIRST_FD + len(files)
+    files.append((number, name, data))
+    return str(number)
+
+
+def _differences(sandbox: Sandbox) -> list[str]:
+    found = ["nothing is measured: a policy that does not take effect is not noticed"]
+    if "mnt" not in sandbox.namespaces:
+        found.append("bwrap always makes a mount namespace; this sandbox has none")
+    if sandbox.id_map is not None and not sandbox.id_map.first:
+        found.append("bwrap's other namespaces belong to its user namespace; here they belong to the host")
+    if sandbox.id_map is None and sandbox.groups is not None:
+        inside = "" if sandbox.user == 0 else ", and setpriv must exist inside"
+        found.append(f"bwrap must be run as root{inside}")
+    if sandbox.umask != 0o022:
+        found.append(f"bwrap takes its umask from the shell: run `umask {sandbox.umask:03o}` first")
+    if not sandbox.no_new_privileges:
+        found.append("bwrap always sets no-new-privileges: setuid programs do not work in it")
+    if "pid" not in sandbox.namespaces:
+        found.append("bwrap makes no cgroup, and without a pid namespace what a command leaves runs on")
+    found.append("time limit, output limits, and the clean descriptors and signals are not bwrap's work")
+    return found

@@ -1,0 +1,228 @@
+"""A sandbox in words: each step, what ends it, what it leaves open. Boot module; pure.
+
+Sentences say what the step gives or takes, from the plan's own values, so that what is printed cannot
+differ from what is done.
+"""
+
+from __future__ import annotations
+
+import resource
+
+from initspawn.limits import STOP_GRACE_SECONDS
+from initspawn.linux import capabilities, seccomp
+from initspawn.plan import NAMESPACES
+from initspawn.sandbox import ladder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from initspawn.plan import Command, Mount, Sandbox
+    from initspawn.sandbox.measure import Baseline
+
+CGROUP = "cgroup"
+MEASUREMENT = "measurement"
+LOCK = "lock"
+LIMIT_NAMES = {
+    getattr(resource, name): name.removeprefix("RLIMIT_").lower()
+    for name in dir(resource)
+    if name.startswith("RLIMIT_")
+}
+_ALL_CAPABILITIES = (1 << len(capabilities.NAMES)) - 1
+
+# What is read from the kernel at the command's exec and compared with the plan: the measurement's keys.
+MEASURED = {
+    "user": "real, effective, saved and file system user",
+    "group": "real, effective, saved and file system group",
+    "groups": "further groups",
+    "capabilities": "inheritable, permitted, effective, bounding and ambient set",
+    "no-new-privileges": "whether it can gain privileges by an exec",
+    "seccomp": "mode and number of filters",
+    "umask": "which permissions new files do not get",
+    "signals": "blocked, ignored and caught signals",
+    "session": "process group and session",
+    "namespaces": "which are its own",
+    "cgroup": "its group",
+    "limits": "all resource limits",
+    "environment": "all variables",
+    "arguments": "its argv",
+    "directory": "its working directory",
+    "descriptors": "which are open, and that they are the right files",
+    "mounts": "each planned mount, its options and propagation, and that there is no other",
+}
+_SHARED = {
+    "user": "the host's users: its user number means the same inside and outside",
+    "pid": "the host's processes: it sees them and may signal those of its own user",
+    "mnt": "the host's mounts: it sees the file tree as the host has it",
+    "ipc": "the host's System V IPC and POSIX message queues",
+    "uts": "the host's name, which it can read and not change without SYS_ADMIN",
+    "net": "the host's network: it can connect wherever the host can, and reaches abstract unix sockets",
+    "cgroup": "the host's view of cgroups: it reads its group's full path",
+}
+_OWN = {
+    "user": "users", "pid": "process numbers", "mnt": "mounts", "ipc": "IPC", "uts": "host name",
+    "net": "network", "cgroup": "cgroup view",
+}  # fmt: skip
+
+
+def steps(sandbox: Sandbox, baseline: Baseline) -> list[tuple[str, str]]:
+    """(name, sentence) of every step from the clone to the first instruction, in order."""
+    before = [] if "pid" in sandbox.namespaces else [CGROUP]
+    after = [MEASUREMENT, *([LOCK] if any(entry.operation == "lock" for entry in sandbox.mounts) else [])]
+    return [(name, _SENTENCES[name](sandbox)) for name in [*before, *ladder.names(sandbox, baseline), *after]]
+
+
+def mounts(sandbox: Sandbox) -> list[str]:
+    """One text for each mount operation, in order."""
+    return [_MOUNTS[entry.operation](entry) for entry in sandbox.mounts]
+
+
+def endings(command: Command, sandbox: Sandbox) -> list[tuple[bool, str]]:
+    """(certain, sentence): what ends the command and all it started, and how surely."""
+    found: list[tuple[bool, str]] = []
+    if command.timeout:
+        grace = f"and {STOP_GRACE_SECONDS:g} s later everything is killed"
+        found.append((True, f"after {command.timeout:g} s it is asked to end, {grace}"))
+    if "pid" in sandbox.namespaces:
+        text = "its pid namespace: the kernel kills every process in it when the reaper, its PID 1, ends"
+        found.append((True, text))
+    else:
+        found.append((True, "where the supervisor can make cgroups: cgroup.kill ends its group, whole"))
+        text = (
+            "without them: the reaper adopts and kills what is left; when it is killed itself, "
+            "processes that left the session can survive"
+        )
+        found.append((False, text))
+    setuid = not sandbox.no_new_privileges
+    text = "it dies with its reaper, and the reaper with the supervisor (parent death signal)"
+    found.append((not setuid, text + ("; a setuid program clears that signal" if setuid else "")))
+    return found
+
+
+def gaps(command: Command, sandbox: Sandbox) -> list[str]:
+    """What is not confined, one sentence each, the weightiest first."""
+    found = []
+    if sandbox.user == 0:
+        found.append("it runs as root: what its namespaces do not hide, it owns")
+    if not sandbox.no_new_privileges:
+        found.append("setuid and setcap programs may give it more rights than it has")
+    if sandbox.capabilities and sandbox.id_map is None:
+        found.append(f"it holds {_capabilities(sandbox.capabilities)} over the host")
+    if not sandbox.new_root:
+        found.append("no root of its own: it reads and writes every host file that its user may")
+    for entry in sandbox.mounts:
+        if entry.operation == "bind" and not entry.read_only:
+            found.append(f"it may write to the host's {entry.source}, as far as its user may")
+    found += [f"it shares {_SHARED[name]}" for name in NAMESPACES if name not in sandbox.namespaces]
+    if not sandbox.filters:
+        found.append("no seccomp filter: it may make every system call")
+    if sandbox.groups is None:
+        found.append("it keeps the further groups of the supervisor, which an ordinary user cannot drop")
+    if {LIMIT_NAMES.get(which) for which, _, _ in sandbox.limits} <= {"core"}:
+        found.append("memory, processor time and number of processes are not limited")
+    if not command.timeout:
+        found.append("no time limit: it runs until it ends or is stopped")
+    return found
+
+
+def _capabilities(mask: int) -> str:
+    if mask & _ALL_CAPABILITIES == _ALL_CAPABILITIES:
+        return "all capabilities"
+    return " ".join(capabilities.names(mask)) or "no capability"
+
+
+def _named(sandbox: Sandbox, *left_out: str) -> str:
+    return ", ".join(_OWN[name] for name in sandbox.namespaces if name not in left_out)
+
+
+def _born(sandbox: Sandbox) -> str:
+    late = ["cgroup", *(["user"] if sandbox.id_map is not None and not sandbox.id_map.first else [])]
+    first = " as PID 1" if "pid" in sandbox.namespaces else ""
+    return f"a reaper is cloned{first}, with its own: {_named(sandbox, *late)}"
+
+
+def _identity(sandbox: Sandbox) -> str:
+    ids = sandbox.id_map
+    if ids is None:
+        return "no users of its own"
+    return (
+        f"user {ids.inside_uid} inside is {ids.outside_uid} outside, group {ids.inside_gid} is "
+        f"{ids.outside_gid}; there are no others, and setgroups is denied"
+    )
+
+
+def _limits(sandbox: Sandbox) -> str:
+    def number(value: int) -> str:
+        return "unlimited" if value < 0 else str(value)
+
+    return "resource limits: " + ", ".join(
+        f"{LIMIT_NAMES.get(which, str(which))} {number(soft)}"
+        + ("" if soft == hard else f" (up to {number(hard)})")
+        for which, soft, hard in sandbox.limits
+    )
+
+
+def _tree(sandbox: Sandbox) -> str:
+    if sandbox.new_root:
+        count = len(sandbox.mounts)
+        return f"an empty root filled by {count} mounts; the host's tree is taken off, nothing propagates out"
+    covered = ", ".join(entry.target for entry in sandbox.mounts)
+    return "the host's tree, from which nothing propagates out" + (f"; fresh on {covered}" if covered else "")
+
+
+def _filters(sandbox: Sandbox) -> str:
+    sizes = [f"{len(bpf) // seccomp.INSTRUCTION} instructions" for bpf in sandbox.filters]
+    return f"{len(sizes)} filter{'s' if len(sizes) > 1 else ''} ({', '.join(sizes)}), loaded last"
+
+
+def _further(sandbox: Sandbox) -> str:
+    return " ".join(map(str, sandbox.groups or ())) or "none"
+
+
+_SENTENCES: dict[str, Callable[[Sandbox], str]] = {
+    CGROUP: lambda _: "it is born in a cgroup of its own, where the supervisor can make one",
+    ladder.NAMESPACES: _born,
+    ladder.DESCRIPTORS: lambda _: "/dev/null, a pipe and a pipe become 0, 1 and 2; all others are closed",
+    "own session": lambda _: "the reaper leaves the supervisor's terminal",
+    "identity map": _identity,
+    "reaper": lambda _: "the reaper dies with the supervisor, adopts orphans, and cannot be looked into",
+    "traceable": lambda _: "the command tells the supervisor that it can be held",
+    "session": lambda _: "a session and process group of its own, without a terminal",
+    "signals": lambda _: "no signal is ignored or blocked",
+    "limits": _limits,
+    "proc": lambda _: "the host's /proc is kept open, to write the identity map later",
+    "cgroup namespace": lambda _: "its cgroup is the root of those it sees",
+    "mounts": _tree,
+    "host name": lambda sandbox: f"its host name is {sandbox.hostname}",
+    "loopback": lambda _: "the loopback of its own network is up, and there is no other device",
+    "umask": lambda sandbox: f"new files are made with umask {sandbox.umask:03o}",
+    "groups": lambda sandbox: f"further groups: {_further(sandbox)}",
+    "group": lambda sandbox: f"its group is {sandbox.group}",
+    "user": lambda sandbox: f"its user is {sandbox.user}",
+    "user namespace": _identity,
+    "bounding set": lambda sandbox: f"it can never hold more than: {_capabilities(sandbox.capabilities)}",
+    "capabilities": lambda sandbox: f"it holds: {_capabilities(sandbox.capabilities)}",
+    "directory": lambda sandbox: f"it starts in {sandbox.directory}",
+    "no new privileges": lambda _: "no program it runs can give it more rights, setuid or not",
+    "parent death signal": lambda _: "it is killed when its reaper ends",
+    "held": lambda _: "it waits until the supervisor traces it",
+    "seccomp": _filters,
+    ladder.EXEC: lambda _: "the program is loaded, and held before its first instruction",
+    MEASUREMENT: lambda _: "the supervisor reads what it really has; any difference from the plan refuses it",
+    LOCK: lambda _: "the supervisor takes the read locks and holds them as long as it runs",
+}
+
+
+_MOUNTS: dict[str, Callable[[Mount], str]] = {
+    "bind": lambda entry: (
+        f"{entry.target}: the host's {entry.source}, {'read-only' if entry.read_only else 'WRITABLE'}"
+    ),
+    "tmpfs": lambda entry: f"{entry.target}: empty memory, gone with the command",
+    "proc": lambda entry: f"{entry.target}: its own processes",
+    "dev": lambda entry: f"{entry.target}: null, zero, full, random, urandom, tty, own pts and shm",
+    "mqueue": lambda entry: f"{entry.target}: its own message queues",
+    "dir": lambda entry: f"{entry.target}: an empty directory",
+    "symlink": lambda entry: f"{entry.target}: a link to {entry.source}",
+    "file": lambda entry: f"{entry.target}: a read-only file of {len(entry.data)} bytes",
+    "lock": lambda entry: f"{entry.target}: locked for reading as long as it runs",
+}
