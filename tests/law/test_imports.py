@@ -70,6 +70,7 @@ RULES = {
     # records that a configuration needs.
     "config": Rule(CONFIG, "yaml msgspec", ANY),
     "config.seccomp": Rule(CONFIG, "yaml msgspec pyseccomp", ANY),
+    "__main__": Rule("cli"),
     "cli": Rule(f"{FLOOR_4} boot gateway config cli", stdlib=ANY),
     "cli.doctor": Rule(f"{FLOOR_4} boot gateway config cli", "prctl", ANY),
 }
@@ -179,7 +180,7 @@ def below(name: str) -> str:
         ("sandbox.launch", "from initspawn import plan\nfrom initspawn import encoders", [2]),
         ("encoders.text", "from initspawn.event import Event\nfrom initspawn.errors import X", [2]),
         ("supervisor.task", "from initspawn.verbs import registry", [1]),
-        ("verbs.access", "import json\nfrom initspawn.broker import policy", [2]),
+        ("verbs.access", "import json\nfrom initspawn.broker import policy", [1, 2]),
         ("control.wire", "import json\nfrom initspawn.control import server\nimport socket", [2, 3]),
         ("control.client", "from initspawn.control.wire import encode\nfrom initspawn.plan import Plan", [2]),
         ("gateway.door", "import asyncio, websockets.frames\nfrom initspawn.control.server import X", [2]),

@@ -209,7 +209,7 @@ def test_arguments_that_do_not_fit(serve: Callable[[Script], str]) -> None:
 
     with Client(serve(script), timeout=10) as client:
         with pytest.raises(RequestError, match="invalid-request"):
-            client.call("a/b", "x" * 1_100_000)
+            client.call("a/b", "x" * 1_200_000)
         assert client.call("a/b").response == []
 
 

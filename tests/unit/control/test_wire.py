@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initspawn.control.wire import FrameReader, WireError, decode, decode_call, encode, pack
-from initspawn.limits import FRAME_BYTES
+from initspawn.limits import CONTROL_BYTES
 
 
 def test_literal_frame() -> None:
@@ -23,12 +23,12 @@ def test_lone_surrogates_become_a_question_mark() -> None:
 
 
 def test_largest_frame() -> None:
-    assert FrameReader().feed(pack(b"x" * FRAME_BYTES)) == [b"x" * FRAME_BYTES]
+    assert FrameReader().feed(pack(b"x" * CONTROL_BYTES)) == [b"x" * CONTROL_BYTES]
     with pytest.raises(ValueError, match="at most"):
-        pack(b"x" * (FRAME_BYTES + 1))
+        pack(b"x" * (CONTROL_BYTES + 1))
 
 
-@pytest.mark.parametrize("length", [0, FRAME_BYTES + 1, 2**32 - 1])
+@pytest.mark.parametrize("length", [0, CONTROL_BYTES + 1, 2**32 - 1])
 def test_impossible_lengths(length: int) -> None:
     """Refused from the header alone, before anything is buffered for it."""
     with pytest.raises(WireError):
