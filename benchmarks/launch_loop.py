@@ -93,7 +93,7 @@ class Loop:
 
     def close(self) -> None:
         """End the supervisor."""
-        self.supervisor.close(self.reactor.stop)
+        self.reactor.after(0.0, lambda: self.supervisor.close(self.reactor.stop))
         self.reactor.run()
         self.reactor.close()
 

@@ -182,8 +182,10 @@ class Connection:
         return self._pending >= _PENDING or len(self._out) > OUT_BYTES
 
     def _fault(self, reason: str) -> None:
+        """Say why, behind the answers that are ready, and close; nothing of it is waited for."""
+        self._out += wire.encode({"fault": reason})
         try:
-            self._socket.send(wire.encode({"fault": reason}))
+            self._socket.send(self._out)
         except OSError:
             pass
         self.close()

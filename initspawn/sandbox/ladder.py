@@ -89,6 +89,8 @@ def _identity_map(recipe: Recipe) -> None:
     ids = recipe.sandbox.id_map
     assert ids is not None
     program = recipe.program
+    # We may have changed user, or the supervisor may be hidden: our /proc/self must be ours (proc(5)).
+    _prctl(recipe, prctl.PR_SET_DUMPABLE, 1, "our /proc/self is ours")
     where = recipe.proc if recipe.proc >= 0 else mount.AT_FDCWD
     prefix = b"" if recipe.proc >= 0 else b"/proc/"
     for name, text in (
@@ -187,7 +189,6 @@ def _user(recipe: Recipe) -> None:
 
 
 def _user_namespace(recipe: Recipe) -> None:
-    _prctl(recipe, prctl.PR_SET_DUMPABLE, 1, "our /proc/self is ours")
     recipe.program.call("unshare", process.CLONE_NEWUSER, note="user")
     _identity_map(recipe)
 

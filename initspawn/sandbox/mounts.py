@@ -37,7 +37,7 @@ DEV_LINKS = (
     ("ptmx", "pts/ptmx"),
 )
 # Files of /proc that user 0 could change the machine with, without any capability.
-PROC_COVERS = ("sys", "sysrq-trigger", "irq", "bus")
+PROC_COVERS = ("sys", "sysrq-trigger", "irq", "bus", "fs")
 # Where the new root is mounted until it is the root: any directory will do, nobody else sees it.
 _STAGES = ("/tmp", "/run", "/dev", "/mnt")
 _TREE = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
@@ -215,6 +215,8 @@ def _proc(build: Builder, entry: Mount) -> None:
     build.attach(build.filesystem("proc", attributes), entry.target, directory=True)
     if build.sandbox.user == 0:
         for name in PROC_COVERS:
+            if not os.path.exists(f"/proc/{name}"):  # a kernel that was built without it
+                continue
             path = f"{entry.target}/{name}"
             cover = build.copy(path.lstrip("/"), at=build.root, attributes=MOUNT_ATTR_RDONLY)
             build.program.call(

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from initspawn.linux.capabilities import NUMBERS
+from initspawn.linux.prctl import PR_SET_DUMPABLE, prctl
 from initspawn.plan import NAMESPACES, Mount, Sandbox
 from tests.support.probes import cgroup_mount
 from tests.system import boxes
@@ -278,8 +279,8 @@ def expected_mounts(box: Sandbox, mine: list[tuple[str, str, str]]) -> list[tupl
             wanted += [(f"/dev/{name}", devices[0], devices[1]) for name in DEVICES]
             wanted.append(("/dev/pts", "devpts", "rw,nosuid,noexec"))
         if entry.operation == "proc" and box.user == 0 and box.id_map is None:
-            covers = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus")
-            wanted += [(path, "proc", "ro,nosuid,nodev,noexec") for path in covers]
+            covers = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
+            wanted += [(path, "proc", "ro,nosuid,nodev,noexec") for path in covers if os.path.exists(path)]
     return wanted
 
 
@@ -370,3 +371,15 @@ def _further(box: Sandbox) -> dict[str, str]:
     finally:
         for fd in (reader, writer, zero, *strays):
             os.close(fd)
+
+
+@everybody
+@pytest.mark.needs("userns")
+def test_a_supervisor_that_is_hidden_from_its_own_user_can_start_commands(who: Person) -> None:
+    assert who.call(_hidden, boxes.full(who)).out == "here"
+
+
+def _hidden(box: Sandbox) -> Any:
+    prctl(PR_SET_DUMPABLE, 0)
+    with bench(box) as made:
+        return made.run("/bin/echo", "here")
