@@ -1,7 +1,7 @@
 """How long a start takes: from asking for /bin/true in a sandbox to knowing that it has ended.
 
 Ours through the supervisor as it is in production, with the measurement on; beside it `bwrap` with the
-same isolation, and a plain `posix_spawn`. The pages docs/benchmarks.md tell how to read the table.
+same isolation, and a plain `posix_spawn`. docs/benchmarks.md tells how to read the table.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def heading() -> dict[str, str]:
         "benchmark": f"start to end of {program()}",
         **measure.machine(),
         "bwrap": version.strip(),
-        "sandbox": "own user, pid, mnt, ipc, uts and cgroup namespaces, an own file tree with /proc,",
-        "": f"/dev and /tmp, a filter of {len(DENIED)} rules, no capability, measured before it runs",
+        "sandbox": "own user, pid, mnt, ipc, uts and cgroup namespaces, an own file tree with /proc,\n"
+        f"/dev and /tmp, a filter of {len(DENIED)} rules, no capability; ours measured before it runs",
     }
 
 

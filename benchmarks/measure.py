@@ -28,14 +28,15 @@ def interleave(
 ) -> Samples:
     """Run each action `count` times, in turns, and time each run by itself.
 
-    One after the other, so that what else the machine does falls on all of them alike. `between` runs
+    One after the other, so that what else the machine does falls on all of them alike; each round in
+    another order, because what the kernel cleans up behind one run falls on the next. `between` runs
     after each, untimed.
     """
     taken: Samples = {} if samples is None else samples
     for _ in range(count):
-        for name, action in actions.items():
+        for name in sorted(actions, key=lambda _: os.urandom(8)):
             began = time.perf_counter_ns()
-            action()
+            actions[name]()
             taken.setdefault(name, []).append(time.perf_counter_ns() - began)
             between()
     return taken
@@ -92,7 +93,7 @@ def show(found: dict[str, Any], heading: dict[str, str], *, json: bool) -> None:
         print(dumps(found))
         return
     for name, value in heading.items():
-        print(f"{name + ':':<12}{value}")
+        print(f"{name + ':':<12}" + value.replace("\n", f"\n{'':<12}"))
     rows = {name: row for name, row in found.items() if name != "ratios"}
     width = max(map(len, [*rows, *found["ratios"]])) + 2
     print(f"\n{'milliseconds':<{width}}{'median':>9}{'p99':>9}{'count':>8}")

@@ -8,7 +8,7 @@ import pwd
 
 from initspawn.cli.exits import UsageError
 from initspawn.config.compile import compile_files
-from initspawn.plan import Api, Command, Plan
+from initspawn.plan import Plan
 
 
 def add_user_option(parser: argparse.ArgumentParser) -> None:
@@ -24,24 +24,6 @@ def compile_for(files: list[str], user: str | None) -> Plan:
     if user is not None:
         number, group = _person(user)
     return compile_files(files, user=number, group=group, environ=os.environ)
-
-
-def find_verb(plan: Plan, wanted: str) -> tuple[Api, Command]:
-    """The command called `api/verb`, or `verb` where only one has that name. Raises UsageError."""
-    every = [(api, command) for api in plan.apis for command in api.commands]
-    found = [pair for pair in every if f"{pair[0].api}/{pair[1].verb}" == wanted]
-    found = found or [pair for pair in every if pair[1].verb == wanted]
-    found = found or [pair for pair in every if pair[1].uid == wanted]
-    if len(found) == 1:
-        return found[0]
-    from difflib import get_close_matches
-
-    names = [f"{api.api}/{command.verb}" for api, command in found or every]
-    if found:
-        raise UsageError(f"{wanted!r} can be {' or '.join(names)}")
-    close = get_close_matches(wanted, [*names, *(command.verb for _, command in every)], 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names) or 'none'}"
-    raise UsageError(f"no verb {wanted!r}; {hint}")
 
 
 def user_name(number: int) -> str:

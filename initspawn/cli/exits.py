@@ -63,8 +63,8 @@ def of_status(status: Any) -> int:
         return code & 0xFF
     if status.get("info") == "timeout":
         return TIME_LIMIT
-    for number in range(1, signal.NSIG):
-        name = signal.strsignal(number) if number in signal.valid_signals() else None
-        if status.get("signal") in (name or str(number), number):
+    ended_by = status.get("signal")
+    for number in range(1, signal.NSIG) if ended_by is not None else ():
+        if ended_by in (signal.strsignal(number), str(number), number):
             return SIGNAL + number
     return SYSTEM

@@ -9,8 +9,9 @@ import sys
 from typing import Any
 
 from initspawn.cli.arguments import parse_arguments
-from initspawn.cli.compiled import add_user_option, compile_for, find_verb, user_name
+from initspawn.cli.compiled import add_user_option, compile_for, user_name
 from initspawn.cli.output import show_json, write_line
+from initspawn.cli.pick import pick
 from initspawn.errors import RequestError
 from initspawn.linux.capabilities import names
 from initspawn.plan import OPTIONAL, REQUIRED, TEXT, Api, Command, Sandbox
@@ -42,9 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the explanation. Raises ConfigError, UsageError, RequestError for arguments that do not fit."""
+    """Print the explanation. Raises ConfigError, and RequestError for a verb or arguments that do not fit."""
     plan = compile_for([arguments.file], arguments.user)
-    api, command = find_verb(plan, arguments.verb)
+    api, command = pick(plan, arguments.verb)
     values = parse_arguments(arguments.arguments)
     found = describe(api, command, values, privileged=plan.privileged)
     if arguments.json:

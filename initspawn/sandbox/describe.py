@@ -26,7 +26,7 @@ LOCK = "lock"
 LIMIT_NAMES = {
     getattr(resource, name): name.removeprefix("RLIMIT_").lower()
     for name in dir(resource)
-    if name.startswith("RLIMIT_")
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"  # the old name of NOFILE
 }
 _ALL_CAPABILITIES = (1 << len(capabilities.NAMES)) - 1
 

@@ -29,7 +29,7 @@ from initspawn.limits import TASKS
 from initspawn.linux import mount, process, ptrace
 from initspawn.sandbox import ladder, measure
 from initspawn.sandbox.program import PLACING, REAPER, SPAWNER, Ledger
-from initspawn.sandbox.spawner import PACKET, Prepared, spawner
+from initspawn.sandbox.spawner import IN_FILE, PACKET, Prepared, Spawner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Launcher:
         if pid == 0:
             # An orphaned end would keep the spawner waiting for a supervisor that is gone.
             self._socket.close()
-            spawner(theirs, self._sandboxes, self.baseline, self.ledger, self._null)
+            Spawner(theirs, self._sandboxes, self.baseline, self.ledger, self._null).live()
         theirs.close()
         self.spawner_pid = pid
         self._socket.setblocking(False)
@@ -99,7 +99,7 @@ class Launcher:
             fd = os.memfd_create("initspawn-job", os.MFD_CLOEXEC)
             try:
                 os.write(fd, job)
-                return self.send(b"file", [fd, *descriptors])
+                return self.send(IN_FILE, [fd, *descriptors])
             finally:
                 os.close(fd)
         packed = struct.pack(f"{len(descriptors)}i", *descriptors)
@@ -210,7 +210,10 @@ class Start:
             ptrace.seize(self.command_pid)
             self.handshake.send(ladder.GO)
         except OSError as error:
-            raise LaunchRefused("measurement", error.errno or 0, "the command cannot be traced") from error
+            if self._slot.failure() is None:
+                raise LaunchRefused("measurement", error.errno or 0, "the command cannot be traced") from error
+            self._drop_handshake()  # it was ready, but one of its next steps has failed already
+            return False
         self._drop_handshake()
         return True
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Argument = int | bytes | None
     Call = tuple[int, Argument, Argument, Argument, Argument, Argument, int, int]
 
+NUMBERS = table()
 ANY = -1  # every result but an error
 SPAWNER, PLACING, REAPER, COMMAND = 1, 2, 3, 4  # who failed, or at what
 
@@ -40,7 +41,6 @@ class Program:
         self.notes: list[tuple[str, str]] = []
         self.step = ""
         self._open: set[int] = set(range(first_free))
-        self._numbers = table()
         self._kept: list[Any] = []
 
     def call(
@@ -48,7 +48,7 @@ class Program:
     ) -> None:
         """Append one call. `expect`: the only good result; `ignore`: an errno that is no failure."""
         filled = (*arguments, *(0,) * (5 - len(arguments)))
-        self.calls.append((self._numbers[name], *filled, expect, ignore))  # type: ignore[arg-type]
+        self.calls.append((NUMBERS[name], *filled, expect, ignore))  # type: ignore[arg-type]
         self.notes.append((self.step, f"{name} {note}".rstrip()))
 
     def open(self, name: str, *arguments: Argument, note: str = "") -> int:
@@ -162,7 +162,7 @@ def run(calls: list[Call], who: int, slot: Slot) -> bool:
     """Carry a program out, in a child. False when a call failed; the slot then says which."""
     for index, (number, a, b, c, d, e, expect, ignore) in enumerate(calls):
         result = raw(number, a, b, c, d, e)
-        if result != expect and (result < 0 or expect >= 0):
+        if result < 0 or (expect >= 0 and result != expect):
             error = ctypes.get_errno() if result < 0 else 0
             if not error or error != ignore:
                 slot.fail(who, index, error)

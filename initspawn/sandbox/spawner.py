@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MAX_DESCRIPTORS = 32
 _SPACE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 PACKET = 1 << 16  # a longer job comes in a memory file, its first descriptor
+IN_FILE = b"file"
 _CLONE_COMMAND = process.clone_arguments()
 _NUMBERS = table()
 
@@ -62,40 +63,109 @@ def strings(items: list[bytes]) -> Any:
     return (ctypes.c_char_p * (len(items) + 1))(*items, None)
 
 
-def spawner(
-    sock: _socket.socket, sandboxes: list[Sandbox], baseline: Baseline, ledger: Ledger, null: int
-) -> NoReturn:
-    """The spawner's life, in the forked process: clone for every job until the supervisor is gone."""
-    try:
-        prctl.prctl(prctl.PR_SET_PDEATHSIG, _signal.SIGKILL)
-        name = ctypes.create_string_buffer(b"initspawn-spawn")
-        prctl.prctl(prctl.PR_SET_NAME, ctypes.addressof(name))
-        _close_all_but(sock.fileno(), null)
-        gc.disable()  # nothing here makes cycles
-        prepared: dict[tuple[int, int], Prepared] = {}
-        while True:
-            packet, messages, _, _ = sock.recvmsg(PACKET, _SPACE, _socket.MSG_CMSG_CLOEXEC)
-            if not packet:
-                break
-            fds = _descriptors(messages)
-            try:
-                _spawn(packet, fds, prepared, sandboxes, baseline, ledger, null)
-            finally:
-                for fd in fds:
-                    os.close(fd)
-    except BaseException as error:
-        os.write(2, f"initspawn: spawner: {type(error).__name__}: {error}\n".encode())
-    finally:
-        os._exit(111)
+class Job:
+    """One packet, understood: all that a reaper and its command need."""
+
+    __slots__ = ("arguments", "argv", "placing", "prepared", "slot")
+
+    def __init__(
+        self, prepared: Prepared, slot: Slot, placing: list[Call], arguments: bytes, argv: Any
+    ) -> None:
+        self.prepared = prepared
+        self.slot = slot
+        self.placing = placing
+        self.arguments = arguments
+        self.argv = argv
 
 
-def _close_all_but(*keep: int) -> None:
-    first = 3
-    for fd in sorted(keep):
-        if fd > first:
-            raw(_NUMBERS["close_range"], first, fd - 1, 0, 0, 0)
-        first = fd + 1
-    raw(_NUMBERS["close_range"], first, 0xFFFFFFFF, 0, 0, 0)
+class Spawner:
+    """The spawner's life, in the forked process. `null` is a descriptor on /dev/null."""
+
+    def __init__(
+        self,
+        sock: _socket.socket,
+        sandboxes: list[Sandbox],
+        baseline: Baseline,
+        ledger: Ledger,
+        null: int,
+    ) -> None:
+        self._socket = sock
+        self._sandboxes = sandboxes
+        self._baseline = baseline
+        self._ledger = ledger
+        self._null = null
+        self._prepared: dict[tuple[int, int], Prepared] = {}
+
+    def live(self) -> NoReturn:
+        """Clone for every job until the supervisor is gone. Never returns to the supervisor's code."""
+        try:
+            prctl.prctl(prctl.PR_SET_PDEATHSIG, _signal.SIGKILL)
+            name = ctypes.create_string_buffer(b"initspawn-spawn")
+            prctl.prctl(prctl.PR_SET_NAME, ctypes.addressof(name))
+            self._close_others()
+            gc.disable()  # nothing here makes cycles
+            while self._serve():
+                pass
+        except BaseException as error:
+            os.write(2, f"initspawn: spawner: {type(error).__name__}: {error}\n".encode())
+        finally:
+            os._exit(111)
+
+    def _close_others(self) -> None:
+        first = 3
+        for fd in sorted((self._socket.fileno(), self._null)):
+            if fd > first:
+                raw(_NUMBERS["close_range"], first, fd - 1, 0, 0, 0)
+            first = fd + 1
+        raw(_NUMBERS["close_range"], first, 0xFFFFFFFF, 0, 0, 0)
+
+    def _serve(self) -> bool:
+        """Wait for one job and do it; False when the supervisor has gone."""
+        packet, messages, _, _ = self._socket.recvmsg(PACKET, _SPACE, _socket.MSG_CMSG_CLOEXEC)
+        if not packet:
+            return False
+        fds = _descriptors(messages)
+        try:
+            if packet == IN_FILE:
+                packet = os.pread(fds[0], os.fstat(fds[0]).st_size, 0)
+                os.close(fds.pop(0))
+            job = self._job(packet, fds)
+            if job is not None:
+                self._clone(job)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _job(self, packet: bytes, fds: list[int]) -> Job | None:
+        """Everything that can be thought out before the clone; None if it failed, which is noted."""
+        index, slot_index, argv, has_cgroup = marshal.loads(packet)
+        slot = self._ledger.slot(slot_index)
+        stdout, stderr, handshake = fds[:3]
+        cgroup = fds[3] if has_cgroup else -1
+        extra = fds[4 if has_cgroup else 3 :]
+        try:
+            prepared = self._prepare(index, len(extra))
+            placing = ladder.descriptors((self._null, stdout, stderr, *extra), handshake)
+            arguments = process.clone_arguments(prepared.flags, parent_tid=slot.pid_address, cgroup=cgroup)
+            program = strings([os.fsencode(item) for item in argv])
+        except OSError as error:
+            slot.fail(SPAWNER, 0, error.errno or 0)
+            return None
+        return Job(prepared, slot, placing.calls, arguments, program)
+
+    def _prepare(self, index: int, extra: int) -> Prepared:
+        key = (index, extra)
+        if key not in self._prepared:
+            self._prepared[key] = Prepared(self._sandboxes[index], self._baseline, extra)
+        return self._prepared[key]
+
+    def _clone(self, job: Job) -> None:
+        pid = raw(_NUMBERS["clone3"], job.arguments, len(job.arguments), 0, 0, 0)
+        if pid == 0:
+            _reaper(job.prepared, job.placing, job.argv, job.slot)
+        if pid < 0:
+            job.slot.fail(SPAWNER, 1, ctypes.get_errno())
 
 
 def _descriptors(messages: list[tuple[int, int, bytes]]) -> list[int]:
@@ -104,41 +174,6 @@ def _descriptors(messages: list[tuple[int, int, bytes]]) -> list[int]:
         for _, _, data in messages
         for at in range(0, len(data) - len(data) % 4, 4)
     ]
-
-
-def _spawn(
-    packet: bytes,
-    fds: list[int],
-    prepared: dict[tuple[int, int], Prepared],
-    sandboxes: list[Sandbox],
-    baseline: Baseline,
-    ledger: Ledger,
-    null: int,
-) -> None:
-    if packet == b"file":
-        packet = os.pread(fds[0], os.fstat(fds[0]).st_size, 0)
-        os.close(fds.pop(0))
-    index, slot_index, argv, has_cgroup = marshal.loads(packet)
-    slot = ledger.slot(slot_index)
-    stdout, stderr, handshake = fds[:3]
-    cgroup = fds[3] if has_cgroup else -1
-    extra = fds[4 if has_cgroup else 3 :]
-    key = (index, len(extra))
-    try:
-        if key not in prepared:
-            prepared[key] = Prepared(sandboxes[index], baseline, len(extra))
-        ready = prepared[key]
-        placing = ladder.descriptors((null, stdout, stderr, *extra), handshake)
-        arguments = process.clone_arguments(ready.flags, parent_tid=slot.pid_address, cgroup=cgroup)
-        program = strings([os.fsencode(item) for item in argv])
-    except OSError as error:
-        slot.fail(SPAWNER, 0, error.errno or 0)
-        return
-    pid = raw(_NUMBERS["clone3"], arguments, len(arguments), 0, 0, 0)
-    if pid == 0:
-        _reaper(ready, placing.calls, program, slot)
-    if pid < 0:
-        slot.fail(SPAWNER, 1, ctypes.get_errno())
 
 
 def _reaper(prepared: Prepared, placing: list[Call], argv: Any, slot: Slot) -> NoReturn:

@@ -193,9 +193,9 @@ class Bench:
         """Start a Python with this script."""
         return self.start(PYTHON, "-I", "-S", "-c", script, *arguments, **options)
 
-    def until(self, condition: Callable[[], Any], what: str) -> None:
+    def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
         """Serve until a condition holds; fails the test when it does not come."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         while not condition():
             assert time.monotonic() < end, f"waited in vain for {what}"
             # Most conditions are only changed by the loop itself, some by processes it does not know.
