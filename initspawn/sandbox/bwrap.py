@@ -14,11 +14,11 @@ _OPTIONS = {"tmpfs": "--tmpfs", "proc": "--proc", "dev": "--dev", "mqueue": "--m
             "lock": "--lock-file"}  # fmt: skip
 _UNSHARE = {"user": "--unshare-user", "pid": "--unshare-pid", "ipc": "--unshare-ipc",
             "uts": "--unshare-uts", "net": "--unshare-net", "cgroup": "--unshare-cgroup"}  # fmt: skip
-_FIRST_FD = 10
+_FIRST_FD = 3  # the POSIX shell opens 3 to 9 itself, more only in bash
 
 
 class Equivalent(Record):
-    """`argv` with its programs; `files`, descriptors to be opened on what (a shell's `10<NAME`);
+    """`argv` with its programs; `files`, descriptors to be opened on what (a shell's `3<NAME`);
     `differences`, sentences on what it does not do as the sandbox does.
     """
 

@@ -35,6 +35,7 @@ MEASURED = {
     "user": "real, effective, saved and file system user",
     "group": "real, effective, saved and file system group",
     "groups": "further groups",
+    "identity": "who it is in its own user namespace: both maps, and that setgroups is denied",
     "capabilities": "inheritable, permitted, effective, bounding and ambient set",
     "no-new-privileges": "whether it can gain privileges by an exec",
     "seccomp": "mode and number of filters",
@@ -81,8 +82,8 @@ def endings(command: Command, sandbox: Sandbox) -> list[tuple[bool, str]]:
     """(certain, sentence): what ends the command and all it started, and how surely."""
     found: list[tuple[bool, str]] = []
     if command.timeout:
-        grace = f"and {STOP_GRACE_SECONDS:g} s later everything is killed"
-        found.append((True, f"after {command.timeout:g} s it is asked to end, {grace}"))
+        found.append((True, f"its time limit: after {command.timeout:g} s everything is killed"))
+    found.append((True, f"stop: it is asked to end, and {STOP_GRACE_SECONDS:g} s later everything is killed"))
     if "pid" in sandbox.namespaces:
         text = "its pid namespace: the kernel kills every process in it when the reaper, its PID 1, ends"
         found.append((True, text))

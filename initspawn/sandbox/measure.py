@@ -66,6 +66,7 @@ class Baseline:
             "user": (sandbox.user,) * 4,
             "group": (sandbox.group,) * 4,
             "groups": self.groups if sandbox.groups is None else tuple(sorted(sandbox.groups)),
+            "identity": _planned_identity(sandbox),
             "capabilities": (mask, mask, mask, mask if confined else self.bounding, mask),
             "no-new-privileges": int(sandbox.no_new_privileges) or self.no_new_privileges,
             "seccomp": (2 if sandbox.filters else self.seccomp, self.filters + len(sandbox.filters)),
@@ -98,6 +99,7 @@ class Baseline:
                 "user": tuple(map(int, status[b"Uid"].split())),
                 "group": tuple(map(int, status[b"Gid"].split())),
                 "groups": _numbers(status[b"Groups"]),
+                "identity": _id_maps(proc, sandbox),
                 "capabilities": tuple(int(status[name], 16) for name in _CAPABILITY_SETS),
                 "no-new-privileges": int(status[b"NoNewPrivs"]),
                 "seccomp": (int(status[b"Seccomp"]), int(status.get(b"Seccomp_filters", b"0"))),
@@ -161,6 +163,22 @@ def _numbers(text: bytes) -> tuple[int, ...]:
 def _namespaces(proc: int) -> dict[str, int]:
     # The link's text is `name:[inode]`.
     return {name: int(os.readlink(f"ns/{name}", dir_fd=proc)[len(name) + 2 : -1]) for name in NAMESPACES}
+
+
+def _planned_identity(sandbox: Sandbox) -> dict[str, str]:
+    ids = sandbox.id_map
+    if ids is None:
+        return {}
+    return {
+        "uid_map": f"{ids.inside_uid} {ids.outside_uid} 1",
+        "gid_map": f"{ids.inside_gid} {ids.outside_gid} 1",
+        "setgroups": "deny",
+    }
+
+
+def _id_maps(proc: int, sandbox: Sandbox) -> dict[str, str]:
+    """Who it is inside, as seen from here; in our own user namespace there is nothing to see."""
+    return {name: " ".join(_read(proc, name).decode().split()) for name in _planned_identity(sandbox)}
 
 
 def _cgroup(proc: int) -> str:

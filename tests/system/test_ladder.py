@@ -152,7 +152,7 @@ NOTICED = {
     "directory": Notice("measurement", "directory is '/'"),
     "no new privileges": Notice("measurement", "no-new-privileges is 0", box=without_filters),
     "parent death signal": Notice(look=command_dies_with_its_reaper, box=without_namespaces),
-    "held": Notice("start", "not at its exec", before=seize_late),
+    "held": Notice("measurement", "cannot be traced", before=seize_late),
     "seccomp": Notice("measurement", "seccomp is"),
 }
 
