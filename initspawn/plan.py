@@ -172,10 +172,13 @@ def load(path: str) -> Plan:
     checksum, body = raw[len(MAGIC) : sum_end], raw[sum_end:]
     if checksum != _checksum(body):
         raise PlanError(f"{path}: damaged, its checksum does not match")
-    version, plain = marshal.loads(body)
-    if version != FORMAT:
-        raise PlanError(f"{path}: format {version}, this initspawn reads {FORMAT}")
-    return Plan.from_plain(plain)
+    try:
+        version, plain = marshal.loads(body)
+        if version != FORMAT:
+            raise PlanError(f"{path}: format {version}, this initspawn reads {FORMAT}")
+        return Plan.from_plain(plain)
+    except (TypeError, ValueError, EOFError) as error:
+        raise PlanError(f"{path}: written by another initspawn or Python: {error}") from error
 
 
 _CHECKSUM_SIZE = 4

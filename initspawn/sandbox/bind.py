@@ -34,7 +34,7 @@ def bind(command: Command, arguments: Any) -> tuple[str, ...]:
 
 def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any]) -> str:
     item = ""
-    for position, (kind, text) in enumerate(template):
+    for kind, text in template:
         if kind == TEXT:
             item += text
             continue
@@ -45,7 +45,7 @@ def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any]) -> str:
             raise RequestError("invalid-request", f"argument `{text}` is missing")
         filled = _text(text, value)
         # Only a value that begins its item could be read as an option (`-rf`, `--output=`).
-        if filled.startswith("-") and not item and position == 0:
+        if filled.startswith("-") and not item:
             raise RequestError("invalid-request", f"argument `{text}` may not begin with '-'")
         item += filled
     return item

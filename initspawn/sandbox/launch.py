@@ -103,7 +103,12 @@ class Launcher:
             finally:
                 os.close(fd)
         packed = struct.pack(f"{len(descriptors)}i", *descriptors)
-        self._socket.sendmsg([job], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+        message = [job], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)]
+        try:
+            self._socket.sendmsg(*message)
+        except (BrokenPipeError, ConnectionResetError):  # it has died, and nobody has noticed yet
+            self.fork()
+            self._socket.sendmsg(*message)
 
     def number(self, sandbox: Sandbox) -> int:
         """The number the spawner knows a sandbox by. Raises ValueError for one it does not know."""
@@ -303,10 +308,12 @@ class Start:
             pass
 
     def kill(self) -> None:
-        """End the reaper, and with its pid namespace everything; without one, what is left follows by
-        the parent death signal and the caller's cgroup. To be called before the reaper was waited for.
+        """End the reaper, and with its pid namespace everything; without one the caller ends its cgroup.
+        With neither only the command: its reaper then ends what it leaves. To be called before the
+        reaper was waited for.
         """
-        for pidfd in (self.command_pidfd, self.pidfd):
+        whole = "pid" in self.sandbox.namespaces or self.cgroup is not None
+        for pidfd in (self.command_pidfd, self.pidfd if whole else -1):
             if pidfd >= 0:
                 try:
                     process.pidfd_send_signal(pidfd, _signal.SIGKILL)

@@ -7,6 +7,7 @@ in the task's record. Sources: proc(5), namespaces(7), capabilities(7).
 from __future__ import annotations
 
 import os
+import stat
 
 from initspawn.linux import capabilities, cgroup, mount
 from initspawn.plan import NAMESPACES
@@ -63,8 +64,8 @@ class Baseline:
         ours = (start.stdout, start.stderr, *start.extra)
         descriptors = (self._null, *(_identity(os.fstat(fd)) for fd in ours))
         return {
-            "user": (sandbox.user,) * 4,
-            "group": (sandbox.group,) * 4,
+            "user": self._ids(start, sandbox.user, stat.S_ISUID),
+            "group": self._ids(start, sandbox.group, stat.S_ISGID),
             "groups": self.groups if sandbox.groups is None else tuple(sorted(sandbox.groups)),
             "identity": _planned_identity(sandbox),
             "capabilities": (mask, mask, mask, mask if confined else self.bounding, mask),
@@ -85,6 +86,17 @@ class Baseline:
             "mounts": AS_PLANNED,
         }
 
+    def _ids(self, start: Start, own: int, bit: int) -> tuple[int, ...]:
+        """Real, effective, saved and file system id; the last three a set-id program may change."""
+        sandbox = start.sandbox
+        may_trace = self.permitted & 1 << capabilities.NUMBERS["SYS_PTRACE"]  # else its tracer weakens it
+        if not sandbox.no_new_privileges and sandbox.id_map is None and may_trace:
+            program = f"/proc/{start.command_pid}/exe"
+            file = os.stat(program)
+            if file.st_mode & bit and not os.statvfs(program).f_flag & os.ST_NOSUID:
+                return (own, *(file.st_uid if bit == stat.S_ISUID else file.st_gid,) * 3)
+        return (own,) * 4
+
     def measured(self, start: Start) -> dict[str, Any]:
         """Read all of that from the stopped process. Raises OSError."""
         sandbox = start.sandbox
@@ -93,7 +105,7 @@ class Baseline:
         try:
             root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
             status = _status(proc)
-            stat = _read(proc, "stat").rpartition(b")")[2].split(b" ", 5)  # "", state, ppid, pgrp, session
+            words = _read(proc, "stat").rpartition(b")")[2].split(b" ", 5)  # "", state, ppid, pgrp, session
             namespaces = _namespaces(proc)
             return {
                 "user": tuple(map(int, status[b"Uid"].split())),
@@ -105,7 +117,7 @@ class Baseline:
                 "seccomp": (int(status[b"Seccomp"]), int(status.get(b"Seccomp_filters", b"0"))),
                 "umask": int(status[b"Umask"], 8),
                 "signals": tuple(int(status[name], 16) for name in _SIGNAL_SETS),
-                "session": (int(stat[3]), int(stat[4])),
+                "session": (int(words[3]), int(words[4])),
                 "namespaces": {
                     name: "shared" if inode == self.namespaces[name] else "private"
                     for name, inode in namespaces.items()

@@ -214,16 +214,17 @@ def _proc(build: Builder, entry: Mount) -> None:
     attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
     build.attach(build.filesystem("proc", attributes), entry.target, directory=True)
     if build.sandbox.user == 0:
+        top = build.resolve(entry.target, _DIRECTORY)  # no link on the way may lead the covers elsewhere
         for name in PROC_COVERS:
             if not os.path.exists(f"/proc/{name}"):  # a kernel that was built without it
                 continue
-            path = f"{entry.target}/{name}"
-            cover = build.copy(path.lstrip("/"), at=build.root, attributes=MOUNT_ATTR_RDONLY)
+            cover = build.copy(name, at=top, attributes=MOUNT_ATTR_RDONLY)
             build.program.call(
-                "move_mount", cover, b"", build.root, _relative(path),
-                mount.MOVE_MOUNT_F_EMPTY_PATH, note=f"read-only on {path}",
+                "move_mount", cover, b"", top, name.encode(),
+                mount.MOVE_MOUNT_F_EMPTY_PATH, note=f"read-only on {entry.target}/{name}",
             )  # fmt: skip
             build.program.close(cover)
+        build.program.close(top)
     build.foreign(entry.target)
 
 

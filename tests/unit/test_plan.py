@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from initspawn import plan as plans
-from initspawn.errors import InitspawnError, PlanError
+from initspawn.errors import PlanError
 from initspawn.plan import TEXT, Api, Command, IdMap, Mount, Plan, Sandbox, load, save
 
 PLAN = Plan(
@@ -176,8 +176,6 @@ def test_damage_is_found(path: Path, data: st.DataObject) -> None:
         content += data.draw(st.binary(min_size=1, max_size=50), label="more")
     else:
         content[at:at] = data.draw(st.binary(min_size=1, max_size=4), label="more")
-        if content[len(plans.MAGIC) :] == path.read_bytes()[len(plans.MAGIC) :]:
-            return
     path.write_bytes(content)
     refused(path)
 
@@ -190,14 +188,23 @@ def test_other_files_are_refused(path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "plain",
-    [None, 5, [], (), {}, {"user": 1}, {"user": 0, "group": 0, "more": 1}, {"user": 0, "group": 0, "apis": [{}]}],
+    "body",
+    [
+        b"",
+        b"\xff",
+        marshal.dumps(None),
+        marshal.dumps((1, 2, 3)),
+        *(
+            marshal.dumps((plans.FORMAT, plain))
+            for plain in (None, 5, [], {}, {"user": 1}, {"user": 0, "group": 0, "more": 1})
+        ),
+        marshal.dumps((plans.FORMAT, {"user": 0, "group": 0, "apis": [{}, "x"]})),
+    ],
     ids=repr,
 )
-def test_a_body_of_another_shape(path: Path, plain: Any) -> None:
-    path.write_bytes(stored(marshal.dumps((plans.FORMAT, plain))))
-    with pytest.raises((InitspawnError, TypeError, ValueError)):
-        load(str(path))
+def test_a_body_of_another_shape(path: Path, body: bytes) -> None:
+    path.write_bytes(stored(body))
+    assert "written by another initspawn or Python" in refused(path)
 
 
 def test_sandboxes_by_name() -> None:

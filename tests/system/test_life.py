@@ -1,0 +1,428 @@
+"""How tasks live and end: whatever a command does, its end is told once and nothing of it is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from initspawn.event import DATA, FINAL
+from initspawn.plan import Sandbox
+from initspawn.supervisor import core, running
+from tests.system import boxes
+from tests.system.conftest import ROOT_AND_A_USER, everybody, root_and_a_user
+from tests.system.harness import Bench, Person, Result, Run, alive, bench, children, descriptors, marked
+
+# What ends the processes that a command leaves: its pid namespace, its cgroup, or its reaper alone.
+KINDS: dict[str, Callable[[Person], Sandbox]] = {
+    "pid": lambda who: boxes.sandbox(who, "pid"),
+    "cgroup": boxes.sandbox,
+    "reaper": boxes.sandbox,
+}
+WAYS = [
+    pytest.param(uid, kind, id=f"{kind}-{'root' if uid == 0 else 'user'}")
+    for uid in ROOT_AND_A_USER
+    for kind in KINDS
+    if kind != "cgroup" or uid == 0  # an ordinary user may make no cgroup here
+]
+each_way = pytest.mark.parametrize(("who", "kind"), WAYS, indirect=["who"])
+pytestmark = pytest.mark.needs("userns", "cgroup")
+
+GRACE = 0.3
+
+
+@contextmanager
+def prepared(box: Sandbox, kind: str, grace: float = GRACE) -> Iterator[tuple[Bench, str]]:
+    """A bench where only `kind` ends what is left, and a word that marks this test's processes."""
+    core.STOP_GRACE_SECONDS = grace
+    with bench(box) as made:
+        if kind == "reaper":
+            made.supervisor.groups.reason = "not for this test"
+        word = str(10**6 + os.getpid())
+        yield made, word
+        made.until(lambda: not marked(word), f"the end of {[read(pid) for pid in marked(word)]}")
+
+
+def read(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+
+
+# Started processes that ignore every polite signal, in sessions of their own, behind a dead parent.
+DAEMONS = """
+import os, signal, sys
+word, count, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT): signal.signal(number, signal.SIG_IGN)
+def daemon():
+    if os.fork(): return
+    os.setsid()
+    if os.fork(): os._exit(0)
+    if mode != "holding":
+        for fd in (0, 1, 2): os.close(fd)
+    os.execv("/bin/sleep", ["sleep", word])
+for _ in range(count): daemon()
+for _ in range(count): os.wait()
+print("started", flush=True)
+if mode == "staying":
+    os.execv("/bin/sleep", ["sleep", word])
+os._exit(3)
+"""
+
+
+@each_way
+def test_a_polite_signal_ends_a_shell_and_its_children(who: Person, kind: str) -> None:
+    result = who.call(_polite, KINDS[kind](who), kind)
+    assert result.status == {"signal": "Terminated"}
+
+
+def _polite(box: Sandbox, kind: str) -> Result:
+    with prepared(box, kind, grace=60) as (made, word):
+        run = made.shell(f"sleep {word} & sleep {word} & echo here; wait").until("here")
+        return run.stop().end()
+
+
+@each_way
+def test_a_command_that_catches_the_signal_ends_as_it_likes(who: Person, kind: str) -> None:
+    result = who.call(_catching, KINDS[kind](who), kind)
+    assert (result.status, result.out) == ({"exit": 9}, "here\nbye")
+
+
+def _catching(box: Sandbox, kind: str) -> Result:
+    with prepared(box, kind, grace=60) as (made, word):
+        run = made.shell(f"trap 'echo bye; exit 9' TERM; echo here; sleep {word} & wait").until("here")
+        return run.stop().end()
+
+
+@each_way
+def test_who_ignores_the_signal_dies_after_the_grace_with_all_it_started(who: Person, kind: str) -> None:
+    result = who.call(_ignoring, KINDS[kind](who), kind)
+    assert result.status == {"signal": "Killed"}
+
+
+def _ignoring(box: Sandbox, kind: str) -> Result:
+    with prepared(box, kind) as (made, word):
+        run = made.python(DAEMONS, word, "5", "staying").until("started")
+        made.until(lambda: len(marked(word)) == 6, "the daemons")
+        return run.stop().end()
+
+
+@each_way
+def test_daemons_end_with_their_command(who: Person, kind: str) -> None:
+    result = who.call(_daemons, KINDS[kind](who), kind, "20", "leaving")
+    assert (result.status, result.out) == ({"exit": 3}, "started")
+
+
+@each_way
+def test_who_holds_the_pipes_does_not_hold_up_the_end(who: Person, kind: str) -> None:
+    result = who.call(_daemons, KINDS[kind](who), kind, "3", "holding")
+    assert (result.status, result.out) == ({"exit": 3}, "started")
+
+
+def _daemons(box: Sandbox, kind: str, count: str, mode: str) -> Result:
+    with prepared(box, kind) as (made, word):
+        return made.python(DAEMONS, word, count, mode).end()
+
+
+@each_way
+def test_a_storm_of_processes_ends_at_a_time_limit(who: Person, kind: str) -> None:
+    result = who.call(_storm, KINDS[kind](who), kind)
+    assert result.status == {"signal": "Killed", "info": "timeout"}
+
+
+def _storm(box: Sandbox, kind: str) -> Result:
+    with prepared(box, kind) as (made, word):
+        return made.python(DAEMONS, word, "200", "staying", timeout=1.5).until("started").end()
+
+
+@each_way
+def test_a_time_limit_ends_a_command(who: Person, kind: str) -> None:
+    result = who.call(_timeout, KINDS[kind](who), kind)
+    assert (result.status, result.out) == ({"signal": "Killed", "info": "timeout"}, "early")
+
+
+def _timeout(box: Sandbox, kind: str) -> Result:
+    with prepared(box, kind) as (made, word):
+        return made.shell(f"echo early; sleep {word}; echo late", timeout=0.2).end()
+
+
+@root_and_a_user
+def test_a_time_limit_that_races_with_the_end_tells_one_end(who: Person) -> None:
+    # Run checks that `on_end` comes once, the bench that no callback raises.
+    for types, status in who.call(_race, boxes.sandbox(who, "pid")):
+        assert types == [FINAL]
+        assert status in ({"exit": 0}, {"signal": "Killed", "info": "timeout"})
+
+
+def _race(box: Sandbox) -> list[tuple[list[str], dict[str, Any]]]:
+    found = []
+    with bench(box) as made:
+        for batch in range(10):
+            # From far too short to just enough: some batch meets the moment.
+            runs = [
+                made.start("/bin/sleep", "0.01", timeout=0.008 + 0.0005 * batch + 0.0002 * number)
+                for number in range(20)
+            ]
+            for run in runs:
+                result = run.end()
+                found.append((run.types, result.status))
+    return found
+
+
+@root_and_a_user
+def test_a_stop_that_races_with_the_end_tells_one_end(who: Person) -> None:
+    for types, step in who.call(_stop_race, boxes.sandbox(who, "pid")):
+        assert types == [FINAL] or (types == [] and step)
+
+
+def _stop_race(box: Sandbox) -> list[tuple[list[str], str]]:
+    found = []
+    with bench(box) as made:
+        for turns in range(60):
+            run = made.start("/bin/true")
+            for _ in range(turns // 4):  # from the very beginning to long after the end
+                made.reactor.turn(0.001)
+            run.stop().stop(signal.SIGINT)
+            found.append((run.types, run.end().step))
+            run.stop()
+    return found
+
+
+@everybody
+def test_a_stream_may_be_closed_early(who: Person) -> None:
+    box = boxes.sandbox(who)
+    result = who.run(box, "/bin/sh", "-c", "echo e >&2; exec 2>&-; echo a; sleep 0.05; echo b; exit 5")
+    assert (result.out, result.err, result.status) == ("a\nb", "e", {"exit": 5})
+    result = who.run(box, "/bin/sh", "-c", "exec >&-; echo a >&2; sleep 0.05; echo b >&2; exit 6")
+    assert (result.out, result.err, result.status) == ("", "a\nb", {"exit": 6})
+    result = who.run(box, "/bin/sh", "-c", "exec >&- 2>&-; sleep 0.05; exit 7")
+    assert (result.out, result.err, result.status) == ("", "", {"exit": 7})
+
+
+@root_and_a_user
+def test_a_stranger_who_holds_the_pipes_is_not_waited_for(who: Person) -> None:
+    result = who.call(_stranger, boxes.sandbox(who))
+    assert (result.out, result.status) == ("here\nlast", {"exit": 0})
+
+
+def _stranger(box: Sandbox) -> Result:
+    running.DRAIN_SECONDS = GRACE
+    with bench(box) as made:
+        reader, writer = os.pipe()
+        run = made.shell("echo here; read line <&3; echo last", descriptors=(reader,)).until("here")
+        held = [os.open(f"/proc/{run.pid}/fd/{fd}", os.O_WRONLY) for fd in (1, 2)]
+        os.write(writer, b"go\n")
+        result = run.end()
+        for fd in (reader, writer, *held):
+            os.close(fd)
+    return result
+
+
+FLOOD = """
+import sys
+for number in range(1024):
+    for stream in (sys.stdout, sys.stderr): stream.write(f"{number:07}" * 146 + "x\\n")
+"""
+
+
+@root_and_a_user
+def test_a_mebibyte_on_both_streams_is_complete_and_in_order(who: Person) -> None:
+    whole = [f"{number:07}" * 146 + "x" for number in range(1024)]
+    assert sum(len(line) + 1 for line in whole) == 1 << 20
+    assert who.call(_floods, boxes.sandbox(who, "pid"), whole) == [{"exit": 0}] * 25
+
+
+def _floods(box: Sandbox, whole: list[str]) -> list[dict[str, Any]]:
+    statuses = []
+    with bench(box) as made:
+        for _ in range(5):
+            runs = [made.python(FLOOD) for _ in range(5)]
+            for run in runs:
+                statuses.append(run.end().status)
+                assert run.lines == {"stdout": whole, "stderr": whole}
+                assert run.types == [*[DATA] * 2048, FINAL]
+    return statuses
+
+
+ENDS = {
+    "exit 0": {"exit": 0},
+    "exit 7": {"exit": 7},
+    "exit 125": {"exit": 125},
+    "exit 255": {"exit": 255},
+    "kill -TERM $$": {"signal": "Terminated"},
+    "kill -KILL $$": {"signal": "Killed"},
+    "kill -SEGV $$": {"signal": "Segmentation fault"},
+    "kill -ABRT $$": {"signal": "Aborted"},
+    "kill -40 $$": {"signal": "Real-time signal 6"},
+}
+
+
+@everybody
+@pytest.mark.parametrize("kind", ["pid", "cgroup"])
+def test_how_it_ended_is_told_as_it_was(who: Person, kind: str) -> None:
+    assert who.call(_ends, KINDS[kind](who)) == ENDS
+
+
+def _ends(box: Sandbox) -> dict[str, dict[str, Any]]:
+    with bench(box) as made:
+        runs = {line: made.shell(line) for line in ENDS}
+        return {line: run.end().status for line, run in runs.items()}
+
+
+@each_way
+def test_a_stopped_command_can_be_stopped_and_continued(who: Person, kind: str) -> None:
+    """A stop signal from its user's terminal habits must not look like an end."""
+    assert who.call(_suspend, KINDS[kind](who), kind) == ({"exit": 4}, {"signal": "Killed"})
+
+
+def _suspend(box: Sandbox, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    with prepared(box, kind) as (made, word):
+        run = made.shell("echo here; kill -STOP $$; exit 4").until("here")
+        made.until(lambda: ") T " in read(run.pid), "the stop")
+        assert not run.ended
+        first = run.signal(signal.SIGCONT).end().status
+        run = made.shell(f"echo here; kill -STOP $$; sleep {word}").until("here")
+        made.until(lambda: ") T " in read(run.pid), "the stop")
+        return first, run.stop().end().status
+
+
+@each_way
+def test_when_its_reaper_is_killed_the_command_dies(who: Person, kind: str) -> None:
+    result = who.call(_kill_reaper, KINDS[kind](who), kind)
+    assert (result.step, result.status) == ("", {"signal": "Killed"})
+
+
+def _kill_reaper(box: Sandbox, kind: str) -> Result:
+    with prepared(box, kind) as (made, word):
+        # Without a namespace and a cgroup only the command itself is sure to die with its reaper.
+        line = f"echo here; exec sleep {word}" if kind == "reaper" else f"sleep {word} & echo here; sleep {word}"
+        run = made.shell(line).until("here")
+        os.kill(run.reaper, signal.SIGKILL)
+        return run.end()
+
+
+@root_and_a_user
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "not noticed yet"])
+def test_when_the_spawner_is_killed_the_next_start_works(who: Person, noticed: bool) -> None:
+    results = who.call(_kill_spawner, boxes.sandbox(who, "pid"), noticed)
+    assert [result.status for result in results] == [{"exit": 0}] * 3, results
+
+
+def _kill_spawner(box: Sandbox, noticed: bool) -> list[Result]:
+    with bench(box) as made:
+        reader, writer = os.pipe()
+        running = made.shell("echo here; read line <&3", descriptors=(reader,)).until("here")
+        first = made.supervisor._launcher.spawner_pid
+        os.kill(first, signal.SIGKILL)
+        made_before = made
+        if noticed:
+            made.until(lambda: made.supervisor._launcher.spawner_pid != first, "the new spawner")
+        else:
+            # Gone, but the loop has not turned since.
+            os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+        results = [made_before.run("/bin/true"), made.run("/bin/true")]
+        os.write(writer, b"go\n")
+        results.append(running.end())
+        os.close(reader)
+        os.close(writer)
+    return results
+
+
+@root_and_a_user
+def test_thirty_two_at_once(who: Person) -> None:
+    found = who.call(_at_once, boxes.full(who), 32)
+    assert found == [(f"task {number}", {"exit": number}) for number in range(32)]
+
+
+def _at_once(box: Sandbox, count: int) -> list[tuple[str, dict[str, Any]]]:
+    with bench(box) as made:
+        reader, writer = os.pipe()
+        runs = [
+            made.shell(f"echo task {number}; read line <&3; exit {number}", descriptors=(reader,))
+            for number in range(count)
+        ]
+        for number, run in enumerate(runs):
+            run.until(f"task {number}")
+        assert len({run.pid for run in runs}) == count
+        assert all(alive(run.pid) for run in runs)
+        os.write(writer, b"go\n" * count)
+        results = [run.end() for run in runs]
+        os.close(reader)
+        os.close(writer)
+        return [(result.out, result.status) for result in results]
+
+
+@root_and_a_user
+def test_five_hundred_starts_leave_nothing_behind(who: Person) -> None:
+    before, half, after = who.call(_many, boxes.full(who))
+    for name in ("descriptors", "spawner's descriptors", "children", "slots", "timers", "watched"):
+        assert after[name] == before[name], name
+    # A list grows in steps, and the interpreter keeps some free memory: a leak would be 500 of something.
+    assert after["objects"] - before["objects"] < 250, (before, after)
+    for name in ("memory", "spawner's memory"):
+        assert after[name] - half[name] < 512, (half, after)
+
+
+def _many(box: Sandbox) -> list[dict[str, Any]]:
+    counts = []
+    with bench(box) as made:
+        # First until all that is kept is full: ended tasks are remembered.
+        for batches in (10, 25, 25):
+            for _ in range(batches):
+                _batch(made)
+            counts.append(_count(made))
+    return counts
+
+
+def _batch(made: Bench) -> None:
+    runs: list[Run] = [made.start("/bin/true", timeout=60) for _ in range(8)]
+    runs.append(made.start("/nothing"))
+    runs.append(made.start("/bin/sleep", "60").begin().stop(signal.SIGKILL))
+    assert [run.end().step for run in runs] == [""] * 8 + ["exec", ""]
+
+
+def _count(made: Bench) -> dict[str, Any]:
+    supervisor = made.supervisor
+    spawner = supervisor._launcher.spawner_pid
+    made.until(lambda: children(os.getpid()) == [spawner], "the end of all tasks")
+    made.reactor._patience(None)  # forgets cancelled timers
+    gc.collect()
+    return {
+        "descriptors": sorted(descriptors()),
+        "spawner's descriptors": sorted(descriptors(spawner)),
+        "children": children(os.getpid()),
+        "slots": len(supervisor._launcher.ledger._free),
+        "timers": sum(timer.callback is not None for timer in made.reactor._timers),
+        "watched": len(made.reactor._callbacks),
+        "objects": len(gc.get_objects()),
+        "memory": _memory("self"),
+        "spawner's memory": _memory(str(spawner)),
+    }
+
+
+def _memory(pid: str) -> int:
+    """What a process has in memory, in KiB; pages it shares with its parent until they are written too."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() // 1024
+
+
+@root_and_a_user
+def test_closing_the_supervisor_ends_all_tasks(who: Person) -> None:
+    assert who.call(_closing, boxes.sandbox(who, "pid")) == [{"signal": "Killed"}] * 5
+
+
+def _closing(box: Sandbox) -> list[dict[str, Any]]:
+    runs: list[Run] = []
+    with prepared(box, "pid") as (made, word):
+        for _ in range(5):
+            runs.append(made.shell(f"trap '' TERM; echo here; sleep {word}; sleep {word}").until("here"))
+        made.close()
+        made.close = lambda: None
+    return [run.result().status for run in runs]

@@ -1,0 +1,361 @@
+"""The calls that build a file tree, and which paths are trusted on the way."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initspawn.linux import mount
+from initspawn.linux.numbers import table
+from initspawn.plan import Mount, Sandbox
+from initspawn.sandbox import mounts
+from initspawn.sandbox.mounts import Builder
+from initspawn.sandbox.program import Program
+
+NAMES = {number: name for name, number in table().items()}
+FIRST = 4  # the first free descriptor, as for a command without further ones
+RDONLY, NOSUID, NODEV, NOEXEC = (
+    mount.MOUNT_ATTR_RDONLY,
+    mount.MOUNT_ATTR_NOSUID,
+    mount.MOUNT_ATTR_NODEV,
+    mount.MOUNT_ATTR_NOEXEC,
+)
+
+
+def sandbox(*entries: Mount, **fields: Any) -> Sandbox:
+    values = {"user": 1000, "group": 1000, "groups": None, "new_root": True, "namespaces": ("mnt",)}
+    return Sandbox(uid="s", mounts=entries, **(values | fields))
+
+
+def built(*entries: Mount, **fields: Any) -> list[tuple[Any, ...]]:
+    """The calls of these mounts, as (name, arguments): what is around all mounts is checked and cut out."""
+    program = Program(FIRST)
+    Builder(program, sandbox(*entries, **fields)).build()
+    calls = [(NAMES[call[0]], *call[1:6]) for call in program.calls]
+    if fields.get("new_root", True):
+        root = ["fsopen", "fsconfig", "fsconfig", "fsmount", "close", "move_mount"]
+        end = ["fchdir", "pivot_root", "umount2", "chdir", "close"]
+    else:
+        root, end = ["openat"], ["close"]
+    names = [call[0] for call in calls]
+    start = next(at for at, name in enumerate(names) if at and name not in ("open_tree", "mount_setattr"))
+    assert names[0] == "mount"
+    assert names[start : start + len(root)] == root
+    assert names[-len(end) :] == end
+    return calls[1:start] + calls[start + len(root) : -len(end)]
+
+
+def short(calls: list[tuple[Any, ...]]) -> list[str]:
+    """Each call as its name and its paths."""
+    return [
+        " ".join([name, *(os.fsdecode(item) for item in arguments if _is_path(item))])
+        for name, *arguments in calls
+    ]
+
+
+def _is_path(item: Any) -> bool:
+    return isinstance(item, bytes) and item != b"" and item.isascii() and b"\0" not in item
+
+
+# Around all mounts.
+
+
+def test_an_empty_new_root() -> None:
+    program = Program(FIRST)
+    Builder(program, sandbox()).build()
+    stage = next(path for path in ("/tmp", "/run", "/dev", "/mnt") if os.path.isdir(path))
+    assert short([(NAMES[call[0]], *call[1:6]) for call in program.calls]) == [
+        "mount none /",
+        "fsopen tmpfs",
+        "fsconfig mode 0755",
+        "fsconfig",
+        "fsmount",
+        "close",
+        f"move_mount {stage}",
+        "fchdir",
+        "pivot_root . .",
+        "umount2 .",
+        "chdir /",
+        "close",
+    ]
+    assert program.calls[0][4] == mount.MS_REC | mount.MS_SLAVE
+    assert program.calls[4][3] == NOSUID | NODEV
+    assert program.calls[9][2] == mount.MNT_DETACH
+
+
+def test_the_hosts_tree_is_kept() -> None:
+    program = Program(FIRST)
+    Builder(program, sandbox(new_root=False)).build()
+    assert short([(NAMES[call[0]], *call[1:6]) for call in program.calls]) == [
+        "mount none /",
+        "openat /",
+        "close",
+    ]
+
+
+# One mount each.
+
+
+def test_a_directory_is_bound(tmp_path: Path) -> None:
+    calls = built(Mount(operation="bind", source=str(tmp_path), target="/a/b", read_only=True))
+    assert short(calls) == [
+        f"open_tree {tmp_path}",
+        "mount_setattr",
+        "mkdirat a",
+        "mkdirat a/b",
+        "move_mount a/b",
+        "close",
+    ]
+    assert calls[0][3] & mount.AT_RECURSIVE
+    assert calls[1][3] == mount.AT_EMPTY_PATH | mount.AT_RECURSIVE
+    assert struct.unpack("=4Q", calls[1][4])[:2] == (RDONLY | NODEV | NOSUID, 0)
+
+
+@pytest.mark.parametrize(
+    ("read_only", "no_new_privileges", "attributes"),
+    [
+        (False, True, NODEV | NOSUID),
+        (True, True, NODEV | NOSUID | RDONLY),
+        (False, False, NODEV),
+        (True, False, NODEV | RDONLY),
+    ],
+)
+def test_what_a_bind_allows(read_only: bool, no_new_privileges: bool, attributes: int) -> None:
+    entry = Mount(operation="bind", source="/", target="/a", read_only=read_only)
+    calls = built(entry, no_new_privileges=no_new_privileges)
+    assert struct.unpack("=4Q", calls[1][4])[0] == attributes
+
+
+def test_a_file_is_bound_on_a_file(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    calls = built(Mount(operation="bind", source=str(tmp_path / "f"), target="/f"))
+    assert short(calls)[2] == "mknodat f"
+
+
+def test_tmpfs() -> None:
+    calls = built(Mount(operation="tmpfs", target="/tmp"))
+    assert short(calls) == [
+        "fsopen tmpfs",
+        "fsconfig mode 1777",
+        "fsconfig",
+        "fsmount",
+        "close",
+        "mkdirat tmp",
+        "move_mount tmp",
+        "close",
+    ]
+    assert calls[3][3] == NOSUID | NODEV
+
+
+@pytest.mark.parametrize("kind", ["proc", "mqueue"])
+def test_kernel_file_systems(kind: str) -> None:
+    calls = built(Mount(operation=kind, target="/k"))
+    assert short(calls) == [
+        f"fsopen {kind}",
+        "fsconfig",
+        "fsmount",
+        "close",
+        "mkdirat k",
+        "move_mount k",
+        "close",
+    ]
+    assert calls[2][3] == NOSUID | NODEV | NOEXEC
+
+
+def test_root_may_not_change_the_machine_by_proc() -> None:
+    calls = built(Mount(operation="proc", target="/proc"), user=0)
+    covers = [name for name in mounts.PROC_COVERS if os.path.exists(f"/proc/{name}")]
+    assert "sys" in covers
+    for name in covers:
+        at = short(calls).index(f"open_tree {name}")
+        assert short(calls)[at : at + 4] == [
+            f"open_tree {name}",
+            "mount_setattr",
+            f"move_mount {name}",
+            "close",
+        ]
+        assert struct.unpack("=4Q", calls[at + 1][4])[0] == RDONLY
+
+
+def test_dev() -> None:
+    lines = short(built(Mount(operation="dev", target="/dev")))
+    for name in mounts.DEVICES:
+        at = lines.index(f"mknodat dev/{name}")
+        assert lines[at : at + 3] == [f"mknodat dev/{name}", f"move_mount dev/{name}", "close"]
+    assert sum(line.startswith("open_tree /dev/") for line in lines) == len(mounts.DEVICES)
+    assert "fsconfig newinstance" in lines
+    assert "symlinkat pts/ptmx dev/ptmx" in lines
+    assert lines[-2:] == ["mkdirat dev/shm", "fchmodat dev/shm"]
+
+
+def test_symlink() -> None:
+    assert short(built(Mount(operation="symlink", target="/a/bin", source="../usr/bin"))) == [
+        "mkdirat a",
+        "symlinkat ../usr/bin a/bin",
+    ]
+
+
+def test_a_directory_is_the_commands_own() -> None:
+    entry = Mount(operation="dir", target="/d")
+    calls = built(entry, user=7, group=8, groups=())
+    assert short(calls) == ["mkdirat d", "fchownat d"]
+    assert calls[1][3:5] == (7, 8)
+    assert short(built(entry, groups=None)) == ["mkdirat d"]
+
+
+def test_a_file_never_exists_writable() -> None:
+    calls = built(Mount(operation="file", target="/etc/passwd", data=b"x:y"))
+    name = ".initspawn-file"
+    assert short(calls) == [
+        f"openat {name}",
+        "write x:y",
+        "close",
+        f"open_tree {name}",
+        "mount_setattr",
+        "mkdirat etc",
+        "mknodat etc/passwd",
+        "move_mount etc/passwd",
+        "close",
+        f"unlinkat {name}",
+    ]
+    assert calls[0][3] & os.O_EXCL
+    assert struct.unpack("=4Q", calls[4][4])[0] == RDONLY | NOSUID | NODEV
+
+
+def test_a_lock_must_be_there() -> None:
+    assert short(built(Mount(operation="lock", target="/l"))) == ["openat2 /l", "close"]
+
+
+# Whose links may wait on the way.
+
+
+def bind(target: str) -> Mount:
+    return Mount(operation="bind", source="/", target=target)
+
+
+def test_below_a_bound_directory_no_path_is_trusted() -> None:
+    calls = built(bind("/a"), Mount(operation="tmpfs", target="/a/b/c"))
+    lines = short(calls)[short(calls).index("fsopen tmpfs") :]
+    assert lines[5:] == [
+        "openat2 /a",  # make b in it
+        "mkdirat b",
+        "close",
+        "openat2 /a/b",
+        "mkdirat c",
+        "close",
+        "openat2 /a/b/c",
+        "move_mount",
+        "close",
+        "close",
+    ]
+    how = next(call[3] for call in calls if call[0] == "openat2")
+    assert struct.unpack("=3Q", how)[2] == mount.RESOLVE_IN_ROOT | mount.RESOLVE_NO_MAGICLINKS
+
+
+def test_a_target_behind_a_symlink_is_resolved() -> None:
+    lines = short(
+        built(Mount(operation="symlink", target="/l", source="/x"), Mount(operation="dir", target="/l/d"))
+    )
+    assert lines == ["symlinkat /x l", "openat2 /l", "mkdirat d", "close"]
+
+
+def test_on_the_hosts_tree_every_path_is_resolved() -> None:
+    lines = short(built(Mount(operation="proc", target="/proc"), new_root=False))
+    assert lines[4:] == [
+        "openat2 /",
+        "mkdirat proc",
+        "close",
+        "openat2 /proc",
+        "move_mount",
+        "close",
+        "close",
+    ]
+
+
+def test_a_tmpfs_inside_a_bound_directory_is_not_trusted() -> None:
+    """The way to it leads through somebody else's directory."""
+    lines = short(
+        built(bind("/a"), Mount(operation="tmpfs", target="/a/t"), Mount(operation="dir", target="/a/t/d"))
+    )
+    assert lines[-3:] == ["openat2 /a/t", "mkdirat d", "close"]
+
+
+def test_a_tmpfs_over_a_bound_directory_is_ours() -> None:
+    lines = short(
+        built(bind("/a"), Mount(operation="tmpfs", target="/a"), Mount(operation="dir", target="/a/d"))
+    )
+    assert lines[-1] == "mkdirat a/d"
+
+
+def test_a_bind_over_our_own_directory_takes_the_trust_away() -> None:
+    lines = short(
+        built(Mount(operation="dir", target="/a/b"), bind("/a"), Mount(operation="dir", target="/a/b/c"))
+    )
+    assert [line for line in lines if line.startswith("mkdirat")] == [
+        "mkdirat a",
+        "mkdirat a/b",
+        "mkdirat b",
+        "mkdirat c",
+    ]
+    assert "openat2 /a" in lines
+    assert "openat2 /a/b" in lines
+
+
+def test_a_name_that_only_begins_alike_keeps_its_trust() -> None:
+    lines = short(
+        built(Mount(operation="dir", target="/ab"), bind("/a"), Mount(operation="dir", target="/ab/c"))
+    )
+    assert lines[-1] == "mkdirat ab/c"
+
+
+paths = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(
+    lambda names: "/" + "/".join(names)
+)
+entries = st.builds(
+    Mount, operation=st.sampled_from(["bind", "tmpfs", "dir", "proc"]), target=paths, source=st.just("/")
+)
+
+
+@given(st.lists(entries, max_size=6))
+def test_a_path_is_used_directly_only_where_all_above_it_is_our_tmpfs(made: list[Mount]) -> None:
+    """Against a model that knows, for each path, who provides it."""
+    program = Program(FIRST)
+    builder = Builder(program, sandbox(*made))
+    owner = {"/": "ours"}
+
+    def provider(path: str) -> str:
+        while path not in owner:
+            path = os.path.dirname(path)
+        return owner[path]
+
+    builder.root = FIRST
+    builder.sources = [FIRST + 1] * len(made)
+    for entry in made:
+        before = len(program.calls)
+        parent = os.path.dirname(entry.target)
+        above = [parent]
+        while above[-1] != "/":
+            above.append(os.path.dirname(above[-1]))
+        trusted = all(provider(path) == "ours" for path in above)
+        mounts._OPERATIONS[entry.operation](builder, entry)
+        added = program.calls[before:]
+        direct = not any(NAMES[call[0]] == "openat2" for call in added)
+        if direct:
+            assert trusted, f"{entry} by its path"
+        if entry.operation in ("bind", "proc", "tmpfs"):
+            for path in [path for path in owner if path.startswith(f"{entry.target}/")]:
+                del owner[path]
+            owner[entry.target] = "ours" if entry.operation == "tmpfs" and trusted else "theirs"
+
+
+@given(st.lists(entries, max_size=6))
+def test_every_descriptor_is_closed_again(made: list[Mount]) -> None:
+    program = Program(FIRST)
+    Builder(program, sandbox(*made)).build()
+    assert program.open("openat") == FIRST

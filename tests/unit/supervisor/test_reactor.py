@@ -1,0 +1,367 @@
+"""The loop: descriptors, timers by a clock of our own, and callbacks that fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initspawn.limits import EVENTS_PER_WAKE
+from initspawn.linux import process
+from initspawn.supervisor.reactor import ENDED, READ, WRITE, Reactor
+
+
+class Clock:
+    """Time that passes when we say so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def reactor(clock: Clock) -> Iterator[Reactor]:
+    made = Reactor(clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Callable[[], tuple[int, int]]]:
+    """pipe(): a new pipe, closed at the end of the test."""
+    opened: list[int] = []
+
+    def pipe() -> tuple[int, int]:
+        ends = os.pipe()
+        opened.extend(ends)
+        return ends
+
+    yield pipe
+    for fd in opened:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was told of exceptions that nobody caught."""
+    told: list[str] = []
+    monkeypatch.setattr(
+        sys, "excepthook", lambda kind, error, trace: told.append(f"{kind.__name__}: {error}")
+    )
+    return told
+
+
+# Timers.
+
+
+def test_a_timer_is_not_early_and_runs_once(reactor: Reactor, clock: Clock) -> None:
+    ran: list[float] = []
+    reactor.after(1.0, lambda: ran.append(clock.now))
+    reactor.turn()
+    clock.now += 0.999
+    reactor.turn()
+    assert ran == []
+    clock.now += 0.002
+    reactor.turn()
+    clock.now += 10
+    reactor.turn()
+    assert ran == [pytest.approx(101.001)]
+
+
+@given(st.lists(st.integers(0, 20), max_size=12))
+def test_timers_run_in_their_order(delays: list[int]) -> None:
+    clock, ran = Clock(), []
+    reactor = Reactor(clock)
+    for delay in delays:
+        reactor.after(delay, lambda delay=delay: ran.append(delay))  # type: ignore[misc]
+    clock.now += 100
+    reactor.turn()
+    reactor.close()
+    assert ran == sorted(delays)
+
+
+def test_a_cancelled_timer_does_not_run(reactor: Reactor, clock: Clock) -> None:
+    ran: list[str] = []
+    timer = reactor.after(1.0, lambda: ran.append("cancelled"))
+    reactor.after(1.0, lambda: ran.append("other"))
+    timer.cancel()
+    timer.cancel()
+    clock.now += 2
+    reactor.turn()
+    timer.cancel()
+    assert ran == ["other"]
+
+
+def test_a_timer_cancels_one_that_is_due_with_it(reactor: Reactor, clock: Clock) -> None:
+    ran: list[str] = []
+    reactor.after(1.0, lambda: later.cancel())
+    later = reactor.after(2.0, lambda: ran.append("later"))
+    clock.now += 5
+    reactor.turn()
+    assert ran == []
+
+
+def test_a_timer_made_by_a_timer(reactor: Reactor, clock: Clock) -> None:
+    ran: list[str] = []
+    reactor.after(1.0, lambda: reactor.after(1.0, lambda: ran.append("second")))
+    clock.now += 1
+    reactor.turn()
+    assert ran == []
+    clock.now += 1
+    reactor.turn()
+    assert ran == ["second"]
+
+
+def test_patience_is_the_first_timers(reactor: Reactor, clock: Clock) -> None:
+    assert reactor._patience(None) is None
+    assert reactor._patience(3.0) == 3.0
+    first = reactor.after(1.0, lambda: None)
+    reactor.after(2.0, lambda: None)
+    assert reactor._patience(None) == pytest.approx(1.001)
+    assert reactor._patience(0.5) == 0.5
+    first.cancel()
+    assert reactor._patience(None) == pytest.approx(2.001)
+    clock.now += 50
+    assert reactor._patience(None) == pytest.approx(0.001)
+
+
+# Descriptors.
+
+
+def test_a_descriptor_is_told_until_it_is_forgotten(reactor: Reactor, pipe: Any) -> None:
+    reader, writer = pipe()
+    told: list[int] = []
+    reactor.watch(reader, READ, told.append)
+    reactor.turn()
+    assert told == []
+    os.write(writer, b"x")
+    reactor.turn()
+    reactor.turn()
+    assert told == [READ, READ]
+    reactor.forget(reader)
+    reactor.forget(reader)
+    reactor.turn()
+    assert len(told) == 2
+
+
+def test_other_events(reactor: Reactor, pipe: Any) -> None:
+    _, writer = pipe()
+    told: list[int] = []
+    reactor.watch(writer, READ, told.append)
+    reactor.turn()
+    assert told == []
+    reactor.change(writer, WRITE)
+    reactor.turn()
+    reactor.change(writer, READ)
+    reactor.turn()
+    assert told == [WRITE]
+
+
+def test_a_silent_descriptor_does_not_even_tell_its_end(reactor: Reactor, pipe: Any) -> None:
+    reader, writer = pipe()
+    told: list[int] = []
+    reactor.watch(reader, READ, told.append)
+    reactor.change(reader, 0)
+    reactor.change(reader, 0)
+    os.write(writer, b"x")
+    os.close(writer)
+    reactor.turn()
+    assert told == []
+    reactor.change(reader, READ)
+    reactor.turn()
+    assert len(told) == 1
+    assert told[0] & READ
+    assert told[0] & ENDED
+
+
+def test_a_silent_descriptor_is_forgotten_and_watched_anew(reactor: Reactor, pipe: Any) -> None:
+    reader, writer = pipe()
+    told: list[str] = []
+    reactor.watch(reader, READ, lambda _: told.append("before"))
+    reactor.change(reader, 0)
+    reactor.forget(reader)
+    os.write(writer, b"x")
+    reactor.turn()
+    reactor.watch(reader, READ, lambda _: told.append("after"))
+    reactor.turn()
+    assert told == ["after"]
+
+
+def test_a_descriptor_is_watched_once(reactor: Reactor, pipe: Any) -> None:
+    reader, _ = pipe()
+    reactor.watch(reader, READ, lambda _: None)
+    with pytest.raises(FileExistsError):
+        reactor.watch(reader, READ, lambda _: None)
+
+
+def test_a_callback_forgets_another_that_is_ready_too(reactor: Reactor, pipe: Any) -> None:
+    ends = [pipe(), pipe()]
+    told: list[int] = []
+
+    def only_me(mine: int, other: int) -> None:
+        told.append(mine)
+        reactor.forget(other)
+
+    for (mine, writer), (other, _) in zip(ends, reversed(ends), strict=True):
+        reactor.watch(mine, READ, lambda _, mine=mine, other=other: only_me(mine, other))  # type: ignore[misc]
+        os.write(writer, b"x")
+    reactor.turn()
+    assert len(told) == 1
+
+
+def test_a_callback_forgets_itself(reactor: Reactor, pipe: Any) -> None:
+    reader, writer = pipe()
+    told: list[int] = []
+
+    def once(events: int) -> None:
+        told.append(events)
+        reactor.forget(reader)
+        os.close(reader)
+
+    reactor.watch(reader, READ, once)
+    os.write(writer, b"x")
+    reactor.turn()
+    reactor.turn()
+    assert told == [READ]
+
+
+def test_timers_have_their_turn_beside_busy_descriptors(reactor: Reactor, clock: Clock, pipe: Any) -> None:
+    order: list[str] = []
+    reader, writer = pipe()
+    os.write(writer, b"x")
+    reactor.watch(reader, READ, lambda _: order.append("descriptor"))
+    reactor.after(0.0, lambda: order.append("timer"))
+    reactor.turn()
+    reactor.turn()
+    assert order == ["descriptor", "timer", "descriptor"]
+
+
+# Failing.
+
+
+def test_an_exception_does_not_end_the_loop(
+    reactor: Reactor, clock: Clock, pipe: Any, reported: list[str]
+) -> None:
+    reader, writer = pipe()
+    ran: list[str] = []
+
+    def fails(*_: int) -> None:
+        ran.append("failing")
+        raise ValueError("on purpose")
+
+    reactor.watch(reader, READ, fails)
+    os.write(writer, b"x")
+    reactor.after(0.0, fails)
+    reactor.after(0.0, lambda: ran.append("timer"))
+    reactor.turn()
+    assert ran == ["failing", "failing", "timer"]
+    assert reported == ["ValueError: on purpose"] * 2
+
+
+def test_an_exit_ends_it(reactor: Reactor, reported: list[str]) -> None:
+    reactor.after(0.0, sys.exit)
+    with pytest.raises(SystemExit):
+        reactor.turn()
+    assert reported == []
+
+
+# Running.
+
+
+def test_run_serves_until_stop(reactor: Reactor, clock: Clock, pipe: Any) -> None:
+    reader, writer = pipe()
+    ran: list[str] = []
+
+    def readable(_: int) -> None:
+        ran.append(os.read(reader, 1).decode())
+        if ran[-1] == "b":
+            reactor.stop()
+
+    reactor.watch(reader, READ, readable)
+    os.write(writer, b"abc")
+    reactor.run()
+    assert ran == ["a", "b"]
+
+
+def test_it_can_run_again(reactor: Reactor) -> None:
+    ran: list[int] = []
+    for number in range(2):
+        reactor.after(0.0, lambda number=number: (ran.append(number), reactor.stop()))  # type: ignore[misc]
+        reactor.run()
+    assert ran == [0, 1]
+
+
+# Children. What the kernel says is made up: no process is made here.
+
+
+def test_all_news_of_children_is_told(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    news = iter([(5, 0, "a"), (6, 256, "b"), None])
+    monkeypatch.setattr(process, "wait_any", lambda: next(news))
+    told: list[Any] = []
+    reactor.on_child = lambda *what: told.append(what)
+    reactor.reap()
+    assert told == [(5, 0, "a"), (6, 256, "b")]
+
+
+def test_a_failing_callback_loses_no_other_child(
+    reactor: Reactor, monkeypatch: pytest.MonkeyPatch, reported: list[str]
+) -> None:
+    news = iter([(5, 0, "a"), (6, 0, "b"), None])
+    monkeypatch.setattr(process, "wait_any", lambda: next(news))
+    told: list[int] = []
+
+    def on_child(pid: int, _: int, __: Any) -> None:
+        told.append(pid)
+        raise RuntimeError(str(pid))
+
+    reactor.on_child = on_child
+    reactor.reap()
+    assert told == [5, 6]
+    assert reported == ["RuntimeError: 5", "RuntimeError: 6"]
+
+
+def test_many_children_leave_room_for_others(
+    reactor: Reactor, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = EVENTS_PER_WAKE * 2 + 3
+    news = iter([*((pid, 0, None) for pid in range(total)), *[None] * 5])
+    monkeypatch.setattr(process, "wait_any", lambda: next(news))
+    told: list[int] = []
+    reactor.on_child = lambda pid, status, usage: told.append(pid)
+    reactor.reap()
+    assert len(told) == EVENTS_PER_WAKE
+    reactor.turn()
+    assert EVENTS_PER_WAKE < len(told)
+    for _ in range(3):
+        reactor.turn()
+    assert told == list(range(total))
+
+
+def test_signals_come_as_callbacks(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    monkeypatch.setattr(process, "wait_any", lambda: None)
+    told: list[str] = []
+    try:
+        reactor.signals({signal.SIGUSR2: lambda: told.append("usr2")})
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+        reactor.turn(5.0)
+        assert told == ["usr2"]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
