@@ -26,16 +26,3 @@ class Event(Record):
     seq: int
     data: dict[str, Any]
     frame: bytes = b""
-
-
-class ExitStatus(Record):
-    """How a task ended. Exactly one of `exit` (code) and `signal` (number) is set.
-
-    `reason` is one of exit, signal, timeout, stop, memory, output; `usage` what the kernel
-    accounted (seconds and bytes), absent keys where it did not.
-    """
-
-    exit: int | None = None
-    signal: int | None = None
-    reason: str = "exit"
-    usage: dict[str, float] = {}  # noqa: RUF012  # records never change their defaults

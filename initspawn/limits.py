@@ -7,8 +7,9 @@ from __future__ import annotations
 
 READ_CHUNK = 65536  # bytes read from a pipe or socket per wake-up
 EVENTS_PER_WAKE = 64  # epoll events handled before timers and signals are looked at again
-LOG_BYTES = 1 << 20  # bytes of encoded events kept per task for replay
-LOG_EVENTS = 16384  # events kept per task for replay: half of it may wait, the rest is two full reads
+LOG_BYTES = 4 << 20  # memory for the events kept per task for replay, roughly
+ENDED_LOG_BYTES = 64 << 10  # of that, once the task has ended and its readers have left
+LOG_EVENTS = 8192  # events kept per task for replay: half of it may wait, the rest is two full reads
 ENDED_TASKS = 64  # ended tasks whose record and output are kept
 TASKS = 512  # tasks alive at once
 CONNECTIONS = 256  # control connections at once
@@ -17,6 +18,7 @@ CONTROL_BYTES = FRAME_BYTES + 65536  # largest frame of the control socket: such
 OUT_BYTES = 1 << 20  # bytes waiting for one control connection before its events are held back
 STALL_SECONDS = 10.0  # a subscriber that reads nothing for so long no longer holds a command up
 STOP_GRACE_SECONDS = 2.0  # from the polite signal to the end of the whole tree
+CLOSE_SECONDS = 10.0  # from the order to stop to the end of the supervisor, whatever its tasks do
 DRAIN_SECONDS = 1.0  # from a command's end to the forced end of its output
 LAUNCH_SECONDS = 10.0  # from clone to exec before a start is refused
 ARGUMENT_BYTES = 131072  # one argument: the kernel's MAX_ARG_STRLEN

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import _signal
 import os
+import resource
 import sys
 
-from initspawn.linux import process
+from initspawn.linux import prctl, process
 from initspawn.plan import load
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.keeper import Keeper
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from initspawn.plan import Api, Plan
 
 CONTROL = "control"  # the local door's socket, in the run directory
+LOCK = "lock"  # locked for as long as a supervisor uses the run directory
 GATEWAY = "gateway"  # the name of the gateway's hidden API
 GATEWAY_DOOR = "gateway/door"  # its socket, alone in a directory that its sandbox sees
 
@@ -44,8 +46,8 @@ def main(arguments: list[str]) -> int:
     try:
         options = dict(zip(arguments[::2], arguments[1::2], strict=True))
         plan = load(options["--plan"])
-        start = _start_data(int(options.get("--start-fd", "-1")))
-        return Main(plan, options["--plan"], options["--run-dir"], start).run()
+        start_fd = int(options.get("--start-fd", "-1"))
+        return Main(plan, options["--plan"], options["--run-dir"], start_fd).run()
     except (OSError, ValueError, KeyError) as error:
         print(f"initspawn: {error}", file=sys.stderr)
         return 111
@@ -67,14 +69,19 @@ def _start_data(fd: int) -> dict[str, Any]:
 class Main:
     """One supervisor and its doors."""
 
-    def __init__(self, plan: Plan, plan_file: str, run_dir: str, start: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan, plan_file: str, run_dir: str, start_fd: int) -> None:
         self.plan_file = plan_file
         self.run_dir = run_dir
-        self.start = start
         self.reactor = Reactor()
         self.reactor.signals(dict.fromkeys((_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP), self.stop))
         process.set_child_subreaper()
         self.supervisor = Supervisor(plan, self.reactor)
+        # Only now, when the spawner has been forked: it and what it starts know no token, may open as many
+        # files as was usual here before, and cannot look into us.
+        self.start = _start_data(start_fd)
+        prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.registry = Registry(self.supervisor)
         self.doors: list[Door] = []
         self._announced = False
@@ -82,6 +89,7 @@ class Main:
     def run(self) -> int:
         """Serve until a signal says stop; leave nothing behind."""
         try:
+            self.supervisor.groups.end_leftovers()
             self._open()
             self.reactor.run()
         finally:
@@ -96,6 +104,7 @@ class Main:
         for path, remove in (
             (self.plan_file, os.unlink),
             (os.path.join(self.run_dir, GATEWAY), os.rmdir),
+            (os.path.join(self.run_dir, LOCK), os.unlink),
             (self.run_dir, os.rmdir),
         ):
             try:
@@ -112,13 +121,13 @@ class Main:
 
     def _open(self) -> None:
         # JSON and all that comes with it: not before the first commands are on their way.
-        from initspawn.control.server import Door, local
+        from initspawn.control.server import Door
 
         tokens = Tokens({known: frozenset(scopes) for known, scopes in self.start.get("tokens", {}).items()})
         path = os.path.join(self.run_dir, CONTROL)
         _remove_stale(path)
         self.doors.append(
-            Door(path, reactor=self.reactor, registry=self.registry, tokens=tokens, identify=local)
+            Door(path, reactor=self.reactor, registry=self.registry, tokens=tokens, identify=self._local)
         )
         found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
         if found is None or "listen" not in self.start:
@@ -129,10 +138,16 @@ class Main:
         _remove_stale(path)
         door = Door(
             path, reactor=self.reactor, registry=self.registry, tokens=tokens,
-            identify=lambda _: stranger, on_connect=self._announce,
+            identify=lambda _user, _pid: stranger, on_connect=self._announce,
         )  # fmt: skip
         self.doors.append(door)
         self._keep_gateway(found, path)
+
+    def _local(self, user: int, pid: int) -> Identity:
+        """Root and our own user are trusted, unless it is one of our tasks that shows their number."""
+        if user in (0, os.geteuid()) and not self.supervisor.owns(pid):
+            return Identity(kind="local", user=user)
+        return NOBODY
 
     def _keep_gateway(self, api: Api, path: str) -> None:
         command = api.commands[0]
@@ -144,7 +159,7 @@ class Main:
     def _announce(self) -> None:
         if not self._announced:
             self._announced = True
-            print(self.start.get("announce", ""), flush=True)
+            print(self.start.pop("announce", ""), flush=True)
 
 
 def _remove_stale(path: str) -> None:

@@ -16,7 +16,8 @@ from initspawn.boot.supervise import GATEWAY
 from initspawn.errors import InitspawnError
 
 INSIDE = "/run/initspawn"  # where the gateway finds its door
-USER = "nobody"
+# A number that no user has: whoever runs as the same user as the gateway could look into it.
+USER = "64999"
 # What a server of sockets has no use for, and an attacker has.
 DENIED = (
     "add_key", "bpf", "delete_module", "finit_module", "init_module", "io_uring_enter",
@@ -42,7 +43,10 @@ def gateway_config(run_dir: str, *, user: str | None, open_door: bool) -> dict[s
         "envs": {"name": "PYTHONPATH", "value": _literal(os.pathsep.join(libraries))},
         "namespace": {
             "shares": {"all": "disable"},
-            "mounts": [*_python_mounts(libraries), *_other_mounts(run_dir)],
+            # /tmp first: the interpreter, a checkout or the run directory may lie below it.
+            "mounts": [
+                {"target": "/tmp", "mode": "tmpfs"}, *_python_mounts(libraries), *_other_mounts(run_dir),
+            ],
         },
         "seccomp": {
             "default": "SCMP_ACT_ALLOW",
@@ -56,7 +60,7 @@ def gateway_config(run_dir: str, *, user: str | None, open_door: bool) -> dict[s
         },
     }
     if user is not None:
-        sandbox["acls"] = {"user": user}
+        sandbox["acls"] = {"user": user} | ({"group": user} if user.isdecimal() else {})
     return {"metadata": {"uid": GATEWAY, "api": GATEWAY}, "sandboxes": sandbox}
 
 
@@ -97,7 +101,6 @@ def _other_mounts(run_dir: str) -> list[dict[str, str]]:
         {"target": INSIDE, "source": _literal(os.path.join(run_dir, GATEWAY)), "mode": "ro"},
         {"target": "/proc", "mode": "procfs"},
         {"target": "/dev", "mode": "devfs"},
-        {"target": "/tmp", "mode": "tmpfs"},
     ]
 
 

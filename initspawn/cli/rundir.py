@@ -7,6 +7,8 @@ import stat
 
 from initspawn.errors import InitspawnError
 
+LONGEST = 90  # sun_path has 108 bytes (unix(7)), and the longest name of ours needs 13 of them
+
 
 def default_run_dir() -> str:
     """/run/initspawn for root; else below XDG_RUNTIME_DIR, or in /tmp under the user's number."""
@@ -19,10 +21,14 @@ def default_run_dir() -> str:
 
 def prepare_run_dir(path: str) -> None:
     """Make the directory, for its owner only. Raises InitspawnError if it is another's or open to others."""
+    if len(os.fsencode(path)) > LONGEST:
+        raise InitspawnError(f"the run directory's path is longer than {LONGEST} bytes, too long for sockets")
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
+    except FileNotFoundError:
+        raise InitspawnError(f"the run directory {path} cannot be made: make its parent first") from None
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise InitspawnError(f"the run directory {path} is no directory")

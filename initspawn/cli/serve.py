@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import ipaddress
 import marshal
 import os
+import pwd
 import secrets
 import socket
 import sys
 
 from initspawn.boot import supervise
-from initspawn.boot.supervise import CONTROL, GATEWAY
+from initspawn.boot.supervise import GATEWAY, LOCK
 from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
 from initspawn.cli.rundir import default_run_dir, prepare_run_dir
 from initspawn.config.compile import compile_files, compile_raw
-from initspawn.control.client import Client
 from initspawn.errors import InitspawnError
 from initspawn.limits import CONNECTIONS
 from initspawn.plan import Plan, save
@@ -55,10 +56,13 @@ def main(arguments: argparse.Namespace) -> int:
     run_dir = os.path.abspath(arguments.run_dir or default_run_dir())
     user, group = os.geteuid(), os.getegid()
     plan = compile_files(arguments.files, user=user, group=group, environ=os.environ)
-    prepare_run_dir(run_dir)
-    _refuse_second(run_dir)
-    os.makedirs(os.path.join(run_dir, GATEWAY), mode=0o755, exist_ok=True)
+    if user == 0:
+        _refuse_gateway_user(plan, arguments.gateway_user)
     listener = _listen(arguments.host, arguments.port)
+    prepare_run_dir(run_dir)
+    _lock(run_dir)
+    os.makedirs(os.path.join(run_dir, GATEWAY), exist_ok=True)
+    os.chmod(os.path.join(run_dir, GATEWAY), 0o711)  # whatever our umask: the gateway is another user
     token = secrets.token_urlsafe(24)
     hidden = compile_raw(
         gateway_config(
@@ -125,12 +129,31 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _refuse_second(run_dir: str) -> None:
-    """Two supervisors cannot share a run directory. Raises InitspawnError."""
+def _lock(run_dir: str) -> None:
+    """Two supervisors cannot share a run directory: whoever has its lock has it. The descriptor stays open
+    across the exec, so the lock lasts as long as the supervisor. Raises InitspawnError, OSError.
+    """
+    fd = os.open(os.path.join(run_dir, LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        Client(os.path.join(run_dir, CONTROL)).close()
-    except (OSError, InitspawnError):
-        return
-    raise InitspawnError(f"a supervisor is already running in {run_dir}; give this one another --run-dir")
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise InitspawnError(
+            f"a supervisor is already running in {run_dir}; give this one another --run-dir"
+        ) from None
+    os.set_inheritable(fd, True)
 
 
+def _refuse_gateway_user(plan: Plan, name: str) -> None:
+    """What runs as the gateway's user could look into it, and take the tokens of its clients."""
+    try:
+        number = int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise UsageError(f"--gateway-user: there is no user {name!r}") from None
+    for api in plan.apis:
+        for sandbox in api.sandboxes:
+            if sandbox.user == number:
+                raise UsageError(
+                    f"sandbox `{sandbox.uid}` of `{api.api}` runs as user {number}, and so would the "
+                    "gateway; give one of them another (--gateway-user)"
+                )

@@ -142,7 +142,9 @@ def _bind(target: str, source: str | None, mode: str, builder: Builder, spot: Sp
             return None
         if not _create(path, builder, place):
             return None
-    return Mount(operation="bind", target=target, source=path, read_only=_BIND[mode])
+    # Resolved now: a link that somebody plants on the way later is refused at the start.
+    source = os.path.realpath(path)
+    return Mount(operation="bind", target=target, source=source, read_only=_BIND[mode])
 
 
 def _create(path: str, builder: Builder, spot: Spot) -> bool:

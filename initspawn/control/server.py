@@ -15,7 +15,7 @@ from initspawn.errors import STATUS_CODES
 from initspawn.limits import CONNECTIONS, OUT_BYTES, READ_CHUNK
 from initspawn.supervisor.eventlog import DROPPED, Reader
 from initspawn.supervisor.reactor import READ, WRITE
-from initspawn.verbs.access import NOBODY, OUTPUT, Identity, Tokens, allowed
+from initspawn.verbs.access import OUTPUT, Identity, Tokens, allowed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from initspawn.verbs.registry import Registry
 
 _EVENTS_AT_ONCE = 256  # events encoded for one client before others get their turn
+_ACCEPT_PAUSE = 0.1  # seconds
 _PENDING = 256  # calls of one client that wait for their answer
 
 
 class Door:
-    """One listening socket. `identify` says who a peer is from its user number alone."""
+    """One listening socket. `identify` says who a peer is from its user number and its pid."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Door:
         reactor: Reactor,
         registry: Registry,
         tokens: Tokens,
-        identify: Callable[[int], Identity],
+        identify: Callable[[int, int], Identity],
         on_connect: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
@@ -63,18 +64,27 @@ class Door:
         self._socket.listen(128)
         reactor.watch(self._socket.fileno(), READ, lambda _: self._accept())
 
+    def _accept_again(self) -> None:
+        if self._socket.fileno() >= 0:
+            self.reactor.change(self._socket.fileno(), READ)
+
     def close(self) -> None:
         """Close the socket and all connections, and remove its path."""
         self.reactor.forget(self._socket.fileno())
         self._socket.close()
         for connection in list(self.connections):
             connection.close()
-        os.unlink(self.path)
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:
+            pass
 
     def _accept(self) -> None:
         try:
             fd, _ = self._socket._accept()  # type: ignore[attr-defined]  # `socket` is built on it
-        except OSError:  # gone again, or no descriptors left: it is tried again
+        except OSError:  # gone again, or no descriptors left: in a moment, not at once and for ever
+            self.reactor.change(self._socket.fileno(), 0)
+            self.reactor.after(_ACCEPT_PAUSE, self._accept_again)
             return
         peer = _socket.socket(fileno=fd)
         os.set_inheritable(fd, False)
@@ -83,8 +93,8 @@ class Door:
             peer.send(wire.encode({"fault": f"{CONNECTIONS} connections are open already"}))
             peer.close()
             return
-        _, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
-        self.connections.add(Connection(self, peer, self._identify(user)))
+        pid, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+        self.connections.add(Connection(self, peer, self._identify(user, pid)))
         self._on_connect()
 
 
@@ -279,8 +289,3 @@ def _encode_answer(message: dict[str, Any]) -> bytes:
     except ValueError as error:
         failed = {"id": message["id"], "status": "internal-error", "code": STATUS_CODES["internal-error"]}
         return wire.encode({**failed, "info": f"the answer is too large: {error}"})
-
-
-def local(user: int) -> Identity:
-    """Who a local peer is: root and the supervisor's own user are trusted, others need a token."""
-    return Identity(kind="local", user=user) if user in (0, os.geteuid()) else NOBODY

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Line(Encoder):
     """Events {"stdout": LINE} and {"stderr": LINE}. `maxline` is accepted and means nothing here."""
 
-    chunk = 4096  # at worst so many events at once
+    chunk = 2048  # at worst so many events at once
 
     def __init__(self, maxlen: int, maxline: int) -> None:
         self._splitters = {name: LineSplitter(maxlen) for name in (STDOUT, STDERR)}

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import struct
 
 from initspawn.linux.libc import syscall
 
 # mount(2)
-MS_RDONLY = 0x1
-MS_NOSUID = 0x2
-MS_NODEV = 0x4
-MS_NOEXEC = 0x8
-MS_REMOUNT = 0x20
-MS_BIND = 0x1000
 MS_REC = 0x4000
-MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MNT_DETACH = 2
 
@@ -24,6 +19,7 @@ OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 AT_RECURSIVE = 0x8000
 AT_EMPTY_PATH = 0x1000
+AT_SYMLINK_NOFOLLOW = 0x100
 AT_FDCWD = -100
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
@@ -39,6 +35,7 @@ FSMOUNT_CLOEXEC = 1
 
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 
 
@@ -49,3 +46,18 @@ def open_in_root(root: int, path: str, flags: int) -> int:
     """
     how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     return syscall("openat2", root, os.fsencode(path), how, len(how), target=path)
+
+
+def open_without_links(path: str) -> int:
+    """An O_PATH descriptor on a path of the host none of whose parts is a symbolic link. Raises OSError."""
+    how = struct.pack("=3Q", os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS)
+    return syscall("openat2", AT_FDCWD, os.fsencode(path), how, len(how), target=path)
+
+
+def open_file_in_root(root: int, path: str) -> int:
+    """A regular file below `root` for reading; never waits, whatever was put in its place. Raises OSError."""
+    fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return fd

@@ -19,7 +19,7 @@ _X86_64 = {
     "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155,
     "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "exit_group": 231, "openat": 257,
     "mkdirat": 258, "mknodat": 259, "fchownat": 260, "unlinkat": 263, "symlinkat": 266,
-    "fchmodat": 268, "unshare": 272, "dup3": 292, "prlimit64": 302,
+    "keyctl": 250, "fchmodat": 268, "unshare": 272, "dup3": 292, "prlimit64": 302,
 }  # fmt: skip
 _GENERIC = {
     "read": 63, "write": 64, "close": 57, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29,
@@ -27,7 +27,7 @@ _GENERIC = {
     "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91, "pivot_root": 41,
     "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "exit_group": 94, "openat": 56,
     "mkdirat": 34, "mknodat": 33, "fchownat": 54, "unlinkat": 35, "symlinkat": 36,
-    "fchmodat": 53, "unshare": 97, "dup3": 24, "prlimit64": 261,
+    "keyctl": 219, "fchmodat": 53, "unshare": 97, "dup3": 24, "prlimit64": 261,
 }  # fmt: skip
 TABLES = {
     "x86_64": _X86_64 | _SHARED,

@@ -12,7 +12,6 @@ PTRACE_SEIZE = 0x4206
 PTRACE_O_TRACEEXEC = 1 << 4
 PTRACE_O_EXITKILL = 1 << 20
 PTRACE_EVENT_EXEC = 4
-PTRACE_EVENT_STOP = 128
 
 _ptrace = libc.ptrace
 _ptrace.restype = ctypes.c_long

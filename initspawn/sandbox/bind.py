@@ -61,4 +61,9 @@ def _text(name: str, value: Any) -> str:
     from json import dumps  # only requests bring such values, and requests come as JSON
 
     separators = (", ", ": ")
-    return dumps(value, ensure_ascii=False, separators=separators)
+    try:
+        text = dumps(value, ensure_ascii=False, separators=separators)
+        text.encode()
+    except (ValueError, RecursionError):
+        raise RequestError("invalid-request", f"argument `{name}` cannot be written as text") from None
+    return text

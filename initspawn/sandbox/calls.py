@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _ARGUMENTS = {
     "capset": "bb", "chdir": "s", "close": "f", "close_range": "dxx", "dup3": "ffx", "fchdir": "f",
     "fchmodat": "fso", "fchownat": "fsddx", "fsconfig": "fdssd", "fsmount": "fxx", "fsopen": "sx",
-    "ioctl": "fxb", "mkdirat": "fso", "mknodat": "fsod", "mount": "sssxs", "mount_setattr": "fsxbd",
+    "ioctl": "fxb", "keyctl": "ds", "mkdirat": "fso", "mknodat": "fsod",
+    "mount": "sssxs", "mount_setattr": "fsxbd",
     "move_mount": "fsfsx", "open_tree": "fsx", "openat": "fsxo", "openat2": "fsbd", "pivot_root": "ss",
     "prctl": "paaaa", "prlimit64": "ddba", "read": "fad", "rt_sigaction": "dbbd",
     "rt_sigprocmask": "dbbd", "setgroups": "db", "sethostname": "sd", "setresgid": "ddd",

@@ -95,7 +95,7 @@ def endings(command: Command, sandbox: Sandbox) -> list[tuple[bool, str]]:
         )
         found.append((False, text))
     setuid = not sandbox.no_new_privileges
-    text = "it dies with its reaper, and the reaper with the supervisor (parent death signal)"
+    text = "the command itself dies with its reaper, and the reaper with the supervisor (parent death signal)"
     found.append((not setuid, text + ("; a setuid program clears that signal" if setuid else "")))
     return found
 

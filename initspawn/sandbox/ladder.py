@@ -122,6 +122,8 @@ def _traceable(recipe: Recipe) -> None:
 
 def _session(recipe: Recipe) -> None:
     recipe.program.call("setsid")
+    if recipe.privileged:  # an ordinary user's few keys would not do for all tasks: see the spawner
+        recipe.program.call("keyctl", process.KEYCTL_JOIN_SESSION_KEYRING, None, ignore=errno.ENOSYS)
 
 
 def _signals(recipe: Recipe) -> None:

@@ -28,112 +28,19 @@ from initspawn.errors import LaunchRefused
 from initspawn.limits import TASKS
 from initspawn.linux import mount, process, ptrace
 from initspawn.sandbox import ladder, measure
-from initspawn.sandbox.program import PLACING, REAPER, SPAWNER, Ledger
-from initspawn.sandbox.spawner import IN_FILE, PACKET, Prepared, Spawner
+from initspawn.sandbox.program import PLACING, REAPER, SPAWNER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from initspawn.plan import Sandbox
+    from initspawn.sandbox.launcher import Launcher
 
 # struct flock: type, whence, start, length, pid (fcntl(2))
 _SHARED_LOCK = struct.pack("hh4xqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
 _CREDENTIALS = "3i"  # struct ucred: pid, uid, gid (unix(7), SCM_CREDENTIALS)
 _CREDENTIALS_SPACE = _socket.CMSG_SPACE(struct.calcsize(_CREDENTIALS))
-
-
-class Launcher:
-    """What all starts of one supervisor share: the spawner, the slots it answers in, /dev/null, and what
-    an unconfined child would have.
-    """
-
-    def __init__(self, sandboxes: list[Sandbox]) -> None:
-        self.baseline = measure.Baseline()
-        self.ledger = Ledger(TASKS)
-        self._sandboxes = sandboxes
-        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._prepared: dict[tuple[int, int], Prepared] = {}
-        self._socket: _socket.socket | None = None
-        self.spawner_pid = 0
-        self.fork()
-
-    def fork(self) -> None:
-        """Make the spawner, or a new one when it has died. Raises OSError."""
-        if self._socket is not None:
-            self._socket.close()
-        kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
-        self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, kind)
-        pid = os.fork()
-        if pid == 0:
-            # An orphaned end would keep the spawner waiting for a supervisor that is gone.
-            self._socket.close()
-            Spawner(theirs, self._sandboxes, self.baseline, self.ledger, self._null).live()
-        theirs.close()
-        self.spawner_pid = pid
-        self._socket.setblocking(False)
-
-    def start(
-        self,
-        sandbox: Sandbox,
-        argv: tuple[str, ...],
-        *,
-        cgroup: str | None = None,
-        descriptors: tuple[int, ...] = (),
-    ) -> Start:
-        """Have a command's reaper cloned. `argv[0]` is the executable; `cgroup` the directory of the
-        group it is born in; `descriptors` are given to it as 3, 4, ... Raises LaunchRefused.
-        """
-        start = Start(self, sandbox, argv, cgroup, descriptors)
-        try:
-            start.send()
-        except OSError as error:
-            start.close()
-            raise LaunchRefused(start.step, error.errno or 0) from error
-        return start
-
-    def send(self, job: bytes, descriptors: list[int]) -> None:
-        """Hand a job to the spawner. Raises OSError."""
-        assert self._socket is not None
-        if len(job) > PACKET:
-            fd = os.memfd_create("initspawn-job", os.MFD_CLOEXEC)
-            try:
-                os.write(fd, job)
-                return self.send(IN_FILE, [fd, *descriptors])
-            finally:
-                os.close(fd)
-        packed = struct.pack(f"{len(descriptors)}i", *descriptors)
-        message = [job], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)]
-        try:
-            self._socket.sendmsg(*message)
-        except (BrokenPipeError, ConnectionResetError):  # it has died, and nobody has noticed yet
-            self.fork()
-            self._socket.sendmsg(*message)
-
-    def number(self, sandbox: Sandbox) -> int:
-        """The number the spawner knows a sandbox by. Raises ValueError for one it does not know."""
-        for number, known in enumerate(self._sandboxes):
-            if known is sandbox:
-                return number
-        raise ValueError(f"sandbox {sandbox.uid} is not one of this launcher's")
-
-    def prepared(self, sandbox: Sandbox, extra: int = 0) -> Prepared:
-        """The programs of a sandbox as the spawner makes them, to say what they do. Raises OSError."""
-        key = (id(sandbox), extra)
-        if key not in self._prepared:
-            self._prepared[key] = Prepared(sandbox, self.baseline, extra)
-        return self._prepared[key]
-
-    def close(self) -> None:
-        """End the spawner; what it has started runs on."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-            os.close(self._null)
-            try:
-                os.waitpid(self.spawner_pid, 0)
-            except ChildProcessError:  # a loop that waits for every child was faster
-                pass
 
 
 class Start:
@@ -216,7 +123,8 @@ class Start:
             self.handshake.send(ladder.GO)
         except OSError as error:
             if self._slot.failure() is None:
-                raise LaunchRefused("measurement", error.errno or 0, "the command cannot be traced") from error
+                reason = "the command cannot be traced"
+                raise LaunchRefused("measurement", error.errno or 0, reason) from error
             self._drop_handshake()  # it was ready, but one of its next steps has failed already
             return False
         self._drop_handshake()
@@ -240,6 +148,8 @@ class Start:
             ptrace.detach(self.command_pid)
         except OSError as error:
             raise LaunchRefused("measurement", error.errno or 0, str(error.filename or "")) from error
+        except (KeyError, ValueError, IndexError) as error:  # it is dying: /proc shows only half of it
+            raise LaunchRefused("measurement", 0, f"/proc cannot be read: {error}") from error
         return True
 
     def _take_locks(self) -> None:
@@ -248,7 +158,7 @@ class Start:
             if entry.operation == "lock":
                 root = os.open(f"/proc/{self.command_pid}/root", os.O_PATH | os.O_CLOEXEC)
                 try:
-                    self._locks.append(mount.open_in_root(root, entry.target, os.O_RDONLY))
+                    self._locks.append(mount.open_file_in_root(root, entry.target))
                     fcntl.fcntl(self._locks[-1], fcntl.F_OFD_SETLK, _SHARED_LOCK)
                 except OSError as error:
                     raise LaunchRefused("lock", error.errno or 0, entry.target) from error
@@ -292,7 +202,7 @@ class Start:
             return
         try:
             process.pidfd_send_signal(self.command_pidfd, number, process.PIDFD_SIGNAL_PROCESS_GROUP)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # ended, or it has become another user
             return
         except OSError as error:
             if error.errno != errno.EINVAL:  # Linux before 6.9 knows no groups here
@@ -304,22 +214,16 @@ class Start:
         try:
             process.pidfd_send_signal(self.pidfd, 0)
             os.killpg(self.command_pid, number)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):
             pass
 
-    def kill(self) -> None:
-        """End the reaper, and with its pid namespace everything; without one the caller ends its cgroup.
-        With neither only the command: its reaper then ends what it leaves. To be called before the
-        reaper was waited for.
+    def kill(self, *, reaper: bool) -> None:
+        """End the command. `reaper`: and its reaper, with its pid namespace everything; otherwise the
+        reaper lives on to end what the command leaves. To be called before the reaper was waited for.
         """
-        whole = "pid" in self.sandbox.namespaces or self.cgroup is not None
-        for pidfd in (self.command_pidfd, self.pidfd if whole else -1):
-            if pidfd >= 0:
-                try:
-                    process.pidfd_send_signal(pidfd, _signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-        if self.pid and self.pidfd < 0:
+        _send(self.command_pidfd, _signal.SIGKILL)
+        _send(self.pidfd, _signal.SIGKILL if reaper else _signal.SIGCONT)
+        if reaper and self.pid and self.pidfd < 0:
             os.kill(self.pid, _signal.SIGKILL)  # our child, not waited for: the number is its own
 
     def close_stream(self, name: str) -> None:
@@ -344,3 +248,12 @@ class Start:
         if self.handshake is not None:
             self.handshake.close()
             self.handshake = None
+
+
+def _send(pidfd: int, number: int) -> None:
+    """A signal to a process that may have ended, or become one that we may not signal."""
+    if pidfd >= 0:
+        try:
+            process.pidfd_send_signal(pidfd, number)
+        except (ProcessLookupError, PermissionError):
+            pass

@@ -11,6 +11,7 @@ import stat
 
 from initspawn.linux import capabilities, cgroup, mount
 from initspawn.plan import NAMESPACES
+from initspawn.sandbox.mounts import proc_covers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Baseline:
         self.groups = _numbers(status[b"Groups"])
         self.ignored = int(status[b"SigIgn"], 16)
         self.permitted = int(status[b"CapPrm"], 16)
+        self.may_trace = self.permitted & 1 << capabilities.NUMBERS["SYS_PTRACE"]  # and exec is as ever
         self.last_capability = capabilities.last_cap()
         self.bounding = int(status[b"CapBnd"], 16)
         self.seccomp = int(status[b"Seccomp"])
@@ -89,8 +91,7 @@ class Baseline:
     def _ids(self, start: Start, own: int, bit: int) -> tuple[int, ...]:
         """Real, effective, saved and file system id; the last three a set-id program may change."""
         sandbox = start.sandbox
-        may_trace = self.permitted & 1 << capabilities.NUMBERS["SYS_PTRACE"]  # else its tracer weakens it
-        if not sandbox.no_new_privileges and sandbox.id_map is None and may_trace:
+        if not sandbox.no_new_privileges and sandbox.id_map is None and self.may_trace:
             program = f"/proc/{start.command_pid}/exe"
             file = os.stat(program)
             if file.st_mode & bit and not os.statvfs(program).f_flag & os.ST_NOSUID:
@@ -153,12 +154,9 @@ def _read(proc: int, name: str) -> bytes:
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     try:
         data = os.read(fd, 16384)
-        if len(data) < 4000:  # most files of /proc give all they have at once
-            return data
-        parts = [data]
-        while data := os.read(fd, 65536):
-            parts.append(data)
-        return b"".join(parts)
+        while more := os.read(fd, 65536):  # a file of records gives as many at once as fit its buffer
+            data += more
+        return data
     finally:
         os.close(fd)
 
@@ -189,7 +187,6 @@ def _planned_identity(sandbox: Sandbox) -> dict[str, str]:
 
 
 def _id_maps(proc: int, sandbox: Sandbox) -> dict[str, str]:
-    """Who it is inside, as seen from here; in our own user namespace there is nothing to see."""
     return {name: " ".join(_read(proc, name).decode().split()) for name in _planned_identity(sandbox)}
 
 
@@ -223,7 +220,7 @@ def _arguments(proc: int, argv: tuple[str, ...], root: int) -> tuple[str, ...]:
 
 
 def _is_script(root: int, path: str) -> bool:
-    fd = mount.open_in_root(root, path, os.O_RDONLY)
+    fd = mount.open_file_in_root(root, path)
     try:
         return os.read(fd, 2) == b"#!"
     finally:
@@ -263,7 +260,7 @@ def _mounts(proc: int, sandbox: Sandbox, root: int) -> str:
         return AS_PLANNED
     found = _mountinfo(proc)
     for entry in _on_top(sandbox.mounts):
-        problem = _check_mount(entry, found, root)
+        problem = _check_mount(sandbox, entry, found, root)
         if problem:
             return f"{entry.operation} on {entry.target}: {problem}"
     return _check_rest(sandbox, found) if sandbox.new_root else AS_PLANNED
@@ -296,7 +293,7 @@ def _mountinfo(proc: int) -> Mounts:
     return found
 
 
-def _check_mount(entry: Mount, found: Mounts, root: int) -> str:
+def _check_mount(sandbox: Sandbox, entry: Mount, found: Mounts, root: int) -> str:
     if entry.operation in ("dir", "symlink", "lock"):
         return ""
     kind, options, shared = found.get(entry.target.rstrip("/") or "/", ("", frozenset(), False))
@@ -306,19 +303,29 @@ def _check_mount(entry: Mount, found: Mounts, root: int) -> str:
         return f"a {kind}"
     if "nodev" not in options:
         return "devices work"
+    if sandbox.no_new_privileges and "nosuid" not in options:
+        return "set-user-ID programs work"
     if (entry.read_only or entry.operation == "file") and "ro" not in options:
         return "writable"
     if shared:
         return "it propagates to the outside"
     if entry.operation == "bind" and not _same_file(root, entry):
         return f"not {entry.source}"
+    if entry.operation == "proc" and sandbox.user == 0:
+        for name in proc_covers():
+            if "ro" not in found.get(f"{entry.target}/{name}", ("", frozenset(), False))[1]:
+                return f"{name} is writable"
     return ""
 
 
 def _same_file(root: int, entry: Mount) -> bool:
     fd = mount.open_in_root(root, entry.target, os.O_PATH)
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(entry.source))
+        source = mount.open_without_links(entry.source)
+        try:
+            return os.path.samestat(os.fstat(fd), os.fstat(source))
+        finally:
+            os.close(source)
     finally:
         os.close(fd)
 

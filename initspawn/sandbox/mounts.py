@@ -65,7 +65,7 @@ class Builder:
         # Before the new root is mounted: it hides what was below the directory it is staged on.
         for entry in sandbox.mounts:
             if entry.operation == "bind":
-                self.sources.append(self.copy(entry.source, attributes=_bind_attributes(sandbox, entry)))
+                self.sources.append(self.copy_source(entry.source, _bind_attributes(sandbox, entry)))
             elif entry.operation == "dev":
                 self.sources += [self.copy(f"/dev/{name}", recursive=False) for name in DEVICES]
         if sandbox.new_root:
@@ -105,25 +105,48 @@ class Builder:
         """A detached copy of the mounts at a path: open_tree(2), mount_setattr(2)."""
         below = mount.AT_RECURSIVE if recursive else 0
         tree = self.program.open("open_tree", at, os.fsencode(path), _TREE | below, note=path)
+        self._set(tree, attributes, below, path)
+        return tree
+
+    def copy_source(self, path: str, attributes: int) -> int:
+        """The same of a path of the host that was resolved when the plan was made: a symbolic link that
+        somebody planted in it since then is an error, not a way.
+        """
+        program = self.program
+        how = struct.pack("=3Q", os.O_PATH | os.O_CLOEXEC, 0, mount.RESOLVE_NO_SYMLINKS)
+        found = program.open("openat2", mount.AT_FDCWD, os.fsencode(path), how, len(how), note=path)
+        flags = _TREE | mount.AT_RECURSIVE | mount.AT_EMPTY_PATH
+        tree = program.open("open_tree", found, b"", flags, note=path)
+        program.close(found)
+        self._set(tree, attributes, mount.AT_RECURSIVE, path)
+        return tree
+
+    def _set(self, tree: int, attributes: int, below: int, path: str) -> None:
         if attributes:
             value = struct.pack("=4Q", attributes, 0, 0, 0)  # struct mount_attr: set, clear, propagation, ns
             flags = mount.AT_EMPTY_PATH | below
             self.program.call("mount_setattr", tree, b"", flags, value, len(value), note=path)
-        return tree
 
-    def attach(self, tree: int, path: str, *, directory: bool) -> None:
-        """Mount a detached tree on `path`, made if it is missing."""
+    def attach(self, tree: int, path: str, *, directory: bool, keep: bool = False) -> None:
+        """Mount a detached tree on `path`, made if it is missing; `tree` stays open if told to."""
         self.place(path, directory=directory)
-        program = self.program
-        from_tree = mount.MOVE_MOUNT_F_EMPTY_PATH
         if self.safe(path):
-            program.call("move_mount", tree, b"", self.root, _relative(path), from_tree, note=f"on {path}")
-        else:
-            target = self.resolve(path, os.O_PATH)
-            flags = from_tree | mount.MOVE_MOUNT_T_EMPTY_PATH
-            program.call("move_mount", tree, b"", target, b"", flags, note=f"on {path}")
-            program.close(target)
-        program.close(tree)
+            self.attach_in(self.root, tree, path.lstrip("/"), f"on {path}", keep=keep)
+            return
+        program = self.program
+        target = self.resolve(path, os.O_PATH)
+        flags = mount.MOVE_MOUNT_F_EMPTY_PATH | mount.MOVE_MOUNT_T_EMPTY_PATH
+        program.call("move_mount", tree, b"", target, b"", flags, note=f"on {path}")
+        program.close(target)
+        if not keep:
+            program.close(tree)
+
+    def attach_in(self, directory: int, tree: int, name: str, note: str, *, keep: bool = False) -> None:
+        """Mount a detached tree on what `name` is in a directory of ours."""
+        flags = mount.MOVE_MOUNT_F_EMPTY_PATH
+        self.program.call("move_mount", tree, b"", directory, os.fsencode(name) or b".", flags, note=note)
+        if not keep:
+            self.program.close(tree)
 
     def place(self, path: str, *, directory: bool) -> None:
         """See that `path` exists, with its parents, as a directory or an empty file."""
@@ -184,6 +207,11 @@ class Builder:
         return self.program.open("openat2", self.root, os.fsencode(path), how, len(how), note=path)
 
 
+def proc_covers() -> list[str]:
+    """What is made read-only in a user 0's /proc, as far as this kernel was built with it."""
+    return [name for name in PROC_COVERS if os.path.exists(f"/proc/{name}")]
+
+
 def _relative(path: str) -> bytes:
     return os.fsencode(path.lstrip("/")) or b"."
 
@@ -212,36 +240,36 @@ def _tmpfs(build: Builder, entry: Mount) -> None:
 
 def _proc(build: Builder, entry: Mount) -> None:
     attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-    build.attach(build.filesystem("proc", attributes), entry.target, directory=True)
+    fresh = build.filesystem("proc", attributes)
+    build.attach(fresh, entry.target, directory=True, keep=True)
     if build.sandbox.user == 0:
-        top = build.resolve(entry.target, _DIRECTORY)  # no link on the way may lead the covers elsewhere
-        for name in PROC_COVERS:
-            if not os.path.exists(f"/proc/{name}"):  # a kernel that was built without it
-                continue
-            cover = build.copy(name, at=top, attributes=MOUNT_ATTR_RDONLY)
-            build.program.call(
-                "move_mount", cover, b"", top, name.encode(),
-                mount.MOVE_MOUNT_F_EMPTY_PATH, note=f"read-only on {entry.target}/{name}",
-            )  # fmt: skip
-            build.program.close(cover)
-        build.program.close(top)
+        for name in proc_covers():
+            cover = build.copy(name, at=fresh, attributes=MOUNT_ATTR_RDONLY)
+            build.attach_in(fresh, cover, name, f"read-only on {entry.target}/{name}")
+    build.program.close(fresh)
     build.foreign(entry.target)
 
 
 def _dev(build: Builder, entry: Mount) -> None:
+    program = build.program
     attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
     fresh = build.filesystem("tmpfs", attributes | MOUNT_ATTR_NODEV, mode="0755")
-    build.attach(fresh, entry.target, directory=True)
-    build.own(entry.target)
+    build.attach(fresh, entry.target, directory=True, keep=True)
+    # All by the new file system's own descriptor: no link on the way to it can lead elsewhere.
     for name in DEVICES:
-        build.attach(build.sources.pop(0), f"{entry.target}/{name}", directory=False)
+        program.call("mknodat", fresh, name.encode(), stat.S_IFREG | 0o644, note=name)
+        build.attach_in(fresh, build.sources.pop(0), name, f"on {entry.target}/{name}")
+    for name, mode in (("pts", 0o755), ("shm", 0o1777)):
+        program.call("mkdirat", fresh, name.encode(), mode, note=name)
+    program.call("fchmodat", fresh, b"shm", 0o1777, note="shm")
     pts = build.filesystem("devpts", attributes, newinstance=None, ptmxmode="0666", mode="0620")
-    build.attach(pts, f"{entry.target}/pts", directory=True)
+    build.attach_in(fresh, pts, "pts", f"on {entry.target}/pts")
     for name, text in DEV_LINKS:
-        build.symlink(text, f"{entry.target}/{name}")
-    shm = f"{entry.target}/shm"
-    build.place(shm, directory=True)
-    build.program.call("fchmodat", build.root, _relative(shm), 0o1777, note=shm)
+        program.call("symlinkat", text.encode(), fresh, name.encode(), note=name)
+    program.close(fresh)
+    build.own(entry.target)
+    for name, _ in DEV_LINKS:
+        build.foreign(f"{entry.target}/{name}")
 
 
 def _mqueue(build: Builder, entry: Mount) -> None:
@@ -255,7 +283,10 @@ def _dir(build: Builder, entry: Mount) -> None:
     if sandbox.groups is not None and build.safe(entry.target):
         # Privileged, and on our own tmpfs: what the command shall use is the command's.
         path = _relative(entry.target)
-        build.program.call("fchownat", build.root, path, sandbox.user, sandbox.group, 0, note=entry.target)
+        build.program.call(
+            "fchownat", build.root, path, sandbox.user, sandbox.group, mount.AT_SYMLINK_NOFOLLOW,
+            note=entry.target,
+        )  # fmt: skip
 
 
 def _symlink(build: Builder, entry: Mount) -> None:
@@ -279,7 +310,7 @@ def _file(build: Builder, entry: Mount) -> None:
 
 def _lock(build: Builder, entry: Mount) -> None:
     # It must be there; the supervisor takes the lock, and holds it for as long as the task lives.
-    build.program.close(build.resolve(entry.target, os.O_RDONLY))
+    build.program.close(build.resolve(entry.target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY))
 
 
 _OPERATIONS: dict[str, Callable[[Builder, Mount], None]] = {

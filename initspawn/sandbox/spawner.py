@@ -5,9 +5,11 @@ supervisor forks once, early, and this copy stays as small as it was then. It cl
 reapers are the supervisor's own children. They hold a copy of this process, which knows the plan and
 nothing else: no token, no output of other tasks.
 
-A job is one packet on a socket pair: marshal of (sandbox, slot, argv, groups), with the descriptors
-stdout, stderr, handshake, cgroup if there is one, and the command's further ones. Nothing is answered:
-the reaper's pid and every failure are in the task's slot, and the handshake's end is the signal.
+A job is one packet on a socket pair: marshal of (sandbox, slot, argv, whether a cgroup is among the
+descriptors), with stdout, stderr, handshake, that cgroup, and the command's further descriptors. Nothing is
+answered: the reaper's pid and every failure are in the task's slot, and the handshake's end is the signal.
+A number alone, a slot's, with a socket, asks for a spare spawner: a spawner that dies is not replaced by a
+copy of the supervisor, which has seen tokens and output by then.
 """
 
 from __future__ import annotations
@@ -102,6 +104,9 @@ class Spawner:
             prctl.prctl(prctl.PR_SET_PDEATHSIG, _signal.SIGKILL)
             name = ctypes.create_string_buffer(b"initspawn-spawn")
             prctl.prctl(prctl.PR_SET_NAME, ctypes.addressof(name))
+            # The supervisor's keys are not the commands' (session-keyring(7)); kernels may have none at all.
+            raw(_NUMBERS["keyctl"], process.KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
+            prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
             self._close_others()
             gc.disable()  # nothing here makes cycles
             while self._serve():
@@ -129,7 +134,11 @@ class Spawner:
             if packet == IN_FILE:
                 packet = os.pread(fds[0], os.fstat(fds[0]).st_size, 0)
                 os.close(fds.pop(0))
-            job = self._job(packet, fds)
+            found = marshal.loads(packet)
+            if isinstance(found, int):
+                self._spare(found, fds[0])
+                return True
+            job = self._job(found, fds)
             if job is not None:
                 self._clone(job)
         finally:
@@ -137,9 +146,17 @@ class Spawner:
                 os.close(fd)
         return True
 
-    def _job(self, packet: bytes, fds: list[int]) -> Job | None:
+    def _spare(self, slot_index: int, sock: int) -> None:
+        """Clone another spawner, the supervisor's child as we are, to wait at the socket `sock`."""
+        slot = self._ledger.slot(slot_index)
+        arguments = process.clone_arguments(process.CLONE_PARENT, parent_tid=slot.pid_address)
+        if raw(_NUMBERS["clone3"], arguments, len(arguments), 0, 0, 0) == 0:
+            spare = _socket.socket(fileno=os.dup(sock))
+            Spawner(spare, self._sandboxes, self._baseline, self._ledger, self._null).live()
+
+    def _job(self, found: tuple[int, int, tuple[str, ...], bool], fds: list[int]) -> Job | None:
         """Everything that can be thought out before the clone; None if it failed, which is noted."""
-        index, slot_index, argv, has_cgroup = marshal.loads(packet)
+        index, slot_index, argv, has_cgroup = found
         slot = self._ledger.slot(slot_index)
         stdout, stderr, handshake = fds[:3]
         cgroup = fds[3] if has_cgroup else -1

@@ -8,8 +8,8 @@ import sys
 from _collections import deque
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import ENDED_TASKS, LAUNCH_SECONDS, STOP_GRACE_SECONDS
-from initspawn.sandbox.launch import Launcher
+from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, ENDED_TASKS, LAUNCH_SECONDS, STOP_GRACE_SECONDS
+from initspawn.sandbox.launcher import Launcher
 from initspawn.supervisor import task as life
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.reactor import READ
@@ -36,18 +36,20 @@ class Supervisor:
     def __init__(self, plan: Plan, reactor: Reactor) -> None:
         self.plan = plan
         self.reactor = reactor
-        self.tasks: dict[int, Task] = {}  # alive, by their command's pid once it is known
+        self.tasks: list[Task] = []  # alive and past their handshake, oldest first
         self.ended: deque[Task] = deque(maxlen=ENDED_TASKS)
         self.groups = Groups()
         self.closing = False
+        self._close_by = 0.0
         self._starting: list[Task] = []
-        self._reapers: dict[int, Task] = {}
+        self._reapers: dict[int, Task] = {}  # by pid, until waited for
+        self._held: dict[int, Task] = {}  # by the pid of a command that we trace
         self._launcher = Launcher([sandbox for api in plan.apis for sandbox in api.sandboxes])
         reactor.on_child = self._on_child
 
     def alive(self, api: Api, command: Command) -> list[Task]:
         """The tasks of a command that have not ended, oldest first."""
-        every = [*self.tasks.values(), *self._starting]
+        every = [*self.tasks, *self._starting]
         return [task for task in every if task.command is command and task.api is api]
 
     def start(
@@ -100,9 +102,9 @@ class Supervisor:
         if before in (life.STARTING, life.HELD):
             self._refuse(task, LaunchRefused("start", 0, "it was stopped before it ran"))
         elif state == life.STOPPING:
-            task.start.signal(signal)
             if before != life.STOPPING:
                 task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._kill(task)))
+            task.start.signal(signal)
 
     def signal(self, task: Task, number: int) -> None:
         """Send a signal to a running task's process group, and nothing more."""
@@ -112,17 +114,33 @@ class Supervisor:
     def close(self, then: Callable[[], None]) -> None:
         """Stop everything, politely and then by force, and call back when nothing is left."""
         self.closing = True
-        for task in [*self.tasks.values(), *self._starting]:
+        self._close_by = self.reactor.clock() + CLOSE_SECONDS
+        for task in [*self.tasks, *self._starting]:
             self.stop(task)
         self.reactor.after(0, lambda: self._close_when_empty(then))
 
     def kill_all(self) -> None:
         """End everything at once, without asking."""
-        for task in [*self.tasks.values(), *self._starting]:
+        for task in [*self.tasks, *self._starting]:
             self._kill(task)
 
+    def owns(self, pid: int) -> bool:
+        """Whether a process belongs to one of our tasks: one of its ancestors is a reaper of ours."""
+        while pid > 1:
+            if pid in self._reapers:
+                return True
+            try:
+                with open(f"/proc/{pid}/stat", "rb") as file:
+                    pid = int(file.read().rpartition(b")")[2].split()[1])
+            except (OSError, ValueError, IndexError):
+                return True  # gone, or hidden from us: not somebody to trust
+        return False
+
     def _close_when_empty(self, then: Callable[[], None]) -> None:
-        if self.tasks or self._starting:
+        late = self.reactor.clock() > self._close_by
+        if late and (self.tasks or self._starting):
+            print("initspawn: some tasks do not end, they are left behind", file=sys.stderr)
+        elif self.tasks or self._starting:
             self.reactor.after(0.01, lambda: self._close_when_empty(then))
             return
         self._launcher.close()
@@ -144,7 +162,8 @@ class Supervisor:
                 task.life.on(life.READY)
                 task.pid = start.command_pid
                 self._starting.remove(task)
-                self.tasks[task.pid] = task
+                self.tasks.append(task)
+                self._held[task.pid] = task
                 self._reapers[start.pid] = task
                 if task.refusal is not None:  # given up while it was still being made
                     self._kill(task)
@@ -165,13 +184,28 @@ class Supervisor:
     def _kill(self, task: Task) -> None:
         if task.start is None or not task.life.alive:
             return
+        self._kill_group(task)
+        whole = "pid" in task.sandbox.namespaces or task.cgroup is not None
+        task.start.kill(reaper=whole or not task.life.started)
+        if not whole:  # the reaper ends the rest itself; if it is kept from that, it goes too
+            task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._kill_reaper(task)))
+        if not task.start.pid and self._launcher.spawner_pid:
+            self._launcher.kill()  # it should have been cloned long ago
+
+    def _kill_reaper(self, task: Task) -> None:
+        if task.start is not None and task.life.alive and task.life.state != life.DRAINING:
+            task.start.kill(reaper=True)
+
+    def _kill_group(self, task: Task) -> None:
         if task.cgroup is not None:
-            self.groups.kill(task.cgroup)
-        task.start.kill()
+            try:
+                self.groups.kill(task.cgroup)
+            except OSError as error:  # a command that may write the cgroup tree can have removed it
+                print(f"initspawn: {task.cgroup}: {error.strerror}", file=sys.stderr)
 
     def _on_child(self, pid: int, status: int, _: Any) -> None:
         """News of a child, or of a command we trace."""
-        held = self.tasks.get(pid)
+        held = self._held.get(pid)
         if held is not None:
             self._on_command(held, status)
             return
@@ -179,8 +213,10 @@ class Supervisor:
         if task is not None and not os.WIFSTOPPED(status):
             self._on_gone(task)
         elif pid == self._launcher.spawner_pid and not self.closing:
-            print("initspawn: the spawner died; a new one takes its place", file=sys.stderr)
-            self._launcher.fork()
+            print("initspawn: the spawner died; its spare takes its place", file=sys.stderr)
+            self._launcher.replace()
+        elif pid == self._launcher.spare_pid and not self.closing:
+            self._launcher.renew_spare()
 
     def _find_starting(self, pid: int) -> Task | None:
         return next((task for task in self._starting if task.start and task.start.pid == pid), None)
@@ -198,6 +234,7 @@ class Supervisor:
             self._refuse(task, refusal)
             return
         task.life.on(life.MEASURED)
+        self._held.pop(task.pid, None)
         task.measurement = task.start.measurement
         if task.command.timeout:
             timer = self.reactor.after(task.command.timeout, lambda: self._on_timeout(task))
@@ -207,7 +244,8 @@ class Supervisor:
 
     def _on_timeout(self, task: Task) -> None:
         if task.life.state in (life.RUNNING, life.STOPPING):
-            self.stop(task, _signal.SIGKILL, reason="timeout")
+            task.reason = task.reason or "timeout"
+            task.life.on(life.STOP)
             self._kill(task)
 
     # An end.
@@ -217,8 +255,8 @@ class Supervisor:
         start = task.start
         assert start is not None
         self._reapers.pop(start.pid, None)
-        if task.cgroup is not None:
-            self.groups.kill(task.cgroup)
+        self._held.pop(task.pid, None)
+        self._kill_group(task)
         if task.life.on(life.GONE) == life.REFUSED:
             task.refusal = task.refusal or start.refusal(task.command_status)
             for timer in task.timers:
@@ -237,6 +275,7 @@ class Supervisor:
             self._forget(task)
             self.ended.append(task)
             on_end(task)
+            task.log.shrink(ENDED_LOG_BYTES)
 
         task.on_end = drained
         task.drain()
@@ -244,7 +283,8 @@ class Supervisor:
     def _forget(self, task: Task) -> None:
         if task in self._starting:
             self._starting.remove(task)
-        self.tasks.pop(task.pid, None)
+        if task in self.tasks:
+            self.tasks.remove(task)
         assert task.start is not None
         if task.start.handshake is not None:
             self.reactor.forget(task.start.handshake.fileno())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 DROPPED = "dropped-event"
+_OVERHEAD = 300  # bytes that an event costs whatever its text: the objects, and its encoded form
 
 
 class EventLog:
@@ -30,12 +31,13 @@ class EventLog:
         self._events: deque[Event] = deque()
         self._sizes: deque[int] = deque()
         self._bytes = 0
+        self._ended_limit: int | None = None
         self._events_limit = events_limit
         self._bytes_limit = bytes_limit
 
     def append(self, data: dict[str, Any]) -> None:
         """Add an event and wake the readers; the oldest go when the ring is full."""
-        size = _size(data)
+        size = _size(data) + _OVERHEAD
         self._events.append(Event(seq=self.next, data=data))
         self._sizes.append(size)
         self._bytes += size
@@ -43,11 +45,14 @@ class EventLog:
         while len(self._events) > 1 and (
             len(self._events) > self._events_limit or self._bytes > self._bytes_limit
         ):
-            self._events.popleft()
-            self._bytes -= self._sizes.popleft()
-            self.first += 1
+            self._drop_oldest()
         for reader in list(self.readers):
             reader.wake()
+
+    def _drop_oldest(self) -> None:
+        self._events.popleft()
+        self._bytes -= self._sizes.popleft()
+        self.first += 1
 
     def crowded(self) -> bool:
         """Whether a reader that still holds the command up lacks more than half of what the ring takes."""
@@ -67,6 +72,16 @@ class EventLog:
         if self.when_roomy is not None and not self.crowded():
             resume, self.when_roomy = self.when_roomy, None
             resume()
+
+    def shrink(self, limit: int | None = None) -> None:
+        """Nothing more will come: keep only the newest events of `limit` bytes, once nobody reads."""
+        self._ended_limit = limit or self._ended_limit
+        if self._ended_limit is not None and not self.readers:
+            while self._bytes > self._ended_limit and len(self._events) > 1:
+                self._drop_oldest()
+
+    def __len__(self) -> int:
+        return len(self._events)
 
     def get(self, seq: int) -> Event:
         """The event of that number, which must be in the ring."""
@@ -98,7 +113,8 @@ class Reader:
             return None
         event = log.get(self.cursor)
         self.cursor += 1
-        self.patient = True
+        if log.next - self.cursor < len(log) // 4:  # it has caught up, and is waited for again
+            self.patient = True
         log.advanced()
         return event
 
@@ -107,6 +123,7 @@ class Reader:
         if self in self.log.readers:
             self.log.readers.remove(self)
             self.log.advanced()
+            self.log.shrink()
 
 
 def _size(value: Any) -> int:

@@ -12,8 +12,17 @@ and what they leave behind is ended as well as a subreaper can.
 from __future__ import annotations
 
 import os
+import sys
 
 from initspawn.linux import cgroup
+
+_PREFIX = "initspawn-"
+
+
+def _base() -> str | None:
+    """The cgroup we are in ourselves: where ours are made."""
+    mount = cgroup.mount_point()
+    return None if mount is None else mount.rstrip("/") + cgroup.own_path().rstrip("/")
 
 
 class Groups:
@@ -36,13 +45,26 @@ class Groups:
         os.makedirs(f"{group}/main")
         return f"{group}/main"
 
+    def end_leftovers(self) -> None:
+        """End the tasks of supervisors that were killed and could not do it themselves."""
+        base = _base()
+        for name in os.listdir(base) if base else ():
+            pid = name.removeprefix(_PREFIX)
+            if pid != name and pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+                left = Groups()
+                left.root = f"{base}/{name}"
+                try:
+                    left.close()
+                    print(f"initspawn: ended what a killed supervisor ({pid}) had left", file=sys.stderr)
+                except OSError as error:
+                    print(f"initspawn: {left.root} stays: {error.strerror}", file=sys.stderr)
+
     def _make_root(self) -> None:
-        mount = cgroup.mount_point()
-        if mount is None:
+        base = _base()
+        if base is None:
             self.reason = "no cgroup v2 file system is mounted"
             return
-        base = mount.rstrip("/") + cgroup.own_path().rstrip("/")
-        path = f"{base}/initspawn-{os.getpid()}"
+        path = f"{base}/{_PREFIX}{os.getpid()}"
         try:
             os.mkdir(path)
         except OSError as error:

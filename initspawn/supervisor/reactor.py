@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-ENDED = select.EPOLLHUP | select.EPOLLERR
+_PRUNE_AT = 64  # timers
 
 
 class Timer:
@@ -53,6 +53,7 @@ class Reactor:
         self._callbacks: dict[int, Callable[[int], object]] = {}
         self._silent: set[int] = set()
         self._timers: list[Timer] = []
+        self._prune_at = _PRUNE_AT
         self._signals: dict[int, Callable[[], None]] = {}
         self._signal_fd = -1
         self._running = False
@@ -84,6 +85,10 @@ class Reactor:
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back once, not before so many seconds have passed."""
+        if len(self._timers) > self._prune_at:  # cancelled ones would stay until they are due
+            self._timers = [timer for timer in self._timers if timer.callback is not None]
+            heapq.heapify(self._timers)
+            self._prune_at = max(_PRUNE_AT, 2 * len(self._timers))
         timer = Timer(self.clock() + seconds, callback)
         heapq.heappush(self._timers, timer)
         return timer

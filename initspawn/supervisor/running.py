@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from initspawn.supervisor.reactor import Reactor, Timer
 
 
+_SHOWN = 200  # items of argv, and characters of each, in a task's record
+_LONG = ("arguments", "environment")
 _READS_AT_END = 64  # of what was left in a pipe, before others get their turn
 
 
@@ -66,6 +68,7 @@ class Task:
         self._reactor = reactor
         self._streams: dict[int, str] = {}
         self._draining = False
+        self._stall: Timer | None = None
         self._paused = False
 
     @property
@@ -90,13 +93,15 @@ class Task:
     def record(self) -> dict[str, Any]:
         """Everything known about it, for those who may see it."""
         known: dict[str, Any] = {"id": self.id, "state": self.life.state, **self.describe()}
-        known["argv"] = list(self.argv)
+        known["argv"] = [item[:_SHOWN] for item in self.argv[:_SHOWN]]
         known["seconds"] = round((self.ended or self._reactor.clock()) - self.began, 6)
         known["events"] = self.log.next - 1
-        for name in ("status", "usage", "measurement"):
+        for name in ("status", "usage"):
             if getattr(self, name):
                 known[name] = getattr(self, name)
-        return known
+        # Without what may be long and is equal to the plan anyway, or the task would not have run.
+        measured = {name: value for name, value in self.measurement.items() if name not in _LONG}
+        return {**known, "measurement": measured} if measured else known
 
     def read(self) -> None:
         """The command runs: say so where the reply comes later, and read what it writes."""
@@ -147,14 +152,8 @@ class Task:
         self._paused = True
         for fd in self._streams:
             self._reactor.change(fd, 0)
-        timer = self._reactor.after(STALL_SECONDS, self._give_up_on_readers)
-        self.timers.append(timer)
-
-        def resume() -> None:
-            timer.cancel()
-            self._resume()
-
-        self.log.when_roomy = resume
+        self._stall = self._reactor.after(STALL_SECONDS, self._give_up_on_readers)
+        self.log.when_roomy = self._resume
 
     def _give_up_on_readers(self) -> None:
         """Who has read nothing for so long will find a marker in place of what it missed."""
@@ -165,6 +164,8 @@ class Task:
     def _resume(self) -> None:
         self.log.when_roomy = None
         self._paused = False
+        if self._stall is not None:
+            self._stall.cancel()
         for fd in self._streams:
             self._reactor.change(fd, READ)
 
@@ -185,7 +186,7 @@ class Task:
 
     def finish(self) -> None:
         """Both streams are at their end and the command has been waited for: tell the rest."""
-        for timer in self.timers:
+        for timer in (*self.timers, *([self._stall] if self._stall else [])):
             timer.cancel()
         self.timers.clear()
         self._append(self.encoder.finish())

@@ -69,4 +69,4 @@ def digest(token: str) -> str:
         from _sha2 import sha256
     except ImportError:
         from _sha256 import sha256
-    return str(sha256(token.encode("utf-8", "surrogateescape")).hexdigest())
+    return str(sha256(token.encode("utf-8", "surrogatepass")).hexdigest())

@@ -48,6 +48,7 @@ def start(
     the command runs, or was refused; for a synchronous encoder when it has ended. Raises RequestError.
     """
     argv = bind(command, arguments)
+    identity = caller.identity
 
     def on_start(task: Task) -> None:
         if task.refusal is not None:
@@ -55,7 +56,8 @@ def start(
             return
         if not task.encoder.synchronous:
             answer(Answer(response=task.describe()))
-        caller.subscribe(task)
+        if caller.identity == identity:  # it may have shown another token since, or a bad one
+            caller.subscribe(task)
 
     def on_end(task: Task) -> None:
         if task.encoder.synchronous and task.refusal is None:

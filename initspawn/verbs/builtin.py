@@ -84,6 +84,6 @@ def _own(registry: Registry, verb: str) -> Any:
     if verb == "info":
         return {"version": __version__, "apis": list(registry.apis), "limits": limits.TABLE}
     if verb == "tasks":
-        every = [*supervisor.ended, *supervisor.tasks.values()]
+        every = [*supervisor.ended, *supervisor.tasks]
         return [task.record() for task in every if not task.api.hidden]
     raise RequestError("unknown-verb")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from initspawn.errors import RequestError
 from initspawn.verbs import actions, builtin, query
 from initspawn.verbs.access import OUTPUT, SEE, START, STOP, allowed
@@ -39,6 +41,9 @@ class Registry:
             self._call(caller, procedure, arguments, answer)
         except RequestError as error:
             answer(Answer(status=error.status, info=error.info or None))
+        except Exception:  # a fault of ours: told, answered, and nobody else's trouble
+            sys.excepthook(*sys.exc_info())
+            answer(Answer(status="internal-error"))
 
     def _call(
         self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]

@@ -12,7 +12,8 @@ from initspawn.linux.numbers import table
 from initspawn.plan import NAMESPACES, IdMap, Mount, Sandbox
 from tests.system.harness import PYTHON, Person
 
-ENVIRONMENT = (("PATH", "/usr/bin:/bin:/usr/sbin:/sbin"), ("LANG", "C.UTF-8"), ("EMPTY", ""), ("ODD", "ä b\n="))
+PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
+ENVIRONMENT = (("PATH", PATH), ("LANG", "C.UTF-8"), ("EMPTY", ""), ("ODD", "ä b\n="))
 HOSTNAME = "inside-the-box"
 FILE = b"root:x:0:0::/:\nsomebody:x:4711:4711::/:\n"
 

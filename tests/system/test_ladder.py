@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from initspawn.linux import mount, namespaces, process, ptrace
+from initspawn.linux import namespaces, process, ptrace
 from initspawn.linux.capabilities import NUMBERS
 from initspawn.linux.libc import syscall
 from initspawn.linux.numbers import table
@@ -27,7 +27,7 @@ from initspawn.sandbox.program import Program
 from initspawn.supervisor import core
 from tests.system import boxes
 from tests.system.conftest import ROOT_AND_A_USER, root_and_a_user
-from tests.system.harness import PATIENCE, PYTHON, Bench, Person, Result, alive, bench
+from tests.system.harness import PATIENCE, PYTHON, Bench, Person, Result, alive, bench, own_mounts
 
 pytestmark = pytest.mark.needs("userns", "seccomp")
 
@@ -88,7 +88,11 @@ def host_name_is_its_own(made: Bench, patience: float) -> str:
 
 
 def loopback_is_up(made: Bench, patience: float) -> str:
-    script = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
+    script = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(server.getsockname())
+"""
     return made.run(PYTHON, "-I", "-S", "-c", script).err
 
 
@@ -187,8 +191,8 @@ def alone() -> None:
     And give the command something to lose: a group, and signals that would stay ignored.
     """
     if os.geteuid() == 0:
-        syscall("unshare", process.CLONE_NEWNS | process.CLONE_NEWUTS)
-        syscall("mount", b"none", b"/", 0, mount.MS_REC | mount.MS_PRIVATE)
+        own_mounts()
+        syscall("unshare", process.CLONE_NEWUTS)
         os.setgroups([7])
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     core.LAUNCH_SECONDS = SOON

@@ -225,7 +225,7 @@ def test_no_auth_is_for_loopback_only(tmp_path: Path, commands: str) -> None:
 def test_ending_the_server_ends_everything(tmp_path: Path, commands: str) -> None:
     with serving(tmp_path, commands) as server, server.client() as client:
         pid = client.call("test/sleep")["response"]["pid"]
-        assert len(server.children()) == 3  # the spawner and two reapers
+        assert len(server.children()) == 4  # the spawner, its spare and two reapers
         assert server.stop(signal.SIGTERM)[0] == 0
         assert not read(f"/proc/{pid}/status")
 

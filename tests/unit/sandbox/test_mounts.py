@@ -44,7 +44,8 @@ def built(*entries: Mount, **fields: Any) -> list[tuple[Any, ...]]:
     else:
         root, end = ["openat"], ["close"]
     names = [call[0] for call in calls]
-    start = next(at for at, name in enumerate(names) if at and name not in ("open_tree", "mount_setattr"))
+    sources = ("openat2", "open_tree", "close", "mount_setattr")
+    start = next(at for at, name in enumerate(names) if at and name not in sources)
     assert names[0] == "mount"
     assert names[start : start + len(root)] == root
     assert names[-len(end) :] == end
@@ -105,16 +106,20 @@ def test_the_hosts_tree_is_kept() -> None:
 def test_a_directory_is_bound(tmp_path: Path) -> None:
     calls = built(Mount(operation="bind", source=str(tmp_path), target="/a/b", read_only=True))
     assert short(calls) == [
-        f"open_tree {tmp_path}",
+        f"openat2 {tmp_path}",
+        "open_tree",
+        "close",
         "mount_setattr",
         "mkdirat a",
         "mkdirat a/b",
         "move_mount a/b",
         "close",
     ]
-    assert calls[0][3] & mount.AT_RECURSIVE
-    assert calls[1][3] == mount.AT_EMPTY_PATH | mount.AT_RECURSIVE
-    assert struct.unpack("=4Q", calls[1][4])[:2] == (RDONLY | NODEV | NOSUID, 0)
+    # A link that was planted in the source since the plan was made is an error.
+    assert struct.unpack("=3Q", calls[0][3])[2] == mount.RESOLVE_NO_SYMLINKS
+    assert calls[1][3] & mount.AT_RECURSIVE
+    assert calls[3][3] == mount.AT_EMPTY_PATH | mount.AT_RECURSIVE
+    assert struct.unpack("=4Q", calls[3][4])[:2] == (RDONLY | NODEV | NOSUID, 0)
 
 
 @pytest.mark.parametrize(
@@ -129,13 +134,14 @@ def test_a_directory_is_bound(tmp_path: Path) -> None:
 def test_what_a_bind_allows(read_only: bool, no_new_privileges: bool, attributes: int) -> None:
     entry = Mount(operation="bind", source="/", target="/a", read_only=read_only)
     calls = built(entry, no_new_privileges=no_new_privileges)
-    assert struct.unpack("=4Q", calls[1][4])[0] == attributes
+    (found,) = (call[4] for call in calls if call[0] == "mount_setattr")
+    assert struct.unpack("=4Q", found)[0] == attributes
 
 
 def test_a_file_is_bound_on_a_file(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     calls = built(Mount(operation="bind", source=str(tmp_path / "f"), target="/f"))
-    assert short(calls)[2] == "mknodat f"
+    assert short(calls)[4:6] == ["mknodat f", "move_mount f"]
 
 
 def test_tmpfs() -> None:
@@ -184,14 +190,28 @@ def test_root_may_not_change_the_machine_by_proc() -> None:
 
 
 def test_dev() -> None:
-    lines = short(built(Mount(operation="dev", target="/dev")))
+    calls = built(Mount(operation="dev", target="/dev"))
+    lines = short(calls)
     for name in mounts.DEVICES:
-        at = lines.index(f"mknodat dev/{name}")
-        assert lines[at : at + 3] == [f"mknodat dev/{name}", f"move_mount dev/{name}", "close"]
+        at = lines.index(f"mknodat {name}")
+        assert lines[at : at + 3] == [f"mknodat {name}", f"move_mount {name}", "close"]
     assert sum(line.startswith("open_tree /dev/") for line in lines) == len(mounts.DEVICES)
     assert "fsconfig newinstance" in lines
-    assert "symlinkat pts/ptmx dev/ptmx" in lines
-    assert lines[-2:] == ["mkdirat dev/shm", "fchmodat dev/shm"]
+    assert "symlinkat pts/ptmx ptmx" in lines
+    # Everything in it is made by its own descriptor: nothing can lead elsewhere on the way.
+    (fresh,) = {call[1] for call in calls if call[0] == "mknodat"}
+    assert {call[2] for call in calls if call[0] == "symlinkat"} == {fresh}
+    assert [call[3] == fresh for call in calls if call[0] == "move_mount"] == [False, *[True] * 7]
+
+
+@pytest.mark.parametrize("name", ["fd", "stdin", "ptmx"])
+def test_the_links_of_dev_are_links(name: str) -> None:
+    lines = short(
+        built(Mount(operation="dev", target="/dev"), Mount(operation="dir", target=f"/dev/{name}/d"))
+    )
+    assert lines[-3:] == [f"openat2 /dev/{name}", "mkdirat d", "close"]
+    lines = short(built(Mount(operation="dev", target="/dev"), Mount(operation="dir", target="/dev/own")))
+    assert lines[-1] == "mkdirat dev/own"
 
 
 def test_symlink() -> None:
@@ -254,8 +274,8 @@ def test_below_a_bound_directory_no_path_is_trusted() -> None:
         "close",
         "close",
     ]
-    how = next(call[3] for call in calls if call[0] == "openat2")
-    assert struct.unpack("=3Q", how)[2] == mount.RESOLVE_IN_ROOT | mount.RESOLVE_NO_MAGICLINKS
+    ways = [struct.unpack("=3Q", call[3])[2] for call in calls if call[0] == "openat2" and call[2] != b"/"]
+    assert ways == [mount.RESOLVE_IN_ROOT | mount.RESOLVE_NO_MAGICLINKS] * 3
 
 
 def test_a_target_behind_a_symlink_is_resolved() -> None:
@@ -325,33 +345,40 @@ entries = st.builds(
 @given(st.lists(entries, max_size=6))
 def test_a_path_is_used_directly_only_where_all_above_it_is_our_tmpfs(made: list[Mount]) -> None:
     """Against a model that knows, for each path, who provides it."""
-    program = Program(FIRST)
+    program = Program(FIRST + 2)
     builder = Builder(program, sandbox(*made))
-    owner = {"/": "ours"}
-
-    def provider(path: str) -> str:
-        while path not in owner:
-            path = os.path.dirname(path)
-        return owner[path]
-
     builder.root = FIRST
     builder.sources = [FIRST + 1] * len(made)
+    owner = {"/": "ours"}
+
+    def ours(path: str) -> bool:
+        """Whether all directories above a path are of our own tmpfs file systems."""
+        above = os.path.dirname(path)
+        provider = above
+        while provider not in owner:
+            provider = os.path.dirname(provider)
+        return owner[provider] == "ours" and (above == "/" or ours(above))
+
     for entry in made:
-        before = len(program.calls)
-        parent = os.path.dirname(entry.target)
-        above = [parent]
-        while above[-1] != "/":
-            above.append(os.path.dirname(above[-1]))
-        trusted = all(provider(path) == "ours" for path in above)
+        before, trusted = len(program.calls), ours(entry.target)
         mounts._OPERATIONS[entry.operation](builder, entry)
-        added = program.calls[before:]
-        direct = not any(NAMES[call[0]] == "openat2" for call in added)
-        if direct:
-            assert trusted, f"{entry} by its path"
+        for path in used_directly(program.calls[before:]):
+            assert ours(path), f"{path} for {entry}"
         if entry.operation in ("bind", "proc", "tmpfs"):
             for path in [path for path in owner if path.startswith(f"{entry.target}/")]:
                 del owner[path]
             owner[entry.target] = "ours" if entry.operation == "tmpfs" and trusted else "theirs"
+
+
+def used_directly(calls: list[Any]) -> list[str]:
+    """The paths that calls use below the new root, by their text."""
+    places = {"mkdirat": 1, "mknodat": 1, "fchownat": 1, "move_mount": 3}
+    found = []
+    for number, *arguments in calls:
+        at = places.get(NAMES[number])
+        if at is not None and arguments[at - 1] == FIRST:
+            found.append("/" + os.fsdecode(arguments[at]))
+    return found
 
 
 @given(st.lists(entries, max_size=6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from initspawn.limits import EVENTS_PER_WAKE
 from initspawn.linux import process
-from initspawn.supervisor.reactor import ENDED, READ, WRITE, Reactor
+from initspawn.supervisor.reactor import READ, WRITE, Reactor
 
 
 class Clock:
@@ -188,7 +189,7 @@ def test_a_silent_descriptor_does_not_even_tell_its_end(reactor: Reactor, pipe: 
     reactor.turn()
     assert len(told) == 1
     assert told[0] & READ
-    assert told[0] & ENDED
+    assert told[0] & select.EPOLLHUP
 
 
 def test_a_silent_descriptor_is_forgotten_and_watched_anew(reactor: Reactor, pipe: Any) -> None:
@@ -348,7 +349,7 @@ def test_many_children_leave_room_for_others(
     reactor.reap()
     assert len(told) == EVENTS_PER_WAKE
     reactor.turn()
-    assert EVENTS_PER_WAKE < len(told)
+    assert len(told) > EVENTS_PER_WAKE
     for _ in range(3):
         reactor.turn()
     assert told == list(range(total))

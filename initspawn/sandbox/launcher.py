@@ -1,0 +1,161 @@
+"""What all starts of one supervisor share: spawner and spare, slots, baseline. Boot module."""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import marshal
+import os
+import struct
+
+from initspawn.errors import LaunchRefused
+from initspawn.limits import TASKS
+from initspawn.sandbox import measure
+from initspawn.sandbox.launch import Start
+from initspawn.sandbox.program import Ledger, Slot
+from initspawn.sandbox.spawner import IN_FILE, PACKET, Prepared, Spawner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.plan import Sandbox
+
+_SOCKET_KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+
+
+class Launcher:
+    """What all starts of one supervisor share: the spawner, the slots it answers in, /dev/null, and what
+    an unconfined child would have.
+    """
+
+    def __init__(self, sandboxes: list[Sandbox]) -> None:
+        self.baseline = measure.Baseline()
+        self.ledger = Ledger(TASKS + 1)  # and one for the spare spawner
+        self._sandboxes = sandboxes
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._prepared: dict[tuple[int, int], Prepared] = {}
+        self._socket: _socket.socket | None = None
+        self._spare: _socket.socket | None = None
+        self._spare_slot: Slot | None = None
+        self.spawner_pid = 0
+        self.fork()
+
+    def fork(self) -> None:
+        """Make the first spawner, and through it a spare one. Raises OSError."""
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _SOCKET_KIND)
+        pid = os.fork()
+        if pid == 0:
+            # An orphaned end would keep the spawner waiting for a supervisor that is gone.
+            ours.close()
+            Spawner(theirs, self._sandboxes, self.baseline, self.ledger, self._null).live()
+        theirs.close()
+        self._take(ours, pid)
+
+    def replace(self) -> None:
+        """The spawner has died: its spare, which has seen as little as it had, takes its place."""
+        if self._spare is None or self._spare_slot is None or not self._spare_slot.pid:
+            self.fork()  # both are gone: then a copy of what we are now
+            return
+        spare, slot = self._spare, self._spare_slot
+        self._spare = self._spare_slot = None
+        self._take(spare, slot.pid)
+        self.ledger.give_back(slot)
+
+    def renew_spare(self) -> None:
+        """Have the spawner make a spare of itself, for when it dies. Raises OSError."""
+        if self._spare is not None:
+            self._spare.close()
+        if self._spare_slot is None:
+            self._spare_slot = self.ledger.take()
+        self._spare_slot.clear()
+        self._spare, theirs = _socket.socketpair(_socket.AF_UNIX, _SOCKET_KIND)
+        self._spare.setblocking(False)
+        try:
+            self._send(marshal.dumps(self._spare_slot.index), [theirs.fileno()])
+        finally:
+            theirs.close()
+
+    @property
+    def spare_pid(self) -> int:
+        """The spare spawner's pid; 0 before it is made."""
+        return self._spare_slot.pid if self._spare_slot is not None else 0
+
+    def _take(self, sock: _socket.socket, pid: int) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = sock
+        self._socket.setblocking(False)
+        self.spawner_pid = pid
+        self.renew_spare()
+
+    def start(
+        self,
+        sandbox: Sandbox,
+        argv: tuple[str, ...],
+        *,
+        cgroup: str | None = None,
+        descriptors: tuple[int, ...] = (),
+    ) -> Start:
+        """Have a command's reaper cloned. `argv[0]` is the executable; `cgroup` the directory of the
+        group it is born in; `descriptors` are given to it as 3, 4, ... Raises LaunchRefused.
+        """
+        start = Start(self, sandbox, argv, cgroup, descriptors)
+        try:
+            start.send()
+        except OSError as error:
+            start.close()
+            raise LaunchRefused(start.step, error.errno or 0) from error
+        return start
+
+    def send(self, job: bytes, descriptors: list[int]) -> None:
+        """Hand a job to the spawner. Raises OSError."""
+        try:
+            self._send(job, descriptors)
+        except (BrokenPipeError, ConnectionResetError):  # it has died, and nobody has noticed yet
+            self.replace()
+            self._send(job, descriptors)
+
+    def _send(self, job: bytes, descriptors: list[int]) -> None:
+        assert self._socket is not None
+        if len(job) > PACKET:
+            fd = os.memfd_create("initspawn-job", os.MFD_CLOEXEC)
+            try:
+                os.write(fd, job)
+                return self._send(IN_FILE, [fd, *descriptors])
+            finally:
+                os.close(fd)
+        packed = struct.pack(f"{len(descriptors)}i", *descriptors)
+        self._socket.sendmsg([job], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+
+    def number(self, sandbox: Sandbox) -> int:
+        """The number the spawner knows a sandbox by. Raises ValueError for one it does not know."""
+        for number, known in enumerate(self._sandboxes):
+            if known is sandbox:
+                return number
+        raise ValueError(f"sandbox {sandbox.uid} is not one of this launcher's")
+
+    def prepared(self, sandbox: Sandbox, extra: int = 0) -> Prepared:
+        """The programs of a sandbox as the spawner makes them, to say what they do. Raises OSError."""
+        key = (id(sandbox), extra)
+        if key not in self._prepared:
+            self._prepared[key] = Prepared(sandbox, self.baseline, extra)
+        return self._prepared[key]
+
+    def kill(self) -> None:
+        """End a spawner that does not work any more; `replace` follows when it has been waited for."""
+        os.kill(self.spawner_pid, _signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the spawners; what they have started runs on."""
+        if self._socket is None:
+            return
+        pids = (self.spawner_pid, self.spare_pid)
+        for sock in (self._socket, self._spare):
+            if sock is not None:
+                sock.close()
+        self._socket = self._spare = None
+        os.close(self._null)
+        for pid in pids:
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:  # a loop that waits for every child was faster
+                pass

@@ -1,0 +1,162 @@
+"""What a query means: each row of the protocol's tables, and some between the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initspawn.errors import RequestError
+from initspawn.verbs.query import ACTIONS, parse, parse_control
+
+ARGS = {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("query", "action", "arguments"),
+    [
+        ({}, "start", None),
+        ({"action": "start"}, "start", None),
+        ({"args": ARGS}, "start", ARGS),
+        ({"args": None}, "start", None),
+        ({"args": "text"}, "start", "text"),
+        ({"filename": "x"}, "start", ...),
+        ({"action": "start", "filename": "x"}, "start", ...),
+        ({"action": 1, "a": "A"}, "start", ...),
+        ({"action": 1}, "start", ...),
+        ({"action": None}, "start", ...),
+        ({"args": ARGS, "verbose": "x"}, "start", ...),
+        ({"args": ARGS, "verbose": 1.5}, "start", ...),
+        ({"args": ARGS, "verbose": True}, "start", ...),
+        ({"args": ARGS, "verbose": 3}, "start", ARGS),
+        ({"args": ARGS, "verbose": 7}, "start", ARGS),
+        ({"args": ARGS, "verbose": None}, "start", ARGS),
+        ({"action": "stop"}, "stop", None),
+        ({"action": "stop", "foo": 1}, "stop", ...),
+        ({"action": "STOP", "args": ARGS, "verbose": []}, "stop", ...),
+        ({"Action": "stop"}, "start", ...),
+        ("text", "start", ...),
+        ("null", "start", ...),
+        ('{"action":"start"', "start", ...),
+        (True, "start", ...),
+        ([1, 2], "start", ...),
+        (5, "start", ...),
+        (None, "start", None),
+    ],
+)
+def test_queries(query: Any, action: str, arguments: Any) -> None:
+    """`...`: the query as a whole."""
+    assert parse(query) == (action, query if arguments is ... else arguments)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("how", [str.lower, str.upper, str.title])
+def test_actions_in_any_case(action: str, how: Any) -> None:
+    assert parse({"action": how(action), "args": ARGS}) == (action, ARGS)
+
+
+@pytest.mark.parametrize("action", ["foo", "", "start ", "stop\0"])
+@pytest.mark.parametrize("more", [{}, {"filename": "x"}])
+def test_unknown_actions(action: str, more: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse({"action": action, **more})
+    assert (caught.value.status, caught.value.info) == ("invalid-request", "invalid action")
+
+
+# Stop, subscribe, unsubscribe.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pid", "signal"),
+    [
+        (None, None, None),
+        ({"pid": 12}, 12, None),
+        ({"pid": "12"}, 12, None),
+        ({"pid": 12, "signal": 15}, 12, 15),
+        ({"pid": 12, "signal": None}, 12, None),
+        ({"pid": None, "signal": 9}, None, 9),
+        ({"signal": "SIGTERM"}, None, 15),
+        ({"signal": "sigterm"}, None, 15),
+        ({"signal": "SigInt"}, None, 2),
+        ({"signal": "SIGKILL"}, None, 9),
+        ({"signal": "SIGUSR1"}, None, 10),
+        ({"signal": "SIGUSR2"}, None, 12),
+        ({"signal": 0}, None, 0),
+        ({"signal": 64}, None, 64),
+        ({"pid": 0, "signal": 2}, None, 2),
+        ({"pid": "0", "signal": 2}, None, 2),
+    ],
+)
+def test_control(arguments: Any, pid: int | None, signal: int | None) -> None:
+    assert parse_control(arguments) == (pid, signal)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "info"),
+    [
+        ({}, ""),
+        ({"pid": 0}, ""),
+        ({"pid": "0"}, ""),
+        ({"pid": None}, ""),
+        ({"signal": None}, ""),
+        ({"pid": 0, "signal": None}, ""),
+        ({"pid": 1, "more": 2}, ""),
+        ({"PID": 1}, ""),
+        ([], ""),
+        ([1], ""),
+        ("12", ""),
+        (12, ""),
+        (True, ""),
+        ({"pid": -1}, "invalid pid"),
+        ({"pid": "x"}, "invalid pid"),
+        ({"pid": ""}, "invalid pid"),
+        ({"pid": "-1"}, "invalid pid"),
+        ({"pid": " 1"}, "invalid pid"),
+        ({"pid": "1" * 20}, "invalid pid"),
+        ({"pid": 1.0}, "invalid pid"),
+        ({"pid": True}, "invalid pid"),
+        ({"pid": [1]}, "invalid pid"),
+        ({"signal": "SIGFOO"}, "invalid signal"),
+        ({"signal": "TERM"}, "invalid signal"),
+        ({"signal": ""}, "invalid signal"),
+        ({"signal": -1}, "invalid signal"),
+        ({"signal": 65}, "invalid signal"),
+        ({"signal": 15.0}, "invalid signal"),
+        ({"signal": True}, "invalid signal"),
+        ({"pid": 1, "signal": []}, "invalid signal"),
+    ],
+)
+def test_invalid_control(arguments: Any, info: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_control(arguments)
+    assert caught.value.status == "invalid-request"
+    assert caught.value.info.startswith(info)
+    assert bool(caught.value.info) == bool(info)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(ACTIONS),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["action", "args", "verbose", "pid", "signal"]) | st.text(), inner, max_size=3
+        )
+    ),
+)
+
+
+@given(values)
+def test_whatever_is_sent_is_understood_or_refused(value: Any) -> None:
+    try:
+        action, _ = parse(value)
+        assert action in ACTIONS
+    except RequestError:
+        pass
+    try:
+        pid, signal = parse_control(value)
+    except RequestError:
+        return
+    assert pid is None or pid > 0
+    assert signal is None or 0 <= signal <= 64

@@ -1,0 +1,383 @@
+"""Procedures: who is let in, what is answered and when, and the built-in ones."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from initspawn import limits
+from initspawn.errors import STATUS_CODES, LaunchRefused, RequestError
+from initspawn.plan import Api, Command, Sandbox
+from initspawn.verbs import builtin
+from initspawn.verbs.answer import Answer
+
+Connect = Callable[..., Any]
+DENIED = Answer(status="insufficient-scope")
+
+
+def refused(status: str, info: str | None = None) -> Answer:
+    return Answer(status=status, info=info)
+
+
+# The built-in procedures.
+
+
+def test_ping_counts_over_all_apis(client: Any) -> None:
+    for number, procedure in enumerate(["t/ping", "guarded/ping", "t/ping", "initspawn/ping"], 1):
+        assert client.call(procedure, {"any": "query"}) == Answer(response=f"pong={number}")
+
+
+@pytest.mark.parametrize(
+    ("procedure", "status"),
+    [
+        ("t/nope", "unknown-verb"),
+        ("t/C", "unknown-verb"),
+        ("t/", "unknown-verb"),
+        ("t/tools", "unknown-verb"),
+        ("t/echo", "unknown-verb"),
+        ("nope/ping", "unknown-api"),
+        ("nope/c", "unknown-api"),
+        ("T/c", "unknown-api"),
+        ("", "unknown-api"),
+        ("/", "unknown-api"),
+        ("t", "unknown-verb"),
+        ("secret/h", "unknown-api"),
+        ("secret/ping", "unknown-api"),
+        ("secret/info", "unknown-api"),
+        ("initspawn/nope", "unknown-verb"),
+        ("monitor/set", "unknown-verb"),
+        ("monitor/ping", "unknown-verb"),
+    ],
+)
+def test_what_does_not_exist(client: Any, procedure: str, status: str) -> None:
+    assert client.call(procedure) == refused(status)
+    assert STATUS_CODES[status] < 0
+
+
+def test_info_has_exactly_this_shape() -> None:
+    api = Api(
+        uid="u",
+        api="t",
+        info="about",
+        version="1.0",
+        author="me",
+        sandboxes=(
+            Sandbox(uid="s", info="box", privilege="hidden", user=1, group=1),
+            Sandbox(uid="empty", user=1, group=1),
+        ),
+        commands=(
+            Command(
+                uid="c",
+                verb="p/c",
+                sandbox="s",
+                path="/c",
+                info="does",
+                usage={"x": "y"},
+                sample=[{"args": 1}],
+            ),
+            Command(uid="d", verb="p/d", sandbox="s", path="/d"),
+        ),
+    )
+    found = builtin.info(api)
+    assert found == {
+        "groups": [
+            {
+                "uid": "s",
+                "info": "box",
+                "verbs": [
+                    {
+                        "uid": "c",
+                        "verb": "p/c",
+                        "info": "does",
+                        "sample": [{"args": 1}],
+                        "usage": {"action": ["start", "stop"], "args": {"x": "y"}},
+                    },
+                    {"uid": "d", "verb": "p/d", "usage": {"action": ["start", "stop"]}},
+                ],
+            },
+            {"uid": "empty", "verbs": []},
+        ],
+        "metadata": {"uid": "u", "info": "about", "version": "1.0", "author": "me"},
+    }
+    # The order of the keys is the protocol's too.
+    assert list(found) == ["groups", "metadata"]
+    assert list(found["groups"][0]) == ["uid", "info", "verbs"]
+    assert list(found["groups"][0]["verbs"][0]) == ["uid", "verb", "info", "sample", "usage"]
+    assert list(found["groups"][0]["verbs"][0]["usage"]) == ["action", "args"]
+    assert list(found["metadata"]) == ["uid", "info", "version", "author"]
+
+
+def test_info_of_nothing() -> None:
+    assert builtin.info(Api(uid="u", api="t")) == {"groups": [], "metadata": {"uid": "u"}}
+
+
+def test_info_is_the_apis(client: Any, registry: Any) -> None:
+    assert client.call("t/info", "anything") == Answer(response=builtin.info(registry.apis["t"]))
+
+
+def test_an_empty_usage_is_not_the_same_as_none() -> None:
+    command = Command(uid="c", verb="c", sandbox="s", path="/c", usage={}, sample=[])
+    api = Api(uid="u", api="t", sandboxes=(Sandbox(uid="s", user=1, group=1),), commands=(command,))
+    (verb,) = builtin.info(api)["groups"][0]["verbs"]
+    assert verb["usage"] == {"action": ["start", "stop"], "args": {}}
+    assert verb["sample"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "response"),
+    [
+        ({"apis": True}, {"apis": {"monitor": True, "t": True, "guarded": True}}),
+        ({"apis": []}, {"apis": {"monitor": True, "t": True, "guarded": True}}),
+        ({}, None),
+        (None, None),
+        ("apis", None),
+    ],
+)
+def test_monitor(client: Any, query: Any, response: Any) -> None:
+    assert client.call("monitor/get", query) == Answer(response=response)
+
+
+def test_our_own_info(client: Any) -> None:
+    response = client.call("initspawn/info").response
+    assert response["apis"] == ["t", "guarded"]
+    assert response["limits"] == limits.TABLE
+    assert all(isinstance(value, int | float) for value in response["limits"].values())
+    assert response["version"]
+
+
+def test_records_of_all_tasks(client: Any, supervisor: Any) -> None:
+    client.call("t/c")
+    client.call("t/c")
+    hidden = supervisor.plan.apis[2]
+    supervisor.start(hidden, hidden.commands[0], ("/h",))
+    first = supervisor.every[0]
+    first.run()
+    first.end()
+    supervisor.ended.append(first)
+    assert client.call("initspawn/tasks").response == [
+        {"id": "sb/c@101", "state": "ended"},
+        {"id": "sb/c@102", "state": "starting"},
+    ]
+
+
+# Who is let in.
+
+
+@pytest.mark.parametrize(
+    "procedure",
+    ["t/ping", "t/info", "t/c", "t/nope", "nope/ping", "nope/nope", "secret/h", "guarded/own", "", "/",
+     "monitor/get", "monitor/nope", "initspawn/info", "initspawn/tasks", "initspawn/nope"],
+)  # fmt: skip
+@pytest.mark.parametrize("scopes", [(None,), (), ("other",)])
+@pytest.mark.parametrize("query", [None, {"action": "foo"}, {"action": "stop", "args": 5}])
+def test_who_may_nothing_learns_nothing(
+    connect: Connect, supervisor: Any, procedure: str, scopes: tuple[str | None, ...], query: Any
+) -> None:
+    """Whether it exists and whether the query is right makes no difference."""
+    assert connect(*scopes).call(procedure, query) == DENIED
+    assert supervisor.every == []
+
+
+def test_seeing_is_not_doing(connect: Connect, supervisor: Any) -> None:
+    client = connect("see")
+    assert client.call("t/ping") == Answer(response="pong=1")
+    assert client.call("t/info").status == "success"
+    assert client.call("t/nope") == refused("unknown-verb")
+    for action in ("start", "stop", "subscribe", "unsubscribe"):
+        assert client.call("t/c", {"action": action}) == DENIED
+    assert client.call("initspawn/tasks") == DENIED
+    assert supervisor.every == []
+
+
+def test_records_are_a_right_of_their_own(connect: Connect) -> None:
+    assert connect("records").call("initspawn/tasks") == Answer(response=[])
+    assert connect("records").call("initspawn/info") == DENIED
+
+
+@pytest.mark.parametrize(
+    ("scope", "actions"),
+    [
+        ("start", {"start"}),
+        ("stop", {"stop"}),
+        ("output", {"subscribe", "unsubscribe"}),
+        ("see", set()),
+        ("records", set()),
+        ("*", {"start", "stop", "subscribe", "unsubscribe"}),
+    ],
+)
+def test_each_action_takes_its_right(connect: Connect, scope: str, actions: set[str]) -> None:
+    client = connect(scope)
+    for action in ("start", "stop", "subscribe", "unsubscribe"):
+        answer = client.call("t/c", {"action": action})
+        assert (answer == DENIED) == (action not in actions), action
+
+
+@pytest.mark.parametrize(
+    ("scope", "verbs"),
+    [
+        ("start", {"plain"}),
+        ("urn:own", {"own", "both"}),
+        ("urn:box", {"box"}),
+        ("*", {"plain", "own", "box", "both"}),
+        ("see", set()),
+    ],
+)
+def test_the_commands_privilege_else_the_sandboxes(
+    connect: Connect, supervisor: Any, scope: str, verbs: set[str]
+) -> None:
+    client = connect(scope)
+    for verb in ("plain", "own", "box", "both"):
+        assert (client.call(f"guarded/{verb}") == DENIED) == (verb not in verbs), verb
+    assert {task.command.uid for task in supervisor.every} == verbs
+
+
+def test_a_wrong_query_is_told_to_those_who_may_something(connect: Connect) -> None:
+    for scope in ("start", "stop", "output", "see"):
+        assert connect(scope).call("t/c", {"action": "foo"}) == refused("invalid-request", "invalid action")
+    assert connect("records").call("t/c", {"action": "foo"}) == DENIED
+
+
+# Starting.
+
+
+def test_a_start_is_answered_when_the_command_runs(client: Any, supervisor: Any) -> None:
+    assert client.call("t/c") is None
+    (task,) = supervisor.every
+    assert task.argv == ("/c",)
+    task.run()
+    assert client.log == [Answer(response={"command": "c", "pid": 101}), "subscribed"]
+    task.end()
+    assert len(client.log) == 2
+
+
+def test_a_synchronous_start_is_answered_at_its_end(client: Any, supervisor: Any) -> None:
+    assert client.call("t/sync") is None
+    (task,) = supervisor.every
+    task.run()
+    assert client.log == ["subscribed"]
+    task.end()
+    assert client.log[1:] == [Answer(response={"command": "sync", "pid": 101, "status": {"exit": 0}})]
+
+
+@pytest.mark.parametrize("verb", ["c", "sync"])
+def test_a_refused_start_is_answered_once(client: Any, supervisor: Any, verb: str) -> None:
+    client.call(f"t/{verb}")
+    refusal = LaunchRefused("mounts", 13, "openat /x")
+    supervisor.every[0].refuse(refusal)
+    assert client.log == [refused("internal-error", refusal.info)]
+    assert "mounts" in refusal.info
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RequestError("bad-state", "runs already"), RequestError("not-available"), LaunchRefused("slot", 11)],
+)
+def test_a_start_that_cannot_be_tried(client: Any, supervisor: Any, error: RequestError) -> None:
+    supervisor.fails = error
+    assert client.call("t/c") == refused(error.status, error.info or None)
+
+
+@pytest.mark.parametrize(
+    "query", [{"args": {"a": "A", "b": "B"}}, {"a": "A", "b": "B"}, {"action": "START", "a": "A", "b": "B"}]
+)
+def test_arguments(client: Any, supervisor: Any, query: Any) -> None:
+    client.call("t/tools/echo", query)
+    assert supervisor.every[0].argv == ("/e", "A", "-B")
+
+
+@pytest.mark.parametrize("query", [None, {}, {"args": {}}, {"args": None}, "text", [], {"args": {"A": 1}}])
+def test_a_missing_argument_starts_nothing(client: Any, supervisor: Any, query: Any) -> None:
+    assert client.call("t/tools/echo", query) == refused("invalid-request", "argument `a` is missing")
+    assert supervisor.every == []
+
+
+# Controlling.
+
+
+@pytest.fixture
+def running(client: Any, supervisor: Any) -> list[Any]:
+    """Two running tasks of t/c, one on its way, one of another command."""
+    for procedure in ("t/c", "t/c", "t/c", "t/sync"):
+        client.call(procedure)
+    for number in (0, 1, 3):
+        supervisor.every[number].run()
+    client.subscribed.clear()
+    return list(supervisor.every)
+
+
+def test_stop_all(client: Any, supervisor: Any, running: list[Any]) -> None:
+    assert client.call("t/c", {"action": "stop"}) == Answer(response=["sb/c@101", "sb/c@102"])
+    assert supervisor.sent == [("stop", 101, signal.SIGINT), ("stop", 102, signal.SIGINT)]
+
+
+@pytest.mark.parametrize("pid", [102, "102"])
+def test_stop_one(client: Any, supervisor: Any, running: list[Any], pid: int | str) -> None:
+    answer = client.call("t/c", {"action": "stop", "args": {"pid": pid, "signal": "sigterm"}})
+    assert answer == Answer(response="sb/c@102")
+    assert supervisor.sent == [("stop", 102, signal.SIGTERM)]
+
+
+def test_nothing_runs(client: Any) -> None:
+    for action in ("stop", "subscribe", "unsubscribe"):
+        assert client.call("t/c", {"action": action}) == Answer(response=[])
+
+
+@pytest.mark.parametrize("pid", [1, 103, 104, 999])
+def test_a_pid_that_is_not_the_commands(client: Any, supervisor: Any, running: list[Any], pid: int) -> None:
+    """Of nobody, on its way, of another command."""
+    answer = client.call("t/c", {"action": "stop", "args": {"pid": pid}})
+    assert answer == refused("invalid-request", "invalid pid")
+    assert supervisor.sent == []
+
+
+@pytest.mark.parametrize(
+    ("query", "info"),
+    [
+        ({"action": "stop", "args": {}}, None),
+        ({"action": "stop", "foo": 1}, None),
+        ({"action": "stop", "args": "x"}, None),
+        ({"action": "subscribe", "args": {"pid": 0}}, None),
+        ({"action": "stop", "args": {"pid": -5}}, "invalid pid"),
+    ],
+)
+def test_invalid_control(client: Any, supervisor: Any, running: list[Any], query: Any, info: Any) -> None:
+    assert client.call("t/c", query) == refused("invalid-request", info)
+    assert supervisor.sent == []
+
+
+def test_an_invalid_signal(client: Any, supervisor: Any, running: list[Any]) -> None:
+    answer = client.call("t/c", {"action": "stop", "args": {"signal": "sigfoo"}})
+    assert answer.status == "invalid-request"
+    assert answer.info.startswith("invalid signal")
+    assert supervisor.sent == []
+
+
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [(0, "signal"), (1, "stop"), (2, "stop"), (9, "stop"), (10, "signal"), (12, "signal"), (15, "stop"),
+     (19, "signal"), (64, "signal")],
+)  # fmt: skip
+def test_only_a_signal_that_ends_begins_a_stop(
+    client: Any, supervisor: Any, running: list[Any], number: int, how: str
+) -> None:
+    client.call("t/c", {"action": "stop", "args": {"signal": number}})
+    assert supervisor.sent == [(how, 101, number), (how, 102, number)]
+
+
+def test_subscribe_and_unsubscribe(connect: Connect, supervisor: Any, running: list[Any]) -> None:
+    other = connect("*")
+    assert other.call("t/c", {"action": "subscribe"}) == Answer(response=["sb/c@101", "sb/c@102"])
+    assert other.subscribed == [101, 102]
+    answer = other.call("t/c", {"action": "unsubscribe", "args": {"pid": 101}})
+    assert answer == Answer(response="sb/c@101")
+    assert other.subscribed == [102]
+    assert other.call("t/c", {"action": "subscribe", "args": {"signal": 9}}).status == "success"
+    assert supervisor.sent == []
+
+
+def test_an_ended_task_is_not_there(client: Any, running: list[Any]) -> None:
+    running[0].end()
+    assert client.call("t/c", {"action": "stop"}) == Answer(response=["sb/c@102"])
