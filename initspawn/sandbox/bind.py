@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from initspawn.plan import Command
 
 
+_END_OF_OPTIONS = ((TEXT, "--"),)
+
+
 def bind(command: Command, arguments: Any) -> tuple[str, ...]:
     """The complete argv of one run, argv[0] first.
 
@@ -23,16 +26,20 @@ def bind(command: Command, arguments: Any) -> tuple[str, ...]:
     RequestError(invalid-request) for a missing argument, NUL, or an item longer than the kernel takes.
     """
     values = arguments if isinstance(arguments, dict) else {}
-    argv = (command.path, *(_fill(template, values) for template in command.arguments))
+    argv = [command.path]
+    options = True  # until a `--` of the template's own: what follows it is no option (getopt(3))
+    for template in command.arguments:
+        argv.append(_fill(template, values, options=options))
+        options = options and template != _END_OF_OPTIONS
     for item in argv:
         if "\0" in item:
             raise RequestError("invalid-request", "an argument holds a NUL character")
         if len(item.encode("utf-8", "surrogateescape")) >= ARGUMENT_BYTES:
             raise RequestError("invalid-request", f"an argument is longer than {ARGUMENT_BYTES - 1} bytes")
-    return argv
+    return tuple(argv)
 
 
-def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any]) -> str:
+def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any], *, options: bool) -> str:
     item = ""
     for kind, text in template:
         if kind == TEXT:
@@ -45,7 +52,7 @@ def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any]) -> str:
             raise RequestError("invalid-request", f"argument `{text}` is missing")
         filled = _text(text, value)
         # Only a value that begins its item could be read as an option (`-rf`, `--output=`).
-        if filled.startswith("-") and not item:
+        if options and filled.startswith("-") and not item:
             raise RequestError("invalid-request", f"argument `{text}` may not begin with '-'")
         item += filled
     return item

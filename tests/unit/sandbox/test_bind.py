@@ -134,6 +134,14 @@ def test_a_dash_behind_nothing_is_no_less_an_option(arguments: dict[str, str]) -
     assert refused(((TEXT, ""), A), arguments) == "argument `a` may not begin with '-'"
 
 
+def test_a_dash_behind_the_end_of_options_is_no_option() -> None:
+    made = command(((TEXT, "--"),), (A,), (A,))
+    assert bind(made, {"a": "-rf"}) == (made.path, "--", "-rf", "-rf")
+    late = command((A,), ((TEXT, "--"),))
+    with pytest.raises(RequestError, match="may not begin"):
+        bind(late, {"a": "-rf"})
+
+
 def test_lone_surrogates() -> None:
     assert refused((A,), {"a": "\ud800"}) == "argument `a` is not valid Unicode"
     assert refused((A,), {"a": "\udcff"}) == "argument `a` is not valid Unicode"
