@@ -217,8 +217,10 @@ class Connection:
         return answer
 
     def _send(self, frame: bytes) -> None:
+        """An answer, behind the events that came before it: a synchronous command's initial event."""
         if self._closed:
             return
+        self._collect()
         self._out += frame
         self._wake()
 
