@@ -148,7 +148,7 @@ class Launcher:
         """End the spawners; what they have started runs on."""
         if self._socket is None:
             return
-        pids = (self.spawner_pid, self.spare_pid)
+        pids = [pid for pid in (self.spawner_pid, self.spare_pid) if pid]
         for sock in (self._socket, self._spare):
             if sock is not None:
                 sock.close()
@@ -156,6 +156,8 @@ class Launcher:
         os.close(self._null)
         for pid in pids:
             try:
-                os.waitpid(pid, 0)
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:  # it lives, so the number is its own
+                    os.kill(pid, _signal.SIGKILL)  # it may be stopped, and would not notice our end
+                    os.waitpid(pid, 0)
             except ChildProcessError:  # a loop that waits for every child was faster
                 pass
