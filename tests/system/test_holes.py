@@ -321,7 +321,6 @@ def test_odd_arguments_are_answered(tmp_path: Path, door: str) -> None:
         assert echo(b'["\\ud800"]') == "invalid-request"
         told = {depth: echo(b"[" * depth + b"]" * depth) for depth in sorted(DEPTHS)}
         assert set(told.values()) <= {"success", "invalid-request", "fault"}, told
-        assert told[1000] != "success"
 
 
 @pytest.mark.root

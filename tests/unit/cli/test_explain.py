@@ -112,7 +112,7 @@ def test_explain_as_json(configuration: str, capsys: pytest.CaptureFixture[str])
     [
         (["nothing"], 127, "there are trial/plain/list, trial/box/true"),
         (["plain/lst"], 127, "did you mean"),
-        (["plain/list", "dir=-x"], 100, "may not begin with '-'"),
+        (["plain/list", 'dir:="\\u0000"'], 100, "NUL"),
         (["plain/list", "other=x"], 100, "argument `dir` is missing"),
     ],
 )
