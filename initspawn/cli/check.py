@@ -60,7 +60,8 @@ def confinement(sandbox: Sandbox) -> str:
     if sandbox.filters:
         words.append("seccomp")
     if sandbox.capabilities:
-        words.append(f"{sandbox.capabilities.bit_count()} capabilities")
+        count = sandbox.capabilities.bit_count()
+        words.append("one capability" if count == 1 else f"{count} capabilities")
     if not sandbox.no_new_privileges:
         words.append("setuid allowed")
     return ", ".join(words) or "its user only"

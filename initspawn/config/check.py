@@ -49,7 +49,7 @@ def _part(kind: inspect.StructType, value: Any, spot: Spot) -> Any:
     part: Any = kind.cls
     spot = spot.coded(part.code)
     if not isinstance(value, dict):
-        return _wrong("an object", value, spot)
+        return _wrong("an object", value, spot, part.form)
     given = _by_key(part, kind, value, spot)
     found: dict[str, Any] = {}
     for field in kind.fields:
@@ -101,7 +101,9 @@ def _other(part: type[Part], key: str, value: Mapping[str, Any]) -> str:
 def _list(kind: inspect.ListType, value: Any, spot: Spot) -> Any:
     if not isinstance(value, list):
         if value is None:
-            return _wrong("a value or a list", value, spot)
+            cls = kind.item_type.cls if isinstance(kind.item_type, inspect.StructType) else None
+            form = cls.form if cls is not None and issubclass(cls, Part) else ""
+            return _wrong("a value or a list", value, spot, form)
         spot.report.written((*spot.path, 0), spot.path)
         value = [value]
     found = [_read(kind.item_type, item, spot[index]) for index, item in enumerate(value)]
@@ -204,8 +206,13 @@ def _wrong(wanted: str, value: Any, spot: Spot, hint: str = "") -> _Refused:
     elif isinstance(value, dict):
         found = "an object"
     else:
-        found = "a list" if isinstance(value, list) else shown(value)
+        found = "a list" if isinstance(value, list) else _as_written(value)
     return _no(f"must be {wanted}, not {found}", spot, hint)
+
+
+def _as_written(value: Any) -> str:
+    """A scalar as files spell it: true and false are not Python's."""
+    return str(value).lower() if isinstance(value, bool) else shown(value)
 
 
 def _no(message: str, spot: Spot, hint: str = "") -> _Refused:

@@ -38,6 +38,9 @@ _MARK = re.compile(r"(?P<double>%%|\?\?)|%(?P<required>[^%]+)%|\?(?P<optional>[^
 _EITHER = re.compile(f"{_DOLLAR.pattern}|{_MARK.pattern}")
 
 
+_PLAIN_DOLLAR = "a plain `$` is written `$$`"
+
+
 class ExpandFault(Exception):
     """A text cannot be expanded; the message says why."""
 
@@ -122,7 +125,7 @@ def _value(match: re.Match[str], names: Names) -> str:
     if match["plain"]:
         return "$"
     if match["lone"]:
-        raise ExpandFault("a `$` without a name; a plain `$` is written `$$`")
+        raise ExpandFault(f"a `$` without a name; {_PLAIN_DOLLAR}")
     name = match["name"] or match["round"] or match["curly"]
     value = names.get(name)
     if match["how"] and (value is None or (not value and match["how"] == ":-")):
@@ -132,7 +135,7 @@ def _value(match: re.Match[str], names: Names) -> str:
     if value is None:
         close = get_close_matches(name.upper(), names.known(), 1)
         hint = f"; did you mean `${close[0]}`?" if close else ""
-        raise ExpandFault(f"`${name}` is neither built in nor in the environment{hint}")
+        raise ExpandFault(f"`${name}` is neither built in nor in the environment{hint}; {_PLAIN_DOLLAR}")
     if "\0" in value:
         raise ExpandFault(f"`${name}` holds a NUL character")
     return value

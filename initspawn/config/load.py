@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from initspawn.config.load_json import read_json
 from initspawn.config.load_yaml import read_yaml
-from initspawn.config.syntax import MAX_BYTES, SyntaxFault
+from initspawn.config.syntax import EMPTY_HINT, MAX_BYTES, SyntaxFault
 from initspawn.errors import ConfigError, Problem
 
 _BOM = b"\xef\xbb\xbf"
@@ -72,7 +72,7 @@ def _text(content: bytes) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise SyntaxFault("is not UTF-8 here", line=line, hint="save it as UTF-8") from None
     if not text.strip():
-        raise SyntaxFault("is empty", hint="at least `metadata` is needed")
+        raise SyntaxFault("is empty", hint=EMPTY_HINT)
     return text
 
 

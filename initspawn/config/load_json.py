@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from typing import Any
 
-from initspawn.config.syntax import INTEGERS, MAX_DEPTH, Result, SyntaxFault
+from initspawn.config.syntax import EMPTY_HINT, INTEGERS, MAX_DEPTH, Result, SyntaxFault
 
 _SPACE = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _PLAIN = {'"': re.compile(r'[^"\\\x00-\x1f]*'), "'": re.compile(r"[^'\\\x00-\x1f]*")}
@@ -27,6 +27,8 @@ _LONGEST_NUMBER = 40
 def read_json(text: str) -> Result:
     """Read one JSON value. Raises SyntaxFault at the first place that is no JSON."""
     reader = _Reader(text)
+    if not reader.space():
+        raise reader.fault("is empty", reader.at, EMPTY_HINT)
     data = reader.value((), 0)
     reader.space()
     if reader.at < len(text):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from initspawn.config.syntax import INTEGERS, MAX_DEPTH, MAX_NODES, Result, SyntaxFault
+from initspawn.config.syntax import EMPTY_HINT, INTEGERS, MAX_DEPTH, MAX_NODES, Result, SyntaxFault
 
 _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
@@ -64,7 +64,7 @@ class _Reader:
         next(self.events)  # the start of the stream
         first = next(self.events)
         if not isinstance(first, yaml.DocumentStartEvent):
-            raise _fault("is empty", first)
+            raise _fault("is empty", first, EMPTY_HINT)
         value = self.node(next(self.events), (), 0).value
         next(self.events)  # the end of the document
         following = next(self.events)

@@ -21,6 +21,7 @@ _FRESH = {
     "anonymous": "dir", "dir": "dir", "tmpfs": "tmpfs", "procfs": "proc", "devfs": "dev", "dev": "dev",
     "mqueue": "mqueue", "lock": "lock",
 }  # fmt: skip
+MODES = (*_BIND, *_FRESH, "symlink", "execfd")
 
 
 # File systems that show a namespace: an ordinary user may mount them only for one of its own.
@@ -85,7 +86,7 @@ def _mount(entry: MountEntry, names: Names, builder: Builder, spot: Spot) -> Mou
             spot["source"].refuse(str(fault))
             return None
     if entry.mode is None:
-        spot.refuse("`mode` is missing", "write ro, rw, tmpfs, symlink, dir, procfs, devfs, mqueue or execfd")
+        spot.refuse("`mode` is missing", f"write {', '.join(MODES)}")
         return None
     if target is None:
         return None

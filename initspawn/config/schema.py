@@ -1,8 +1,9 @@
 """The configuration file as types: every key there is, its type and its bounds.
 
-`check` reads these types; nothing else decides what a file may say. Four class variables go with a
+`check` reads these types; nothing else decides what a file may say. Five class variables go with a
 type: `aliases` are other spellings of its keys, `later` are keys that are known but not built yet,
-each with the reason, `noun` is what messages call it and `code` what they begin with. A field of type
+each with the reason, `noun` is what messages call it, `code` what they begin with, and `form` shows
+how one is written. A field of type
 `list[X]` takes one X as well as a list of them.
 """
 
@@ -45,6 +46,7 @@ class Part(Struct, kw_only=True, forbid_unknown_fields=True):
     later: ClassVar[Words] = {}
     noun: ClassVar[str] = "object"
     code: ClassVar[str] = ""
+    form: ClassVar[str] = ""
 
 
 class Metadata(Part):
@@ -66,6 +68,7 @@ class Env(Part):
 
     aliases = {"key": "name"}
     noun = "environment entry"
+    form = "write {name: NAME, value: TEXT}"
 
     name: Annotated[str, Meta(min_length=1)]
     value: str = ""
@@ -82,6 +85,7 @@ class Acls(Part):
         "ldpath": "say `envs: [{name: LD_LIBRARY_PATH, value: ...}]`",
     }
     noun = "acls"
+    form = "write {user: NAME}"
 
     user: str | Id | None = None
     group: str | Id | None = None
@@ -94,6 +98,7 @@ class Cap(Part):
     """One capability, given or taken away."""
 
     noun = "capability entry"
+    form = "write {cap: NAME, mode: set}"
 
     cap: str
     mode: Literal["set", "unset"]
@@ -170,6 +175,7 @@ class Exec(Part):
     """The program and its arguments."""
 
     noun = "exec"
+    form = "write {cmdpath: /PATH, args: [TEXT]}"
 
     cmdpath: Annotated[str, Meta(min_length=1)]
     args: Any = None
@@ -208,6 +214,7 @@ class Command(Part):
         "confinement belongs to the sandbox; write a second sandbox",
     )
     noun = "command"
+    form = "write {uid: NAME, exec: {cmdpath: /PATH}}"
 
     uid: Uid
     exec: Exec

@@ -8,6 +8,8 @@ MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
 MAX_NODES = 200_000  # values, counted again for each use of an alias
 
+EMPTY_HINT = "at least `metadata` is needed"
+
 # Integers that every JSON reader takes.
 INTEGERS = range(-(1 << 63), 1 << 64)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from initspawn.cli import exits, main
+from initspawn.cli.check import confinement
 from initspawn.errors import ConfigError, InitspawnError, LaunchRefused, Problem, RequestError
 
 
@@ -148,3 +149,11 @@ def test_running_the_package_is_running_the_command() -> None:
     argv = [sys.executable, "-m", "initspawn", "--version"]
     result = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     assert (result.returncode, result.stdout.split()[0]) == (0, "initspawn")
+
+
+@pytest.mark.parametrize(("held", "words"), [(1 << 12, "one capability"), (3, "2 capabilities")])
+def test_check_counts_capabilities(held: int, words: str) -> None:
+    box = types.SimpleNamespace(
+        new_root=False, namespaces=(), filters=(), capabilities=held, no_new_privileges=True
+    )
+    assert confinement(box) == words  # type: ignore[arg-type]  # what it asks of a sandbox

@@ -154,3 +154,29 @@ def test_a_list_or_one_of_it(build: Build, section: str, value: Any) -> None:
 def test_the_key_of_a_single_object_has_no_index(problems: Problems) -> None:
     (said,) = problems({"envs": {"nam": "A", "name": "B"}})
     assert "sandboxes.envs.nam:" in said
+
+
+def test_true_and_false_are_told_as_files_spell_them(problems: Problems) -> None:
+    (said,) = problems({"namespace": {"shares": {"net": False}}})
+    assert said.endswith("must be one of default, disable, enable, not false")
+
+
+@pytest.mark.parametrize(
+    ("key", "form"),
+    [
+        ("envs", "(write {name: NAME, value: TEXT})"),
+        ("caps", "(write {cap: NAME, mode: set})"),
+        ("acls", "(write {user: NAME})"),
+        ("commands", "(write {uid: NAME, exec: {cmdpath: /PATH}})"),
+    ],
+)
+@pytest.mark.parametrize("value", [3, "x", None, [["x"]]])
+def test_a_section_of_the_wrong_type_is_told_its_form(
+    key: str, form: str, value: Any, problems: Problems
+) -> None:
+    assert any(form in said for said in problems({key: value}))
+
+
+def test_a_command_line_as_exec_is_told_its_form(problems: Problems) -> None:
+    (said,) = problems(exec="/bin/true")
+    assert said.endswith("must be an object, not '/bin/true' (write {cmdpath: /PATH, args: [TEXT]})")

@@ -135,3 +135,8 @@ def test_where_names_are_known(build: Callable[..., Api], problems: Callable[...
     assert ("A", "s") in api.sandboxes[0].environment
     (said,) = problems({"envs": {"name": "A", "value": "$COMMAND_UID"}})
     assert "`$COMMAND_UID` is neither" in said
+
+
+def test_an_unknown_name_is_told_how_a_plain_dollar_is_written() -> None:
+    with pytest.raises(ExpandFault, match=r"; a plain `\$` is written `\$\$`$"):
+        expand("$nowhere_to_be_found", Names({}, {}))

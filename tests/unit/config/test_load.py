@@ -216,3 +216,13 @@ def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.json"
     file.write_text('{"a": "0123456789"}')
     assert "larger" in refused(file).message
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.yaml", ""), ("a.yaml", "# this\n"), ("a.json", "// this\n/* and this */\n"), ("a", "// this\n")],
+)
+def test_a_file_without_content_is_empty(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    problem = refused(tmp_path / name)
+    assert (problem.message, problem.hint) == ("is empty", "at least `metadata` is needed")

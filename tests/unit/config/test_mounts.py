@@ -7,12 +7,14 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from initspawn.config import execfd, mounts
 from initspawn.config.identity import Person
+from initspawn.config.mounts import MODES
+from initspawn.config.schema import MountMode
 from initspawn.config.spot import Report
 from initspawn.plan import Api, Mount
 
@@ -208,3 +210,9 @@ def test_execfd_has_a_clean_environment(tree: Callable[..., tuple[Mount, ...]]) 
 def test_execfd_knows_the_user(tree: Callable[..., tuple[Mount, ...]], ordinary: int) -> None:
     (mount,) = tree({"target": "/x", "source": "echo $SBOXUSER", "mode": "execfd"})
     assert mount.data == f"{ordinary}\n".encode()
+
+
+def test_a_missing_mode_is_told_every_mode(problems: Problems) -> None:
+    (said,) = problems({"namespace": {"mounts": [{"target": "/tmp"}]}}, exec={"cmdpath": "/bin/true"})
+    assert set(get_args(MountMode)) == set(MODES)
+    assert all(mode in said for mode in MODES)
