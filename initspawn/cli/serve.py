@@ -40,13 +40,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="configuration, JSON or YAML")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
-        "--port", type=int, default=PORT, help=f"TCP port; 0: a free one, which is printed (default {PORT})"
+        "--port", type=_port, default=PORT, help=f"TCP port; 0: a free one, which is printed (default {PORT})"
     )
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
     parser.add_argument("--no-auth", action="store_true", help="ask nobody for a token; loopback only")
     parser.add_argument(
         "--gateway-user", default=USER, metavar="NAME", help=f"who the gateway is, as root (default {USER})"
     )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number from 0 to 65535")
+    return int(text)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -104,11 +110,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(CONNECTIONS)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        reason = error.strerror if isinstance(error, OSError) else "a port is a number from 0 to 65535"
         raise InitspawnError(
-            f"cannot listen on {host} port {port}: {reason}; another --port, or 0 for a free one?"
+            f"cannot listen on {host} port {port}: {error.strerror}; another --port, or 0 for a free one?"
         ) from error
     return listener
 

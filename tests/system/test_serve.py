@@ -222,6 +222,14 @@ def test_no_auth_is_for_loopback_only(tmp_path: Path, commands: str) -> None:
         assert client.call("test/ping")["response"] == "pong=1"
 
 
+@pytest.mark.parametrize("port", ["99999", "-1", "abc", ""])
+def test_a_port_that_is_none(port: str, commands: str) -> None:
+    command = [sys.executable, "-m", "initspawn", "serve", f"--port={port}", commands]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert refused.returncode == 100
+    assert "write a number from 0 to 65535" in refused.stderr
+
+
 def test_ending_the_server_ends_everything(tmp_path: Path, commands: str) -> None:
     with serving(tmp_path, commands) as server, server.client() as client:
         pid = client.call("test/sleep")["response"]["pid"]
