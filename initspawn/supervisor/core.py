@@ -212,7 +212,9 @@ class Supervisor:
         task = self._reapers.get(pid) or self._find_starting(pid)
         if task is not None and not os.WIFSTOPPED(status):
             self._on_gone(task)
-        elif pid == self._launcher.spawner_pid and not self.closing:
+        elif pid == self._launcher.spawner_pid and self.closing:
+            self._launcher.spawner_pid = 0  # waited for: the number may soon be another's
+        elif pid == self._launcher.spawner_pid:
             print("initspawn: the spawner died; its spare takes its place", file=sys.stderr)
             self._launcher.replace()
         elif pid == self._launcher.spare_pid and not self.closing:

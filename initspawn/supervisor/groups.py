@@ -50,7 +50,8 @@ class Groups:
         base = _base()
         for name in os.listdir(base) if base else ():
             pid = name.removeprefix(_PREFIX)
-            if pid != name and pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+            dead = pid != name and pid.isdecimal() and not os.path.exists(f"/proc/{pid}")
+            if dead and not _holds_strangers(f"{base}/{name}"):
                 left = Groups()
                 left.root = f"{base}/{name}"
                 try:
@@ -102,6 +103,18 @@ class Groups:
                 _rmdir(f"{path}/{name}")
         _rmdir(self.root)
         self.root = None
+
+
+def _holds_strangers(root: str) -> bool:
+    """Whether processes of another pid namespace live below: then the number in its name is not ours."""
+    for path, _, _ in os.walk(root):
+        try:
+            with open(f"{path}/cgroup.procs", "rb") as file:
+                if b"0" in file.read().split():  # cgroups(7): not visible to us
+                    return True
+        except OSError:
+            pass
+    return False
 
 
 def _rmdir(path: str) -> None:

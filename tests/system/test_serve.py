@@ -254,6 +254,24 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.root
+@pytest.mark.needs("cgroup")
+def test_what_a_killed_supervisor_left_is_ended_by_the_next(tmp_path: Path) -> None:
+    """Without a pid namespace a task's children outlive a supervisor that is killed, in their cgroup."""
+    storm = shell("storm", "setsid sleep 1000 & echo $!; wait", encoder="line")
+    plain = config(storm)
+    del plain["sandboxes"]["namespace"]
+    file = write(tmp_path, "plain.json", plain)
+    with serving(tmp_path, file) as server, server.client() as client:
+        client.call("test/storm")
+        left = int(client.until(lambda event: event["type"] == "data")["stdout"])
+        server.process.kill()
+        server.process.wait()
+        assert b"sleep" in read(f"/proc/{left}/cmdline")
+    with serving(tmp_path, file):
+        wait_for(lambda: gone(left), "the end of what was left")
+
+
+@pytest.mark.root
 def test_root_must_name_a_user(tmp_path: Path) -> None:
     file = write(tmp_path, "rootless.json", {**config(shell("a", "true")), "x-note": "no user here"})
     text = Path(file).read_text().replace('"acls": {"user": "nobody"}, ', "")
