@@ -266,7 +266,7 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(tmp_path: Path) -> N
         left = int(client.until(lambda event: event["type"] == "data")["stdout"])
         server.process.kill()
         server.process.wait()
-        assert b"sleep" in read(f"/proc/{left}/cmdline")
+        wait_for(lambda: b"sleep" in read(f"/proc/{left}/cmdline"), "the one that is left")
     with serving(tmp_path, file):
         wait_for(lambda: gone(left), "the end of what was left")
 
