@@ -95,6 +95,8 @@ class Command(Record):
     privilege: str | None = None  # its own, else the sandbox's
     timeout: float = 0.0  # seconds; 0: none
     once: bool = False
+    verbose: int = 0  # how much a task tells of itself, where its request says nothing
+    dash: bool = False  # a request's value may begin its item with `-`
     encoder: str = "text"
     encoder_options: dict[str, Any] = {}  # noqa: RUF012  # records never change their defaults
     usage: Any = None

@@ -222,6 +222,7 @@ class Command(Part):
     timeout: Seconds | None = None
     single: bool = False
     verbose: Verbosity | None = None
+    dash: Literal["allow", "refuse"] = "refuse"
     encoder: str | Encoder | None = None
     usage: Any = None
     sample: Any = None

@@ -23,11 +23,13 @@ def bind(command: Command, arguments: Any) -> tuple[str, ...]:
     """The complete argv of one run, argv[0] first.
 
     `arguments` is the request's `args`: an object, or anything else, which then names nothing. Raises
-    RequestError(invalid-request) for a missing argument, NUL, or an item longer than the kernel takes.
+    RequestError(invalid-request) for a missing argument, NUL, an item longer than the kernel takes, or a
+    value that would begin its item with `-` where the command does not allow it. Values that no template
+    names are not used.
     """
     values = arguments if isinstance(arguments, dict) else {}
     argv = [command.path]
-    options = True  # until a `--` of the template's own: what follows it is no option (getopt(3))
+    options = not command.dash  # until a `--` of the template's own: what follows it is no option (getopt(3))
     for template in command.arguments:
         argv.append(_fill(template, values, options=options))
         options = options and template != _END_OF_OPTIONS
@@ -69,7 +71,7 @@ def _text(name: str, value: Any) -> str:
 
     separators = (", ", ": ")
     try:
-        text = dumps(value, ensure_ascii=False, separators=separators)
+        text = dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
         text.encode()
     except (ValueError, RecursionError):
         raise RequestError("invalid-request", f"argument `{name}` cannot be written as text") from None

@@ -61,8 +61,10 @@ class Supervisor:
         on_start: Callable[[Task], None] = _nothing,
         on_end: Callable[[Task], None] = _nothing,
         descriptors: tuple[int, ...] = (),
+        verbose: int | None = None,
     ) -> Task:
         """Start a command. What becomes of it is told by the callbacks; a refusal is in `task.refusal`.
+        `verbose`: how much it tells of itself, None: what the command says.
 
         Raises RequestError when it cannot even be tried: `once` and one is alive, or we are closing.
         """
@@ -73,6 +75,7 @@ class Supervisor:
         task = Task(
             reactor=self.reactor, api=api, command=command, sandbox=api.sandbox(command.sandbox),
             argv=argv, on_start=on_start, on_end=on_end,
+            verbose=command.verbose if verbose is None else verbose,
         )  # fmt: skip
         if "pid" not in task.sandbox.namespaces:
             try:

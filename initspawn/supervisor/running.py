@@ -5,9 +5,11 @@ from __future__ import annotations
 import _signal
 import os
 
+from initspawn.encoders.base import STDERR, STDOUT
 from initspawn.encoders.table import make
 from initspawn.event import DATA, FINAL, INITIAL
 from initspawn.limits import DRAIN_SECONDS, STALL_SECONDS
+from initspawn.supervisor import verbosity
 from initspawn.supervisor.eventlog import EventLog
 from initspawn.supervisor.reactor import READ
 from initspawn.supervisor.task import Life
@@ -43,11 +45,13 @@ class Task:
         argv: tuple[str, ...],
         on_start: Callable[[Task], None],
         on_end: Callable[[Task], None],
+        verbose: int = 0,
     ) -> None:
         self.api = api
         self.command = command
         self.sandbox = sandbox
         self.argv = argv
+        self.verbose = verbose
         self.on_start = on_start
         self.on_end = on_end
         self.life = Life()
@@ -70,6 +74,7 @@ class Task:
         self._draining = False
         self._stall: Timer | None = None
         self._paused = False
+        self._amid_line = False  # its standard error has begun a line and not ended it
 
     @property
     def id(self) -> str:
@@ -99,18 +104,28 @@ class Task:
         for name in ("status", "usage"):
             if getattr(self, name):
                 known[name] = getattr(self, name)
-        # Without what may be long and is equal to the plan anyway, or the task would not have run.
-        measured = {name: value for name, value in self.measurement.items() if name not in _LONG}
+        measured = self._measured()
         return {**known, "measurement": measured} if measured else known
+
+    def _measured(self) -> dict[str, Any]:
+        """Without what may be long and is equal to the plan anyway, or the task would not have run."""
+        return {name: value for name, value in self.measurement.items() if name not in _LONG}
 
     def read(self) -> None:
         """The command runs: say so where the reply comes later, and read what it writes."""
         if self.encoder.synchronous:
             self.log.append({"type": INITIAL, **self.describe()})
+        for line in verbosity.at_start(self.verbose, self.command, self.id, self.argv, self._measured()):
+            self._tell(line)
         assert self.start is not None
-        for stream, fd in (("stdout", self.start.stdout), ("stderr", self.start.stderr)):
+        for stream, fd in ((STDOUT, self.start.stdout), (STDERR, self.start.stderr)):
             self._streams[fd] = stream
             self._reactor.watch(fd, READ, lambda _, fd=fd: self._readable(fd))  # type: ignore[misc]
+
+    def note(self, what: str, text: str) -> None:
+        """Tell what a caller does with it, if it is to tell that much."""
+        if self.verbose >= verbosity.CONTROL and not self.ended:
+            self._tell(verbosity.line(what, self.command, f"{self.id} {text}".rstrip()))
 
     def drain(self) -> None:
         """The command has ended: take what is left, and wait only a little for who else holds a pipe."""
@@ -136,10 +151,20 @@ class Task:
         if not data:
             self._close_stream(fd)
             return False
-        self._append(self.encoder.feed(self._streams[fd], data))
+        self._feed(self._streams[fd], data)
         if self.log.crowded():
             self._pause()
         return True
+
+    def _feed(self, stream: str, data: bytes) -> None:
+        if stream == STDERR:
+            self._amid_line = not data.endswith(b"\n")
+        self._append(self.encoder.feed(stream, data))
+
+    def _tell(self, line: str) -> None:
+        """A line of ours in its standard error."""
+        text = line.encode("utf-8", "surrogateescape") + b"\n"
+        self._feed(STDERR, b"\n" + text if self._amid_line else text)
 
     def _append(self, records: list[dict[str, Any]]) -> None:
         for record in records:
@@ -189,6 +214,9 @@ class Task:
         for timer in (*self.timers, *([self._stall] if self._stall else [])):
             timer.cancel()
         self.timers.clear()
+        if self.verbose >= verbosity.COMMAND_LINE:
+            said = ", ".join(f"{name} {value}" for name, value in self.status.items())
+            self._tell(verbosity.line("end", self.command, said))
         self._append(self.encoder.finish())
         if not self.encoder.synchronous:
             self.log.append({"type": FINAL, "pid": self.pid, "status": self.status})
@@ -208,5 +236,3 @@ def status_object(status: int | None, reason: str) -> dict[str, Any]:
         return {"exit": os.WEXITSTATUS(status)}
     text = _signal.strsignal(os.WTERMSIG(status)) or str(os.WTERMSIG(status))
     return {"signal": text, **({"info": reason} if reason == "timeout" else {})}
-
-

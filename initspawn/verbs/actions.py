@@ -43,6 +43,7 @@ def start(
     command: Command,
     arguments: Any,
     answer: Callable[[Answer], None],
+    verbose: int | None = None,
 ) -> None:
     """Start a command for a caller, who is subscribed to its events. The answer comes before them: when
     the command runs, or was refused; for a synchronous encoder when it has ended. Raises RequestError.
@@ -63,7 +64,7 @@ def start(
         if task.encoder.synchronous and task.refusal is None:
             answer(Answer(response=task.result()))
 
-    supervisor.start(api, command, argv, on_start=on_start, on_end=on_end)
+    supervisor.start(api, command, argv, on_start=on_start, on_end=on_end, verbose=verbose)
 
 
 def control(
@@ -79,9 +80,10 @@ def control(
         tasks = [task for task in tasks if task.pid == pid]
         if not tasks:
             raise RequestError("invalid-request", "invalid pid")
+    number = DEFAULT_SIGNAL if signal is None else signal
     for task in tasks:
+        task.note(action, f"signal {number}" if action == query.STOP else "")
         if action == query.STOP:
-            number = DEFAULT_SIGNAL if signal is None else signal
             if number in _ENDING:
                 supervisor.stop(task, number)
             else:

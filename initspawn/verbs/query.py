@@ -17,21 +17,26 @@ _KEYS = frozenset(("action", "args", "verbose"))
 # Signals by name, as the reference takes them, and the highest number that is one.
 SIGNALS = {"SIGINT": 2, "SIGKILL": 9, "SIGUSR1": 10, "SIGUSR2": 12, "SIGTERM": 15}
 _LAST_SIGNAL = 64
+_LEVELS = range(5)  # verbosity that a query may ask for; a higher one is for the configuration alone
 
 
-def parse(query: Any) -> tuple[str, Any]:
-    """(action, arguments) of a query. Raises RequestError(invalid-request) for an unknown action."""
-    action, arguments = START, query
+def parse(query: Any) -> tuple[str, Any, int | None]:
+    """(action, arguments, verbosity) of a query; None: the command's verbosity.
+
+    Raises RequestError(invalid-request) for an unknown action.
+    """
+    action, arguments, level = START, query, None
     if isinstance(query, dict):
         wanted = query.get("action", START)
-        strict = isinstance(wanted, str) and query.keys() <= _KEYS and _is_level(query.get("verbose"))
         if isinstance(wanted, str):
             action = wanted.lower()
-        if strict:
-            arguments = query.get("args")
+            asked = query.get("verbose")
+            level = _whole(asked)
+            if query.keys() <= _KEYS and (level is not None or asked is None):
+                arguments = query.get("args")
     if action not in ACTIONS:
         raise RequestError("invalid-request", "invalid action")
-    return action, arguments
+    return action, arguments, level if level in _LEVELS else None
 
 
 def parse_control(arguments: Any) -> tuple[int | None, int | None]:
@@ -44,24 +49,26 @@ def parse_control(arguments: Any) -> tuple[int | None, int | None]:
     if not isinstance(arguments, dict) or not arguments or arguments.keys() - {"pid", "signal"}:
         raise RequestError("invalid-request")
     pid, signal = arguments.get("pid"), arguments.get("signal")
-    pid = _whole(pid)
-    if not pid and signal is None:
+    number = 0 if pid is None else _whole(pid)
+    if number is None or number < 0:
+        raise RequestError("invalid-request", "invalid pid")
+    if not number and signal is None:
         raise RequestError("invalid-request")
-    return pid or None, None if signal is None else _signal(signal)
+    return number or None, None if signal is None else _signal(signal)
 
 
-def _is_level(value: Any) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool))
-
-
-def _whole(value: Any) -> int:
-    if value is None:
-        return 0
-    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
-        return int(value)
-    if type(value) is int and value >= 0:
+def _whole(value: Any) -> int | None:
+    """The whole number that a value is: `3`, `3.0`, `"3"` or `"0x3"`; None for all others."""
+    if type(value) is int:
         return value
-    raise RequestError("invalid-request", "invalid pid")
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.isascii() and value.isalnum() and len(value) < 20:
+        try:
+            return int(value, 0)
+        except ValueError:
+            return None
+    return None
 
 
 def _signal(value: Any) -> int:

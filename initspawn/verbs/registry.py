@@ -33,9 +33,7 @@ class Registry:
             (api.api, command.verb): command for api in self.apis.values() for command in api.commands
         }
 
-    def call(
-        self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]
-    ) -> None:
+    def call(self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]) -> None:
         """Do what is asked, if this caller may; `answer` is called once, now or later."""
         try:
             self._call(caller, procedure, arguments, answer)
@@ -45,9 +43,7 @@ class Registry:
             sys.excepthook(*sys.exc_info())
             answer(Answer(status="internal-error"))
 
-    def _call(
-        self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]
-    ) -> None:
+    def _call(self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]) -> None:
         name, _, verb = procedure.partition("/")
         command = self._commands.get((name, verb))
         if command is None:
@@ -60,10 +56,10 @@ class Registry:
         # Whoever may do nothing with a command is not told that its query is wrong either.
         if not any(allowed(caller.identity, action, privilege) for action in (START, STOP, OUTPUT, SEE)):
             raise RequestError("insufficient-scope")
-        action, arguments = query.parse(arguments)
+        action, arguments, verbose = query.parse(arguments)
         self._require(caller.identity, _ACTIONS[action], privilege)
         if action == query.START:
-            actions.start(self.supervisor, caller, api, command, arguments, answer)
+            actions.start(self.supervisor, caller, api, command, arguments, answer, verbose)
         else:
             response = actions.control(self.supervisor, caller, api, command, action, arguments)
             answer(Answer(response=response))

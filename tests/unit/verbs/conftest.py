@@ -29,6 +29,8 @@ class FakeTask:
         self.life = Life()
         self.refusal: LaunchRefused | None = None
         self.encoder = SimpleNamespace(synchronous=command.encoder == "sync")
+        self.verbose = calls.pop("verbose", None)
+        self.notes: list[tuple[str, str]] = []
         self._calls = calls
 
     @property
@@ -43,6 +45,9 @@ class FakeTask:
 
     def record(self) -> dict[str, Any]:
         return {"id": self.id, "state": self.life.state}
+
+    def note(self, what: str, text: str) -> None:
+        self.notes.append((what, text))
 
     def run(self) -> None:
         self.life.on(READY)

@@ -29,6 +29,8 @@ ARGS = {"a": 1}
         ({"action": None}, "start", ...),
         ({"args": ARGS, "verbose": "x"}, "start", ...),
         ({"args": ARGS, "verbose": 1.5}, "start", ...),
+        ({"args": ARGS, "verbose": "3"}, "start", ARGS),
+        ({"args": ARGS, "verbose": 3.0}, "start", ARGS),
         ({"args": ARGS, "verbose": True}, "start", ...),
         ({"args": ARGS, "verbose": 3}, "start", ARGS),
         ({"args": ARGS, "verbose": 7}, "start", ARGS),
@@ -48,13 +50,38 @@ ARGS = {"a": 1}
 )
 def test_queries(query: Any, action: str, arguments: Any) -> None:
     """`...`: the query as a whole."""
-    assert parse(query) == (action, query if arguments is ... else arguments)
+    assert parse(query)[:2] == (action, query if arguments is ... else arguments)
+
+
+@pytest.mark.parametrize(
+    ("query", "level"),
+    [
+        ({}, None),
+        ({"verbose": 0}, 0),
+        ({"verbose": 4, "args": ARGS}, 4),
+        ({"verbose": 3.0}, 3),
+        ({"verbose": "2"}, 2),
+        ({"verbose": 5}, None),
+        ({"verbose": 7}, None),
+        ({"verbose": -1}, None),
+        ({"verbose": True}, None),
+        ({"verbose": "x"}, None),
+        ({"verbose": [3]}, None),
+        ({"verbose": 3, "filename": "x"}, 3),
+        ({"action": 1, "verbose": 3}, None),
+        ("verbose", None),
+        (None, None),
+    ],
+)
+def test_verbosity(query: Any, level: int | None) -> None:
+    """What could be read stays in force, like the action; a number that is no level means nothing."""
+    assert parse(query)[2] == level
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("how", [str.lower, str.upper, str.title])
 def test_actions_in_any_case(action: str, how: Any) -> None:
-    assert parse({"action": how(action), "args": ARGS}) == (action, ARGS)
+    assert parse({"action": how(action), "args": ARGS}) == (action, ARGS, None)
 
 
 @pytest.mark.parametrize("action", ["foo", "", "start ", "stop\0"])
@@ -74,6 +101,8 @@ def test_unknown_actions(action: str, more: dict[str, Any]) -> None:
         (None, None, None),
         ({"pid": 12}, 12, None),
         ({"pid": "12"}, 12, None),
+        ({"pid": 12.0}, 12, None),
+        ({"pid": "0xc"}, 12, None),
         ({"pid": 12, "signal": 15}, 12, 15),
         ({"pid": 12, "signal": None}, 12, None),
         ({"pid": None, "signal": 9}, None, 9),
@@ -115,7 +144,9 @@ def test_control(arguments: Any, pid: int | None, signal: int | None) -> None:
         ({"pid": "-1"}, "invalid pid"),
         ({"pid": " 1"}, "invalid pid"),
         ({"pid": "1" * 20}, "invalid pid"),
-        ({"pid": 1.0}, "invalid pid"),
+        ({"pid": 1.5}, "invalid pid"),
+        ({"pid": -1.0}, "invalid pid"),
+        ({"pid": "٣"}, "invalid pid"),
         ({"pid": True}, "invalid pid"),
         ({"pid": [1]}, "invalid pid"),
         ({"signal": "SIGFOO"}, "invalid signal"),
@@ -150,8 +181,9 @@ values = st.recursive(
 @given(values)
 def test_whatever_is_sent_is_understood_or_refused(value: Any) -> None:
     try:
-        action, _ = parse(value)
+        action, _, level = parse(value)
         assert action in ACTIONS
+        assert level is None or 0 <= level <= 4
     except RequestError:
         pass
     try:

@@ -1,0 +1,308 @@
+"""Numbered checks of the verbs and of a task's life, the whole way: file, server, WebSocket client."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.server import Client, Server, children, serving, wait_for, write
+from tests.system.test_serve import config, shell
+
+pytestmark = pytest.mark.needs("userns")
+
+RUNS = 100
+
+
+def program(uid: str, path: str, *args: Any, **keys: Any) -> dict[str, Any]:
+    """A command that runs a program."""
+    return {"uid": uid, "exec": {"cmdpath": path, "args": list(args)}, **keys}
+
+
+ENDLESS = program("endless", "/bin/sleep", "2", timeout=0)
+COMMANDS = [
+    shell("text", "echo a; echo b >&2; exit 3"),
+    program("true", "/bin/true"),
+    shell("line", "echo a; sleep 0.1; echo b >&2; sleep 0.1; printf last", encoder="line"),
+    shell("sync", "echo a; exit 4", encoder="sync"),
+    program("quiet", "/bin/true", encoder="sync"),
+    program("echo", "/bin/echo", "[%a%]", "?b?", encoder={"output": "sync", "opts": {"maxlen": 65536}}),
+    program("size", "/bin/sh", "-c", 'printf %%s "$$1" | wc -c', "sh", "%a%", encoder="sync"),
+    program("told", "/bin/sh", "-c", "echo done", "sh", "%a%", encoder="sync", verbose=5),
+    program("sleep", "/bin/sleep", "100"),
+    shell("tree", "sleep 100 & echo $! ; wait", encoder="line"),
+    program("once", "/bin/sleep", "100", once=True),
+    program("slow", "/bin/sleep", "100", timeout=1),
+    program("brief", "/bin/sleep", "0.2", timeout=5),
+    shell("ticks", "while :; do echo tick; sleep 0.05; done", encoder="line"),
+    shell("closed", "exec >&- ; sleep 2; exit 5"),
+    shell("orphan", "sleep 30 & echo out; exit 7"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    place = tmp_path_factory.mktemp("verbs")
+    acls = {"timeout": 1, **({"user": "nobody"} if os.geteuid() == 0 else {})}
+    limited = {"uid": "limited", "prefix": "limited", "namespace": {}, "acls": acls, "commands": ENDLESS}
+    made = config(*COMMANDS, prefix="")
+    made["sandboxes"] = [made["sandboxes"], limited]
+    with serving(place, write(place, "test.json", made)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with server.client() as connected:
+        yield connected
+
+
+def start(client: Client, verb: str, query: Any = None) -> int:
+    """Start a command; its pid."""
+    reply = client.call(f"test/{verb}", query)
+    assert reply["request"]["status"] == "success", reply
+    return int(reply["response"]["pid"])
+
+
+def stop(client: Client, verb: str, **args: Any) -> Any:
+    """Stop a command's tasks; the response."""
+    return client.call(f"test/{verb}", {"action": "stop", **({"args": args} if args else {})})["response"]
+
+
+def of(client: Client, pid: int) -> list[dict[str, Any]]:
+    """A task's events up to its last, without what all of them say."""
+    client.final(pid)
+    return [
+        {key: value for key, value in event.items() if key not in ("pid", "name")}
+        for event in client.events
+        if event["pid"] == pid
+    ]
+
+
+# Starts and encoders.
+
+
+def test_check_036_nothing_of_the_output_is_lost(client: Client) -> None:
+    for _ in range(RUNS):
+        pid = start(client, "text")
+        assert of(client, pid) == [
+            {"type": "data", "stdout": ["a"], "stderr": ["b"]},
+            {"type": "final-event", "status": {"exit": 3}},
+        ]
+        client.events.clear()
+
+
+def test_check_037_no_output(client: Client) -> None:
+    assert of(client, start(client, "true")) == [
+        {"type": "data"},
+        {"type": "final-event", "status": {"exit": 0}},
+    ]
+
+
+def test_check_038_lines(client: Client) -> None:
+    assert of(client, start(client, "line")) == [
+        {"type": "data", "stdout": "a"},
+        {"type": "data", "stderr": "b"},
+        {"type": "data", "stdout": "last"},
+        {"type": "final-event", "status": {"exit": 0}},
+    ]
+
+
+def test_check_039_sync(client: Client) -> None:
+    reply = client.call("test/sync")
+    pid = reply["response"].pop("pid")
+    expected = {"api": "test", "sandbox": "box", "command": "sync", "status": {"exit": 4}, "stdout": ["a"]}
+    assert reply["response"] == expected
+    first = {"name": "test/sync", "type": "initial-event", "api": "test", "sandbox": "box", "command": "sync"}
+    assert client.events == [{**first, "pid": pid}]
+
+
+def test_check_040_sync_without_output(client: Client) -> None:
+    assert set(client.call("test/quiet")["response"]) == {"api", "sandbox", "command", "pid", "status"}
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize("size", [5000, 65534, 131071])
+def test_check_080_long_values(client: Client, size: int) -> None:
+    assert client.call("test/size", {"a": "x" * size})["response"]["stdout"] == [str(size)]
+
+
+def test_a_value_longer_than_the_kernel_takes(client: Client) -> None:
+    reply = client.call("test/size", {"a": "x" * 131072})
+    assert reply["request"]["status"] == "invalid-request"
+    assert "131071 bytes" in reply["request"]["info"]
+
+
+def test_check_090_verbose(client: Client) -> None:
+    told = client.call("test/echo", {"args": {"a": "A"}, "verbose": 3})["response"]
+    assert told["stdout"] == ["[A] "]
+    pid = told["pid"]
+    assert told["stderr"] == [
+        f"start(echo)=> box/echo@{pid}",
+        "command(echo)=> /bin/echo [A] ''",
+        "end(echo)=> exit 0",
+    ]
+    assert "stderr" not in client.call("test/echo", {"args": {"a": "A"}, "verbose": 7})["response"]
+    assert "stderr" not in client.call("test/echo", {"args": {"a": "A"}})["response"]
+
+
+def test_verbosity_of_the_command(client: Client) -> None:
+    told = client.call("test/told", {"a": "A"})["response"]
+    assert told["stdout"] == ["done"]
+    assert "argument(told)=> 4: %a% became A" in told["stderr"]
+    assert "stderr" not in client.call("test/told", {"args": {"a": "A"}, "verbose": 0})["response"]
+
+
+def test_what_callers_do_is_told(client: Client, server: Server) -> None:
+    pid = start(client, "sleep", {"verbose": 2})
+    with server.client() as other:
+        assert other.call("test/sleep", {"action": "subscribe", "args": {"pid": pid}})["response"]
+        assert stop(other, "sleep", pid=pid)
+    client.final(pid)
+    (data,) = (event for event in client.events if event["type"] == "data")
+    task = f"box/sleep@{pid}"
+    assert data["stderr"] == [
+        f"start(sleep)=> {task}", f"subscribe(sleep)=> {task}", f"stop(sleep)=> {task} signal 2"
+    ]  # fmt: skip
+
+
+# Control.
+
+
+def test_check_091_stop_all(client: Client) -> None:
+    pids = [start(client, "sleep") for _ in range(2)]
+    assert sorted(stop(client, "sleep")) == sorted(f"box/sleep@{pid}" for pid in pids)
+    assert [client.final(pid)["status"] for pid in pids] == [{"signal": "Interrupt"}] * 2
+
+
+def test_check_092_stop_one(client: Client) -> None:
+    first, other = (start(client, "sleep") for _ in range(2))
+    assert stop(client, "sleep", pid=first, signal="sigterm") == f"box/sleep@{first}"
+    assert client.final(first)["status"] == {"signal": "Terminated"}
+    assert stop(client, "sleep") == [f"box/sleep@{other}"]
+    client.final(other)
+
+
+def test_check_096_stop_ends_the_children(client: Client) -> None:
+    pid = start(client, "tree")
+    client.until(lambda event: event["type"] == "data")
+    (child,) = wait_for(lambda: children(pid), "the shell's child")
+    stop(client, "tree")
+    client.final(pid)
+    assert not os.path.exists(f"/proc/{child}")
+
+
+def test_check_097_single(client: Client) -> None:
+    pid = start(client, "once")
+    again = client.call("test/once")["request"]
+    assert (again["status"], again["code"]) == ("bad-state", -14)
+    assert "`once` is already running" in again["info"]
+    stop(client, "once")
+    client.final(pid)
+    pid = start(client, "once")
+    stop(client, "once")
+    client.final(pid)
+
+
+# Time.
+
+
+def test_check_098_timeout(client: Client) -> None:
+    began = time.monotonic()
+    pid = start(client, "slow")
+    assert client.final(pid)["status"] == {"signal": "Killed", "info": "timeout"}
+    assert 1 <= time.monotonic() - began < 10
+
+
+def test_check_099_an_end_before_the_time(client: Client) -> None:
+    assert client.final(start(client, "brief"))["status"] == {"exit": 0}
+    assert client.call("test/ping")["response"].startswith("pong=")
+
+
+def test_check_100_no_time_limit_of_the_sandbox(client: Client) -> None:
+    assert client.final(start(client, "limited/endless"))["status"] == {"exit": 0}
+
+
+# Other clients.
+
+
+def test_check_101_another_connection_listens(client: Client, server: Server) -> None:
+    pid = start(client, "ticks")
+    task = f"box/ticks@{pid}"
+    with server.client() as other:
+        assert other.call("test/ticks", {"action": "subscribe"})["response"] == [task]
+        other.until(lambda event: event["type"] == "data" and event["pid"] == pid)
+        assert other.call("test/ticks", {"action": "unsubscribe"})["response"] == [task]
+        other.events.clear()
+        for _ in range(3):
+            client.receive()
+        other.call("test/ping")
+        assert other.events == []
+    stop(client, "ticks")
+    client.final(pid)
+
+
+def test_check_102_the_starter_leaves(client: Client, server: Server) -> None:
+    with server.client() as starter:
+        pid = start(starter, "sleep")
+    assert client.call("test/sleep", {"action": "subscribe"})["response"] == [f"box/sleep@{pid}"]
+    assert stop(client, "sleep") == [f"box/sleep@{pid}"]
+    assert client.final(pid)["status"] == {"signal": "Interrupt"}
+
+
+def test_check_103_the_server_ends(tmp_path: Path) -> None:
+    box = config(shell("tree", "trap '' TERM INT; setsid sleep 100 & echo up; wait", encoder="line"))
+    with serving(tmp_path, write(tmp_path, "test.json", box)) as server, server.client() as client:
+        pid = start(client, "tree")
+        client.until(lambda event: event["type"] == "data")
+        family = [pid, *wait_for(lambda: children(pid), "the command's child"), *server.children()]
+        assert server.stop()[0] == 0
+    assert not [member for member in family if os.path.exists(f"/proc/{member}")]
+
+
+# Streams and ends.
+
+
+def test_check_104_closed_output_blocks_nobody(client: Client) -> None:
+    pid = start(client, "closed")
+    began = time.monotonic()
+    assert client.call("test/ping")["response"].startswith("pong=")
+    assert time.monotonic() - began < 1
+    assert client.final(pid)["status"] == {"exit": 5}
+
+
+def test_check_105_a_grandchild_holds_the_output(client: Client) -> None:
+    began = time.monotonic()
+    events = of(client, start(client, "orphan"))
+    assert events == [
+        {"type": "data", "stdout": ["out"]},
+        {"type": "final-event", "status": {"exit": 7}},
+    ]
+    assert time.monotonic() - began < 10
+
+
+def test_check_107_what_cannot_be_executed(tmp_path: Path) -> None:
+    """A directory is refused with the file; what becomes one later, at the start and with the reason."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    tool = place / "tool"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    for path in (tmp_path.parent.parent, tmp_path.parent, tmp_path, place):
+        path.chmod(path.stat().st_mode | 0o055)
+    file = write(tmp_path, "test.json", config(program("tool", str(tool))))
+    with serving(tmp_path, file) as server, server.client() as client:
+        client.final(start(client, "tool"))
+        tool.unlink()
+        tool.mkdir()
+        reply = client.call("test/tool")
+        assert reply["request"]["status"] == "internal-error"
+        assert "Permission denied (EACCES)" in reply["request"]["info"]
+        assert "response" not in reply
+        assert client.call("initspawn/tasks")["response"][-1]["state"] == "ended"
