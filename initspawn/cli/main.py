@@ -42,6 +42,7 @@ COMMANDS = {
     "call": "call a verb of a running supervisor and follow its output",
     "check": "say what is wrong in configuration files, or what they offer",
     "explain": "say what a verb runs, as whom, and how it is confined",
+    "compare": "run one command in several sandboxes and say what differs",
     "doctor": "say what this kernel and this user can do",
 }
 EXAMPLES = """\
