@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import sysconfig
+from collections.abc import Sequence
 from typing import Any
 
 from initspawn.boot.supervise import GATEWAY
@@ -30,14 +31,19 @@ _STANDARD = ("stdlib", "platstdlib")
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 
 
-def gateway_config(run_dir: str, *, user: str | None, open_door: bool) -> dict[str, Any]:
-    """The configuration of the hidden API that runs the gateway. `user`: who it becomes, when root."""
+def gateway_config(
+    run_dir: str, *, user: str | None, open_door: bool, hosts: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The configuration of the hidden API that runs the gateway. `user`: who it becomes, when root;
+    `hosts`: the names it believes in `Host`, by default those of this machine.
+    """
     libraries = _libraries()
     # Not -I: where the libraries are comes by PYTHONPATH, and the environment is ours anyway.
     arguments = ["-s", "-P", "-B", "-m", "initspawn.gateway", "--listen-fd", "3"]
     arguments += ["--control", f"{INSIDE}/door"]
     if open_door:
         arguments.append("--no-auth")
+    arguments += [f"--allow-host={name}" for name in hosts]
     sandbox: dict[str, Any] = {
         "uid": GATEWAY,
         "envs": {"name": "PYTHONPATH", "value": _literal(os.pathsep.join(libraries))},

@@ -8,6 +8,7 @@ import ipaddress
 import marshal
 import os
 import pwd
+import re
 import secrets
 import socket
 import sys
@@ -42,6 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=_port, default=PORT, help=f"TCP port; 0: a free one, which is printed (default {PORT})"
     )
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", type=_host_name,
+        help="believe this name in a request's Host header; repeatable (default: this machine's own)",
+    )  # fmt: skip
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
     parser.add_argument("--no-auth", action="store_true", help="ask nobody for a token; loopback only")
     parser.add_argument(
@@ -53,6 +58,12 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number from 0 to 65535")
     return int(text)
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9a-fA-F:.]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no host: write a name or address, without a port")
+    return text
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -72,7 +83,8 @@ def main(arguments: argparse.Namespace) -> int:
     token = secrets.token_urlsafe(24)
     hidden = compile_raw(
         gateway_config(
-            run_dir, user=arguments.gateway_user if user == 0 else None, open_door=arguments.no_auth
+            run_dir, user=arguments.gateway_user if user == 0 else None, open_door=arguments.no_auth,
+            hosts=arguments.allow_host,
         ),
         file="the gateway's own sandbox", user=user, group=group, environ={}, hidden=True,
     )  # fmt: skip

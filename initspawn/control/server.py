@@ -98,11 +98,25 @@ class Door:
         self._on_connect()
 
 
+class Passerby:
+    """The `Caller` of a single call that is answered and no more: it hears no events."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+
+    def subscribe(self, task: Task) -> None:
+        """What it started is not followed."""
+
+    def unsubscribe(self, task: Task) -> None:
+        """Nothing was subscribed."""
+
+
 class Connection:
     """One client. It is the `Caller` of the verbs."""
 
     def __init__(self, door: Door, sock: _socket.socket, identity: Identity) -> None:
         self.identity = identity
+        self._base = identity  # who it is without a token
         self._door = door
         self._socket = sock
         self._fd = sock.fileno()
@@ -171,19 +185,35 @@ class Connection:
         while self._waiting and not self._busy() and not self._closed:
             body = self._waiting.pop(0)
             try:
-                number, procedure, arguments, token = wire.decode_call(body)
+                request = wire.decode_call(body)
             except wire.WireError as error:
                 self._fault(str(error))
                 return
-            if token is not None and self.identity.kind != "local":
-                self._identify(token)
             self._pending += 1
-            self._door.registry.call(self, procedure, arguments, self._answer_for(number))
+            caller = self._caller(request)
+            self._door.registry.call(
+                caller, request.procedure, request.args, self._answer_for(request.number)
+            )
         self._update()
+
+    def _caller(self, request: wire.Request) -> Connection | Passerby:
+        """Whose call this is: this client's from now on, or that of one who hears no events."""
+        if not request.events:
+            return Passerby(self._who(request.token))
+        if request.token is not None:
+            self._identify(request.token)
+        return self
+
+    def _who(self, token: str | None) -> Identity:
+        """Who shows this token; one that is none of ours changes nothing for whom this door trusts anyway."""
+        if token is None or self._base.kind == "local":
+            return self._base
+        found = self._door.tokens.identity(token)
+        return self._base if found.kind == "nobody" else found
 
     def _identify(self, token: str) -> None:
         """A token came: from now on the client is who shows it, and reads only what that one may."""
-        self.identity = self._door.tokens.identity(token)
+        self.identity = self._who(token)
         for task in list(self._readers):
             if not allowed(self.identity, OUTPUT, task.command.privilege or task.sandbox.privilege):
                 self.unsubscribe(task)

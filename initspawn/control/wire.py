@@ -3,13 +3,15 @@
 Frame: u32 little-endian length of the body, then the body: one JSON object in UTF-8.
 
 Client to server
-    {"id": N, "call": "api/verb", "args": ANY, "token": TEXT?}
+    {"id": N, "call": "api/verb", "args": ANY, "token": TEXT?, "session": TEXT?, "events": false?}
 Server to client
     {"id": N, "status": TEXT, "code": N, "info": TEXT?, "response": ANY?}     the answer to call N
     {"event": "api/verb", "task": "sandbox/command@pid", "seq": N, "data": {...}}
     {"fault": TEXT}                                     the connection is about to be closed
 
-`token` replaces the connection's credential for this and later calls. `id` is a number the client
+`token` replaces the connection's credential for this and later calls, `session` the name of its session.
+With `events` false they count for this call alone, and it subscribes to nothing: so one connection can carry
+calls of one client after the other. `id` is a number the client
 chooses, from 0 to 2**53. Answers come in any order; a call's answer comes before the events it causes.
 """
 
@@ -19,6 +21,7 @@ import json
 
 from initspawn.errors import InitspawnError
 from initspawn.limits import CONTROL_BYTES
+from initspawn.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,17 +83,42 @@ def decode(body: bytes) -> dict[str, Any]:
     return message
 
 
-def decode_call(body: bytes) -> tuple[int, str, Any, str | None]:
-    """A client's call as (id, procedure, args, token). Raises WireError."""
+class Request(Record):
+    """A client's call; None: no credential, no session is named."""
+
+    number: int
+    procedure: str
+    args: Any = None
+    token: str | None = None
+    session: str | None = None
+    events: bool = True
+
+
+_KEYS = {"id", "call", "args", "token", "session", "events"}
+
+
+def decode_call(body: bytes) -> Request:
+    """A client's call. Raises WireError."""
     message = decode(body)
-    number, procedure, token = message.get("id"), message.get("call"), message.get("token")
+    number, procedure, events = message.get("id"), message.get("call"), message.get("events", True)
     if type(number) is not int or not 0 <= number <= MAX_ID:
         raise WireError("`id` must be a whole number from 0 to 2**53")
     if not isinstance(procedure, str):
         raise WireError("`call` must be a text `api/verb`")
-    if token is not None and not isinstance(token, str):
-        raise WireError("`token` must be a text")
-    unknown = message.keys() - {"id", "call", "args", "token"}
+    token, session = _text(message, "token"), _text(message, "session")
+    if events is not True and events is not False:
+        raise WireError("`events` must be true or false")
+    unknown = message.keys() - _KEYS
     if unknown:
         raise WireError(f"unknown key {sorted(unknown)[0]!r}")
-    return number, procedure, message.get("args"), token
+    return Request(
+        number=number, procedure=procedure, args=message.get("args"), token=token, session=session,
+        events=events,
+    )  # fmt: skip
+
+
+def _text(message: dict[str, Any], key: str) -> str | None:
+    value = message.get(key)
+    if value is not None and not isinstance(value, str):
+        raise WireError(f"`{key}` must be a text")
+    return value

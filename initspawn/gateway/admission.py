@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
 from initspawn.errors import InitspawnError
@@ -18,18 +19,20 @@ API_PATH = "/api"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_SESSION = re.compile(r"[!#-+\--:<-\[\]-~]{0,36}")  # what a cookie may hold (RFC 6265, section 4.1.1)
 _ORIGIN = re.compile(r"(https?)://(.+)")
 
 Headers = Sequence[tuple[str, str]]
 
 
 class Refused(InitspawnError):
-    """The request is answered with this HTTP status (and headers) and nothing else."""
+    """The request is answered with this HTTP status, these headers and this JSON, or nothing else."""
 
-    def __init__(self, status: int, *headers: tuple[str, str]) -> None:
+    def __init__(self, status: int, *headers: tuple[str, str], body: bytes = b"") -> None:
         super().__init__(f"HTTP {status}")
         self.status = status
         self.headers = headers
+        self.body = body
 
 
 class HostPolicy:
@@ -112,13 +115,19 @@ def check_version(headers: Headers) -> None:
         raise Refused(426, ("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))
 
 
-def find_token(headers: Headers, query: str) -> str | None:
-    """The credential of an upgrade request; the first of the five places that has one wins."""
+def check_fetch_site(headers: Headers) -> None:
+    """Browsers say whose page asks (Fetch Metadata): only ours, or the address bar. Raises Refused(403)."""
+    if any(value not in ("same-origin", "none") for value in values(headers, "sec-fetch-site")):
+        raise Refused(403)
+
+
+def find_token(headers: Headers, fields: Mapping[str, str | None]) -> str | None:
+    """The credential of a request; the first of the five places that has one wins."""
     for value in values(headers, "authorization"):
         scheme, _, bearer = value.partition(" ")
         if scheme.lower() == "bearer" and bearer.strip():
             return bearer.strip()
-    arguments = _query(query)
+    arguments = {name.lower(): value for name, value in fields.items()}
     header = next(values(headers, "x-afb-token"), "")
     return (
         arguments.get("access_token")
@@ -129,11 +138,45 @@ def find_token(headers: Headers, query: str) -> str | None:
     )
 
 
-def _query(query: str) -> dict[str, str]:
-    """Query arguments by lower-case name, last one wins; `+` stays: AFB clients encode nothing."""
-    arguments: dict[str, str] = {}
+def find_session(headers: Headers, fields: Mapping[str, str | None], port: int) -> str:
+    """The session's name; the first of the four places that has one wins, else a new name is made.
+
+    It grants nothing. Raises Refused(400) for one that is too long or that a cookie could not hold.
+    """
+    arguments = {name.lower(): value for name, value in fields.items()}
+    places = (
+        next(values(headers, "x-afb-uuid"), None),
+        arguments.get("x-afb-uuid"),
+        find_cookie(headers, session_cookie(port)),
+        arguments.get("uuid"),
+    )
+    found = next((name for name in places if name is not None), None)
+    if found is None:
+        return str(uuid.uuid4())
+    if not _SESSION.fullmatch(found):
+        raise Refused(400)
+    return found
+
+
+def session_cookie(port: int) -> str:
+    """The name of the cookie that holds a session's name: cookies know no ports."""
+    return f"x-afb-uuid-{port}"
+
+
+def find_cookie(headers: Headers, name: str) -> str | None:
+    """The first cookie of that name (RFC 6265, section 5.4)."""
+    for value in values(headers, "cookie"):
+        for pair in value.split(";"):
+            key, equals, text = pair.strip().partition("=")
+            if equals and key == name:
+                return text
+    return None
+
+
+def query_fields(query: str) -> dict[str, str | None]:
+    """Query arguments by name, None without `=`, the last one wins; `+` stays: AFB clients encode nothing."""
+    arguments: dict[str, str | None] = {}
     for field in query.split("&", QUERY_FIELDS)[:QUERY_FIELDS]:
         name, equals, value = field.partition("=")
-        if equals:
-            arguments[unquote(name).lower()] = unquote(value)
+        arguments[unquote(name)] = unquote(value) if equals else None
     return arguments

@@ -113,16 +113,27 @@ def _invalid() -> BadFrame:
     return BadFrame(POLICY_VIOLATION, "invalid-frame")
 
 
-def encode_call(number: int, call: Call, token: bytes | None) -> bytes:
-    """The control message for a call; `token` (JSON) replaces the connection's credential."""
-    if token is None:
-        return b'{"id":%d,"call":%b,"args":%b}' % (number, call.procedure, call.args)
-    return b'{"id":%d,"call":%b,"args":%b,"token":%b}' % (number, call.procedure, call.args, token)
+def encode_call(number: int, call: Call, token: bytes | None, session: bytes | None = None) -> bytes:
+    """The control message for a call; `token` (JSON) replaces the connection's credential, `session` its
+    session's name.
+    """
+    more = b"" if token is None else b',"token":%b' % token
+    if session is not None:
+        more += b',"session":%b' % session
+    return b'{"id":%d,"call":%b,"args":%b%b}' % (number, call.procedure, call.args, more)
 
 
-def token_json(token: str) -> bytes:
-    """A credential found in the upgrade request, as JSON."""
-    return encode(token)
+def encode_single(number: int, procedure: str, args: bytes, token: str | None, session: str) -> bytes:
+    """The control message for a call that hears no events and whose credential is for it alone."""
+    shown = b"" if token is None else b',"token":%b' % encode(token)
+    return b'{"id":%d,"call":%b,"args":%b%b,"session":%b,"events":false}' % (
+        number, encode(procedure), args, shown, encode(session),
+    )  # fmt: skip
+
+
+def text_json(text: str) -> bytes:
+    """A credential or session found in the upgrade request, as JSON."""
+    return encode(text)
 
 
 def decode_answer(body: bytes) -> Answer:
@@ -135,29 +146,28 @@ def decode_answer(body: bytes) -> Answer:
 
 def encode_reply(call_id: bytes, answer: Answer) -> bytes:
     """The reply to a call. One that would not fit a frame becomes an `internal-error`."""
-    info, response = bytes(answer.info), bytes(answer.response)
-    request = b'"status":%b' % (bytes(answer.status) or b'"success"')
-    if info not in _ABSENT:
-        request += b',"info":%b' % info
-    value = b"" if response in _ABSENT else b',"response":%b' % response
-    text = b'[%d,"%b",{"jtype":"afb-reply","request":{%b,"code":%d}%b}]' % (
-        3 if answer.code >= 0 else 4,
-        call_id,
-        request,
-        answer.code,
-        value,
-    )
+    text = b'[%d,"%b",%b]' % (3 if answer.code >= 0 else 4, call_id, answer_object(answer))
     if len(text) > FRAME_BYTES:
         return encode_error(call_id, "internal-error", "the reply is larger than a frame")
     return text
 
 
+def answer_object(answer: Answer) -> bytes:
+    """The reply object of an answer of the supervisor."""
+    info, response = bytes(answer.info), bytes(answer.response)
+    request = b'"status":%b' % (bytes(answer.status) or b'"success"')
+    if info not in _ABSENT:
+        request += b',"info":%b' % info
+    value = b"" if response in _ABSENT else b',"response":%b' % response
+    return b'{"jtype":"afb-reply","request":{%b,"code":%d}%b}' % (request, answer.code, value)
+
+
 def encode_error(call_id: bytes, status: str, info: str = "") -> bytes:
     """A reply made here: `status` is one of the protocol's error texts."""
-    return b'[4,"%b",%b]' % (call_id, reply_body(status, info))
+    return b'[4,"%b",%b]' % (call_id, reply_object(status, info))
 
 
-def reply_body(status: str, info: str = "") -> bytes:
+def reply_object(status: str, info: str = "") -> bytes:
     """The reply object of an error made here."""
     extra = b',"info":%b' % encode(info) if info else b""
     return b'{"jtype":"afb-reply","request":{"status":%b%b,"code":%d}}' % (

@@ -7,6 +7,7 @@ HTTP_CONNECTIONS = 64  # further TCP connections: requests, keep-alive, upgrades
 PENDING_CALLS = 64  # unanswered calls of one connection before it is no longer read
 HEAD_BYTES = 65536  # a request's line and headers
 HEAD_SECONDS = 10.0  # from the first byte (or the connect) to a complete request head
+BODY_SECONDS = 10.0  # from a complete head to a complete body
 KEEP_ALIVE_SECONDS = 5  # between two requests on one connection
 CLOSE_SECONDS = 1.0  # from our Close frame to the end of the TCP connection
 STOP_SECONDS = 2  # from SIGTERM to the end of the process, whatever clients do

@@ -20,13 +20,20 @@ from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
-from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from initspawn.gateway import afb
-from initspawn.gateway.admission import Refused, check_version, choose_subprotocol, find_token
+from initspawn.gateway.admission import (
+    Refused,
+    check_fetch_site,
+    check_version,
+    choose_subprotocol,
+    find_session,
+    find_token,
+    query_fields,
+)
 from initspawn.gateway.bounds import CLOSE_SECONDS, PENDING_CALLS, WEBSOCKETS
-from initspawn.gateway.link import Link, open_link
+from initspawn.gateway.core import FrameCore
+from initspawn.gateway.link import Link, Way
 from initspawn.gateway.unmasked import MaskFilter
 from initspawn.limits import CONTROL_BYTES, FRAME_BYTES
 
@@ -41,19 +48,6 @@ logger = logging.getLogger("initspawn.gateway")
 GOING_AWAY, UNSUPPORTED_DATA, INTERNAL_ERROR = 1001, 1003, 1011
 
 
-class FrameCore(ServerProtocol):
-    """The stock frame core with two of the protocol's own rules."""
-
-    def process_subprotocol(self, headers: Headers) -> Subprotocol | None:
-        """AFB clients may separate names by spaces alone, and write them in capitals."""
-        chosen = choose_subprotocol(list(headers.raw_items()))
-        return Subprotocol(chosen) if chosen else None
-
-    def fail(self, code: int, reason: str = "") -> None:
-        """RFC 6455 section 7.1.7; the parser's explanation is for developers of the parser."""
-        super().fail(code)
-
-
 class Door(asyncio.Protocol):
     """See the module. The arguments are what uvicorn gives to a WebSocket protocol class."""
 
@@ -65,6 +59,7 @@ class Door(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._gateway: Gateway = app_state["gateway"]
+        self._way: Way = app_state["way"]
         self._connections = cast("set[Any]", server_state.connections)
         self._loop = _loop or asyncio.get_running_loop()
         self._core = FrameCore(max_size=FRAME_BYTES, logger=logger)
@@ -75,6 +70,7 @@ class Door(asyncio.Protocol):
         self._early = b""  # frames sent before our 101: one read at most
 
         self._token: bytes | None = None  # the credential the supervisor does not know yet
+        self._session: bytes | None = None  # nor the session's name
         self._number = 0
         self._pending: dict[int, bytes] = {}  # control id to the client's id
         self._backlog: deque[bytes | None] = deque()  # messages of one read; None is a binary one
@@ -145,7 +141,8 @@ class Door(asyncio.Protocol):
     def _admit(self, request: Request) -> Response:
         """The 101 to send. Raises Refused."""
         headers = list(request.headers.raw_items())
-        self._gateway.check_host(headers, self._transport)
+        port = self._gateway.check_host(headers, self._transport)
+        check_fetch_site(headers)
         check_version(headers)
         choose_subprotocol(headers)
         if len(self._gateway.doors) >= WEBSOCKETS:
@@ -153,8 +150,10 @@ class Door(asyncio.Protocol):
         response = self._core.accept(request)
         if response.status_code != 101:
             raise Refused(response.status_code)
-        token = find_token(headers, request.path.partition("?")[2])
-        self._token = afb.token_json(token) if token is not None else None
+        fields = query_fields(request.path.partition("?")[2])
+        token = find_token(headers, fields)
+        self._token = afb.text_json(token) if token is not None else None
+        self._session = afb.text_json(find_session(headers, fields, port))
         return response
 
     def _refuse(self, refused: Refused) -> None:
@@ -167,7 +166,7 @@ class Door(asyncio.Protocol):
 
     async def _open(self, response: Response) -> None:
         try:
-            link = await open_link(self._gateway.control_path, self)
+            link = await self._way.link(self)
         except OSError as error:
             logger.error("no way to the supervisor: %s", error)
             self._closing = True
@@ -253,11 +252,11 @@ class Door(asyncio.Protocol):
         """The control message of a call; none if it is too large, which is answered here."""
         token = self._token if call.token is None else call.token
         self._number += 1
-        body = afb.encode_call(self._number, call, token)
+        body = afb.encode_call(self._number, call, token, self._session)
         if len(body) > CONTROL_BYTES:
             self._send(afb.encode_error(call.id, "invalid-request", "the call is too large"))
             return ()
-        self._token = None
+        self._token = self._session = None
         self._pending[self._number] = call.id
         return (body,)
 

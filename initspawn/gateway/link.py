@@ -1,7 +1,8 @@
 """One connection to the supervisor's control socket, as an asyncio protocol with flow control.
 
-Every WebSocket connection has a link of its own, so the supervisor can hold the events of one slow
-client back without delaying another.
+Every client connection has a link of its own, so the supervisor can hold the events of one slow
+client back without delaying another. The requests of one HTTP connection share it, one after the other, and
+so does the WebSocket it may become.
 """
 
 from __future__ import annotations
@@ -64,6 +65,13 @@ class Link(asyncio.Protocol):
             self._timer.cancel()
         self._end(str(exc or "closed by the supervisor"))
 
+    def hand_over(self, owner: Owner) -> bool:
+        """From now on another owner is told; False if the link has ended."""
+        if self._owner is None or self._transport.is_closing():
+            return False
+        self._owner = owner
+        return True
+
     def send(self, bodies: Iterable[bytes]) -> None:
         """Hand frame bodies to the supervisor. Raises ValueError for one larger than a frame."""
         self._transport.write(b"".join(map(pack, bodies)))
@@ -75,13 +83,16 @@ class Link(asyncio.Protocol):
         elif not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def close(self) -> None:
-        """Send what is waiting, then end; the owner hears nothing any more.
+    def close(self, reason: str | None = None) -> None:
+        """Send what is waiting, then end; the owner hears no more than the reason, if there is one.
 
         Only our half is closed: the supervisor shall not stumble over the calls that are on their way to it
         because it cannot answer them. It closes its half when it has read them.
         """
-        self._owner = None
+        if reason is None:
+            self._owner = None
+        else:
+            self._end(reason)
         if not self._transport.is_closing():
             self._transport.write_eof()
             self._transport.resume_reading()
@@ -91,6 +102,38 @@ class Link(asyncio.Protocol):
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.link_lost(reason)
+
+
+class Way:
+    """How one client's connection reaches the supervisor: its link, made when it is needed.
+
+    `path`: the door for clients whom only a token identifies. `control`: an open control connection that the
+    supervisor has made for this very client, which is used instead.
+    """
+
+    def __init__(self, path: str, control: socket.socket | None = None) -> None:
+        self._path = path
+        self._control = control
+        self._link: Link | None = None
+
+    async def link(self, owner: Owner) -> Link:
+        """The link, which from now on belongs to `owner`. Raises OSError if there is none to be had."""
+        if self._link is None or not self._link.hand_over(owner):
+            self._link = await (self._adopt(owner) if self._control else open_link(self._path, owner))
+        return self._link
+
+    async def _adopt(self, owner: Owner) -> Link:
+        control, self._control = self._control, None
+        assert control is not None
+        return await _start(control, owner)
+
+    def close(self) -> None:
+        """The client has gone: what it has asked for is still sent."""
+        if self._link is not None:
+            self._link.close("the client has gone")
+        if self._control is not None:
+            self._control.close()
+        self._link = self._control = None
 
 
 async def open_link(path: str, owner: Owner) -> Link:
@@ -104,6 +147,10 @@ async def open_link(path: str, owner: Owner) -> Link:
     except OSError:
         connection.close()
         raise
+    return await _start(connection, owner)
+
+
+async def _start(connection: socket.socket, owner: Owner) -> Link:
     loop = asyncio.get_running_loop()
     _, link = await loop.create_unix_connection(lambda: Link(owner), sock=connection)
     return link

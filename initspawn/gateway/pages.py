@@ -1,4 +1,4 @@
-"""Plain HTTP: the test page, and clear answers to everything that is not served."""
+"""Plain HTTP: the test page, REST calls, and clear answers to everything that is not served."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from initspawn.gateway.admission import HostPolicy, Refused
-from initspawn.gateway.afb import reply_body
+from initspawn.gateway.calls import Rest
 
 WWW = Path(__file__).with_name("www")
 # Only these files are served: a path that is not a key here cannot reach the file system.
@@ -81,7 +81,7 @@ def application(hosts: HostPolicy, state: Mapping[str, Any]) -> Starlette:
 
     start: Callable[[Starlette], AbstractAsyncContextManager[Mapping[str, Any]]] = lifespan
     routes = [Route(path, _file(*entry), methods=["GET"]) for path, entry in FILES.items()]
-    routes.append(Route("/api/{api}/{verb:path}", _Rest()))
+    routes.append(Route("/api/{procedure:path}", Rest()))
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, hosts)],
@@ -100,14 +100,6 @@ def _file(name: str, kind: str) -> Callable[[Request], Any]:
         return Response(content, media_type=kind)
 
     return endpoint
-
-
-class _Rest:
-    """`/api/API/VERB` without an upgrade; a class, so that the route takes every method."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = reply_body("not-available", "calls over plain HTTP are not served, use the WebSocket at /api")
-        await Response(body, 501, media_type="application/json")(scope, receive, send)
 
 
 async def _refusal(_: Request, error: Exception) -> Response:

@@ -30,11 +30,12 @@ class Gateway:
         self.hosts = hosts
         self.doors: set[Door] = set()
 
-    def check_host(self, headers: Headers, transport: asyncio.Transport) -> None:
-        """Believe the Host and Origin of an upgrade request. Raises admission.Refused(403)."""
+    def check_host(self, headers: Headers, transport: asyncio.Transport) -> int:
+        """Believe the Host and Origin of an upgrade request; our port. Raises admission.Refused(403)."""
         name = transport.get_extra_info("sockname")
-        local = name[0] if isinstance(name, tuple) else ""
+        local, port = name[:2] if isinstance(name, tuple) else ("", 0)
         self.hosts.check(headers, scheme="http", local=local)
+        return int(port)
 
 
 class Hello:

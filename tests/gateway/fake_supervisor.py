@@ -4,6 +4,7 @@ x/echo ARGS      answers ARGS                     x/token        answers the con
 x/raw TEXT       answers with this JSON text      x/fail ARGS    answers with status, code, info, response
 x/hang           never answers until released     x/stream N     answers, then sends N events
 x/vanish         closes the connection            x/garbage      sends what is no frame
+x/session        answers the connection's session x/quiet        whether it would hear no events
 x/procedure...   answers the procedure's name     others         unknown-api
 """
 
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from initspawn.control.wire import FrameReader, decode_call, encode, pack
+from initspawn.control.wire import FrameReader, Request, decode_call, encode, pack
 
 PATIENCE = 10.0  # the longest a condition may take to come true
 
@@ -94,6 +95,8 @@ class Connection:
         self.supervisor = supervisor
         self.socket = connection
         self.token: str | None = None
+        self.session: str | None = None
+        self.quiet = False
         self.hanging: list[int] = []
         self.sent = 0  # events written completely
         self.ended = False
@@ -103,7 +106,7 @@ class Connection:
         with contextlib.suppress(OSError):
             while data := self.socket.recv(65536):
                 for body in reader.feed(data):
-                    self.handle(*decode_call(body))
+                    self.handle(decode_call(body))
         self.ended = True
         self.socket.close()
 
@@ -120,8 +123,13 @@ class Connection:
         while self.hanging:
             self.answer(self.hanging.pop(0), "released")
 
-    def handle(self, number: int, procedure: str, args: Any, token: str | None) -> None:
-        self.token = self.token if token is None else token
+    def handle(self, request: Request) -> None:
+        number, procedure, args = request.number, request.procedure, request.args
+        if not request.events:
+            self.token, self.session = request.token, request.session
+        self.token = self.token if request.token is None else request.token
+        self.session = self.session if request.session is None else request.session
+        self.quiet = not request.events
         self.supervisor.calls.append((procedure, args))
         verb = procedure.partition("/")[2].partition("/")[0]
         action = getattr(self, f"do_{verb}", None)
@@ -135,6 +143,12 @@ class Connection:
 
     def do_token(self, number: int, _: str, args: Any) -> None:
         self.answer(number, self.token)
+
+    def do_session(self, number: int, _: str, args: Any) -> None:
+        self.answer(number, self.session)
+
+    def do_quiet(self, number: int, _: str, args: Any) -> None:
+        self.answer(number, self.quiet)
 
     def do_procedure(self, number: int, procedure: str, args: Any) -> None:
         self.answer(number, procedure)

@@ -56,11 +56,11 @@ class RawClient:
         self.socket.sendall(data)
 
     def request(
-        self, target: str, *headers: str, method: str = "GET", host: str = ""
+        self, target: str, *headers: str, method: str = "GET", host: str = "", body: bytes = b""
     ) -> tuple[int, str, bytes]:
         """Send a request, give (status, head, body)."""
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host or f'127.0.0.1:{self.port}'}", *headers]
-        self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body)
         return self.response()
 
     def response(self) -> tuple[int, str, bytes]:

@@ -10,6 +10,7 @@ from initspawn.gateway.admission import (
     check_version,
     choose_subprotocol,
     find_token,
+    query_fields,
 )
 
 
@@ -158,4 +159,4 @@ BEARER, HEADER = ("Authorization", "Bearer B"), ("X-AFB-Token", "H")
     ],
 )
 def test_credentials(headers: list[tuple[str, str]], query: str, token: str | None) -> None:
-    assert find_token(headers, query) == token
+    assert find_token(headers, query_fields(query)) == token

@@ -119,7 +119,7 @@ def test_control_message_of_a_call() -> None:
     call = message(b'[2,"1","a/b",{"x":[1, 2]}]')
     assert afb.encode_call(7, call, None) == b'{"id":7,"call":"a/b","args":{"x":[1, 2]}}'
     assert (
-        afb.encode_call(7, call, afb.token_json('t"k'))
+        afb.encode_call(7, call, afb.text_json('t"k'))
         == b'{"id":7,"call":"a/b","args":{"x":[1, 2]},"token":"t\\"k"}'
     )
 

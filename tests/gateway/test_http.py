@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -43,15 +42,6 @@ def test_what_is_not_served(gateway: Gateway, method: str, target: str, wanted: 
     with gateway.client() as client:
         status, _, body = client.request(target, method=method)
         assert (status, body) == (wanted, b"")
-
-
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
-def test_rest_calls_come_later(gateway: Gateway, method: str) -> None:
-    with gateway.client() as client:
-        status, head, body = client.request("/api/x/echo/sub?a=1", "Content-Length: 2", method=method)
-        assert status == 501
-        assert "content-type: application/json" in head
-        assert json.loads(body)["request"]["status"] == "not-available"
 
 
 @pytest.mark.parametrize("target", ["/", "/nothing", "/api/x/y"])

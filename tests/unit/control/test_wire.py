@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initspawn.control.wire import FrameReader, WireError, decode, decode_call, encode, pack
+from initspawn.control.wire import FrameReader, Request, WireError, decode, decode_call, encode, pack
 from initspawn.limits import CONTROL_BYTES
 
 
@@ -53,8 +54,9 @@ def test_torn_anywhere(bodies: list[bytes], cuts: list[int]) -> None:
         (b'{"id":1,"call":"a/b","args":[1,{}],"token":"t"}', (1, "a/b", [1, {}], "t")),
     ],
 )
-def test_calls(body: bytes, call: tuple[object, ...]) -> None:
-    assert decode_call(body) == call
+def test_calls(body: bytes, call: tuple[Any, ...]) -> None:
+    number, procedure, args, token = call
+    assert decode_call(body) == Request(number=number, procedure=procedure, args=args, token=token)
 
 
 @pytest.mark.parametrize(
