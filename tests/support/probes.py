@@ -66,6 +66,26 @@ def _python() -> str:
     return _works(os.path.realpath(sys.executable), "-I", "-S", "-c", "", user=user)
 
 
+def _bash() -> str:
+    return _works("/bin/bash", "-c", "true")
+
+
+def _node() -> str:
+    return _works("node", "--version")
+
+
+def _lua() -> str:
+    return _works("lua5.4", "-v")
+
+
+def _tcl() -> str:
+    return _works("sh", "-c", "echo exit | tclsh")
+
+
+def _chromium() -> str:
+    return _works("chromium", "--version")
+
+
 PROBES: dict[str, Callable[[], str]] = {
     "root": _root,
     "userns": _userns,
@@ -74,6 +94,11 @@ PROBES: dict[str, Callable[[], str]] = {
     "prctl": _prctl,
     "cgroup": _cgroup,
     "python": _python,
+    "bash": _bash,
+    "node": _node,
+    "lua": _lua,
+    "tcl": _tcl,
+    "chromium": _chromium,
 }
 
 

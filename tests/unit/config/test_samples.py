@@ -34,6 +34,14 @@ def test_ours_compile_for_root_and_for_others(name: str, user: int) -> None:
         assert sandbox.no_new_privileges
 
 
+@pytest.mark.parametrize("user", [0, 1000])
+def test_the_scripts_compile(user: int) -> None:
+    environ = {"PWD": str(CONFIGS.parent)}
+    made = compile_files([str(CONFIGS / "scripts/scripts.yaml")], user=user, group=user, environ=environ)
+    verbs = [command.verb for command in made.apis[0].commands]
+    assert verbs == ["bash", "python", "node", "lua", "tcl"]
+
+
 def test_every_seed_is_readable() -> None:
     for path in SEED.iterdir():
         assert load(str(path)).data
