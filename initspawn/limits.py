@@ -23,6 +23,8 @@ DRAIN_SECONDS = 1.0  # from a command's end to the forced end of its output
 LAUNCH_SECONDS = 10.0  # from clone to exec before a start is refused
 ARGUMENT_BYTES = 131072  # one argument: the kernel's MAX_ARG_STRLEN
 MAX_LINE_BYTES = 512  # default `maxlen` of the line encoders
+MAX_DEPTH = 32  # default `maxdepth` of the json encoder
+JSON_BYTES = 524_288  # one value of the json encoder, as the command writes it
 MAX_LINES = 128  # default `maxline` of the text encoders
 
 TABLE = {

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from difflib import get_close_matches
 from typing import Any
 
+from initspawn.config.encoder import compile_encoder
 from initspawn.config.expand import ExpandFault, Names, Parts, expand, template
 from initspawn.config.inside import View
 from initspawn.config.program import check_program
-from initspawn.config.schema import Command, Encoder, EncoderOpts, Exec, Sandbox
+from initspawn.config.schema import Command, Exec, Sandbox
 from initspawn.config.spot import Spot, shown
-from initspawn.encoders.table import DEFAULT, ENCODERS
-from initspawn.limits import ARGUMENT_BYTES, MAX_LINE_BYTES, MAX_LINES
+from initspawn.limits import ARGUMENT_BYTES
 from initspawn.plan import Command as PlanCommand
 from initspawn.plan import Sandbox as PlanSandbox
-
-_ENCODER_ALIASES = {"document": "text"}
-_LATER_ENCODERS = ("json", "raw", "log")
 
 
 def compile_command(
@@ -38,7 +34,7 @@ def compile_command(
     path = _path(command.exec, names, spot["exec"]["cmdpath"])
     if path is not None and look:
         check_program(path, View(compiled.new_root, compiled.mounts), spot["exec"]["cmdpath"])
-    encoder, options = _encoder(command.encoder, spot["encoder"])
+    encoder, options = compile_encoder(command.encoder, spot["encoder"])
     # An explicit 0 means none, also where the sandbox has a limit.
     timeout = command.timeout if command.timeout is not None else sandbox.acls.timeout
     return PlanCommand(
@@ -104,26 +100,3 @@ def _argument(item: Any, names: Names, spot: Spot) -> Parts | None:
     else:
         return parts
     return None
-
-
-def _encoder(encoder: str | Encoder | None, spot: Spot) -> tuple[str, dict[str, Any]]:
-    """The encoder's name and complete options."""
-    if isinstance(encoder, Encoder):
-        wanted, options, place = encoder.output, encoder.opts, spot["output"]
-    else:
-        wanted, options, place = encoder or DEFAULT, EncoderOpts(), spot
-    name = _ENCODER_ALIASES.get(wanted.lower(), wanted.lower())
-    if name not in ENCODERS:
-        _refuse_encoder(wanted, place.coded("ENCODER_NOT_FOUND"))
-    maxlen = MAX_LINE_BYTES if options.maxlen is None else options.maxlen
-    maxline = MAX_LINES if options.maxline is None else options.maxline
-    return name, {"maxlen": maxlen, "maxline": maxline}
-
-
-def _refuse_encoder(wanted: str, spot: Spot) -> None:
-    if wanted.lower() in _LATER_ENCODERS:
-        spot.refuse(f"`{wanted}` is known but not built yet: more encoders come with a later version")
-        return
-    close = get_close_matches(wanted.lower(), [*ENCODERS, *_ENCODER_ALIASES], 1)
-    hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(ENCODERS)}"
-    spot.refuse(f"no encoder {shown(wanted)}", hint)

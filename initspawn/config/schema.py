@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 
-from initspawn.encoders.table import MAXLEN, MAXLINE
+from initspawn.encoders.table import MAXDEPTH, MAXLINE, RAW_BYTES
 
 Words = Mapping[str, str]
 
@@ -24,8 +24,6 @@ _ACTIONS = "actions come with a later version"
 _LABELS = "security labels come with a later version"
 _BWRAP = "initspawn makes namespaces itself and runs no bwrap"
 
-# A line below 16 bytes would be mostly the mark of its own cut.
-_SHORTEST_LINE = 16
 _TEN_YEARS = 315_360_000
 
 Seconds = Annotated[int, Meta(ge=0, le=_TEN_YEARS)]
@@ -182,26 +180,26 @@ class Exec(Part):
 
 
 class EncoderOpts(Part):
-    """Bounds of what an encoder keeps."""
+    """Bounds of what an encoder keeps. Which encoder has which, and how far, is in `encoders.table`."""
 
-    later = dict.fromkeys(
-        ("maxdepth", "stdout", "stderr", "blkcount"), "it belongs to an encoder of a later version"
-    )
+    later = dict.fromkeys(("stdout", "stderr", "blkcount"), "it belongs to an encoder of a later version")
     noun = "encoder options"
     code = "INVALID_OPTIONS"
 
-    maxlen: Annotated[int, Meta(ge=_SHORTEST_LINE, le=MAXLEN[-1])] | None = None
+    maxlen: Annotated[int, Meta(ge=RAW_BYTES[0], le=RAW_BYTES[-1])] | None = None
     maxline: Annotated[int, Meta(ge=MAXLINE[0], le=MAXLINE[-1])] | None = None
+    maxdepth: Annotated[int, Meta(ge=MAXDEPTH[0], le=MAXDEPTH[-1])] | None = None
+    base64: bool | None = None
 
 
 class Encoder(Part):
     """How output becomes events."""
 
-    later = {"plugin": _PLUGINS}
     noun = "encoder"
     code = "INVALID_SPECIFIER"
 
     output: str
+    plugin: str | None = None
     opts: EncoderOpts = field(default_factory=EncoderOpts)
 
 

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Line(Encoder):
-    """Events {"stdout": LINE} and {"stderr": LINE}. `maxline` is accepted and means nothing here."""
+    """Events {"stdout": LINE} and {"stderr": LINE}."""
 
     chunk = 2048  # at worst so many events at once
 
-    def __init__(self, maxlen: int, maxline: int) -> None:
+    def __init__(self, maxlen: int) -> None:
         self._splitters = {name: LineSplitter(maxlen) for name in (STDOUT, STDERR)}
 
     def feed(self, stream: str, data: bytes) -> list[dict[str, Any]]:

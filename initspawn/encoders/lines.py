@@ -54,7 +54,7 @@ class LineSplitter:
         """Append the full pieces of a long line to `lines`; returns what is left of it."""
         start = 0
         while len(line) - start >= self._maxlen:
-            end = _character_start(line, start + self._maxlen - 2)
+            end = character_start(line, start + self._maxlen - 2)
             lines.append(_text(line[start:end]) + "\\")
             start = end
         return line[start:]
@@ -112,7 +112,7 @@ class _Collector:
         for line in lines:
             if self.overflow:
                 return
-            self._room -= _json_size(line)
+            self._room -= json_size(line)
             if len(self.lines) >= self._maxline or self._room < 0:
                 self.lines.append(OVERFLOW)
                 self.overflow = True
@@ -124,9 +124,9 @@ def _text(line: bytes) -> str:
     return line.decode("utf-8", "backslashreplace")
 
 
-def _character_start(line: bytes, end: int) -> int:
+def character_start(line: bytes, end: int) -> int:
     """`end`, or the start of the UTF-8 sequence that a cut at `end` would divide."""
-    for back in range(1, 4):
+    for back in range(1, min(end, 3) + 1):
         if line[end - back + 1] not in _CONTINUATION:
             break
         lead = line[end - back]
@@ -136,7 +136,7 @@ def _character_start(line: bytes, end: int) -> int:
     return end
 
 
-def _json_size(line: str) -> int:
+def json_size(line: str) -> int:
     """Bytes of the line as a JSON text with its comma: an escaped control character takes six."""
     raw = line.encode()
     controls = len(raw) - len(raw.translate(None, _CONTROLS))

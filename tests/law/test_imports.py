@@ -52,6 +52,9 @@ RULES = {
     # Loaded for an argument that is no text: only requests bring those, and requests come as JSON.
     "sandbox.bind": Rule(f"{FLOOR_0} sandbox", stdlib=HANDFUL | {"json"}),
     "encoders": Rule("encoders event limits record"),
+    # Loaded with the first json encoder, and for raw output in base64.
+    "encoders.values": Rule("encoders event limits record", stdlib=HANDFUL | {"re"}),
+    "encoders.raw": Rule("encoders event limits record", stdlib=HANDFUL | {"binascii"}),
     "supervisor": Rule(FLOOR_2),
     "verbs": Rule(f"{FLOOR_2} verbs"),
     # SHA-256 by its C name before and since Python 3.12: hashlib would load OpenSSL.

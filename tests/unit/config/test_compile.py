@@ -216,47 +216,6 @@ def test_problems_of_all_files_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoder", "name", "options"),
-    [
-        ("TEXT", "text", (512, 128)),
-        ("document", "text", (512, 128)),
-        ("sync", "sync", (512, 128)),
-        ({"output": "Line", "opts": {"maxlen": 16, "maxline": "1"}}, "line", (16, 1)),
-        ({"output": "text", "opts": {}}, "text", (512, 128)),
-    ],
-)
-def test_encoders(build: Build, encoder: Any, name: str, options: tuple[int, int]) -> None:
-    assert build().commands[0].encoder == "text"
-    (made,) = build({}, encoder=encoder).commands
-    assert made.encoder == name
-    assert made.encoder_options == {"maxlen": options[0], "maxline": options[1]}
-
-
-@pytest.mark.parametrize(
-    ("encoder", "said"),
-    [
-        ("foo", "ENCODER_NOT_FOUND: no encoder 'foo'"),
-        ("txet", "did you mean `text`?"),
-        ("json", "ENCODER_NOT_FOUND: `json` is known but not built yet"),
-        ({"output": "RAW"}, "known but not built yet"),
-        ({"opts": {}}, "INVALID_SPECIFIER: `output` is missing"),
-        ({"output": "text", "opts": {"maxlen": 15}}, "INVALID_OPTIONS: must be from 16"),
-        ({"output": "text", "opts": {"maxlen": 0}}, "INVALID_OPTIONS"),
-        ({"output": "text", "opts": {"maxline": 0}}, "INVALID_OPTIONS"),
-        ({"output": "text", "opts": {"maxline": True}}, "INVALID_OPTIONS"),
-        ({"output": "text", "opts": {"maxlines": 3}}, "INVALID_OPTIONS: unknown key"),
-        ({"output": "text", "opts": {"maxdepth": 3}}, "known but not built yet"),
-        ({"output": "text", "plugin": "x"}, "known but not built yet"),
-        (3, "must be text or an object"),
-        (None, "must be text or an object, not null"),
-    ],
-)
-def test_encoders_refused(problems: Problems, encoder: Any, said: str) -> None:
-    (problem,) = problems({}, encoder=encoder)
-    assert said in problem
-
-
-@pytest.mark.parametrize(
     ("args", "count"), [(None, 0), ([], 0), ("x", 1), (80, 1), ({"a": 1}, 1), (["a", ""], 2), ([[1], 1.5], 2)]
 )
 def test_arguments(build: Build, args: Any, count: int) -> None:

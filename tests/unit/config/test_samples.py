@@ -92,8 +92,13 @@ def test_the_namespace_fragment(build: Build, problems: Problems, tmp_path: Path
     assert "mounted are: /etc/passwd, /home, /usr, /sbin, /tmp" in said
 
 
-@pytest.mark.parametrize("name", ["cgroups", "encoder-json", "encoder-log"])
+@pytest.mark.parametrize("name", ["cgroups", "encoder-log"])
 def test_what_is_not_built_yet_says_so(problems: Problems, name: str) -> None:
     fragment = seed(name)
     said = problems(fragment) if name == "cgroups" else problems({}, **fragment)
     assert any("known but not built yet" in problem for problem in said)
+
+
+def test_the_json_fragment(build: Build) -> None:
+    (made,) = build({}, **seed("encoder-json")).commands
+    assert (made.encoder, made.encoder_options) == ("json", {"maxlen": 1024, "maxdepth": 32})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from initspawn.encoders.lines import STREAM_BYTES, LineSplitter
 from initspawn.encoders.table import ENCODERS, make
+from initspawn.limits import FRAME_BYTES
 
 
 def split(data: bytes, maxlen: int = 512) -> list[str]:
@@ -152,20 +157,23 @@ def test_memory_is_bounded_for_an_endless_line() -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_names_have_no_case(name: str) -> None:
-    assert type(make(name.upper())) is ENCODERS[name]
+    assert type(make(name.upper())).__name__.lower() == name
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("nope", {}, "no encoder 'nope'; there are text, line, sync"),
+        ("nope", {}, "no encoder 'nope'; there are text, line, sync, raw, json"),
         ("text", {"maxlen": 0}, "`maxlen` must be a whole number from 6 to 65536, not 0"),
         ("text", {"maxlen": 65537}, "not 65537"),
         ("text", {"maxlen": True}, "not True"),
         ("line", {"maxlen": "10"}, "not '10'"),
-        ("line", {"maxline": 0}, "`maxline` must be a whole number from 1 to 65536, not 0"),
+        ("text", {"maxline": 0}, "`maxline` must be a whole number from 1 to 65536, not 0"),
         ("sync", {"maxline": 1.0}, "not 1.0"),
         ("sync", {"maxline": None}, "not None"),
+        ("raw", {"maxlen": 0}, "`maxlen` must be a whole number from 1 to"),
+        ("raw", {"base64": 1}, "`base64` must be true or false, not 1"),
+        ("json", {"maxdepth": 0}, "`maxdepth` must be a whole number from 1 to 128, not 0"),
     ],
 )
 def test_wrong_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
@@ -179,3 +187,51 @@ def test_each_option_has_a_default_and_others_mean_nothing() -> None:
     assert events[0]["stdout-overflow"]
     events, _ = run("line", ("stdout", b"x" * 512), maxline=1)
     assert [len(event["stdout"]) for event in events] == [511, 2]
+
+
+def test_raw_tells_both_streams_as_they_are() -> None:
+    assert make("raw").synchronous
+    expected = {"stdout": "a\r\nb", "stderr": "e\n"}
+    assert run("raw", ("stdout", b"a\r\nb"), ("stderr", b"e\n")) == ([], expected)
+    assert run("raw") == ([], {"stdout": "", "stderr": ""})
+
+
+def test_raw_cuts_no_character() -> None:
+    assert run("raw", ("stdout", "12345678é".encode()), maxlen=9)[1]["stdout"] == "12345678"
+    assert run("raw", ("stdout", "12345678é".encode()), maxlen=10)[1] == {"stdout": "12345678é", "stderr": ""}
+    assert run("raw", ("stdout", "é".encode()), maxlen=1)[1] == {
+        "stdout": "", "stderr": "", "stdout-overflow": True,
+    }  # fmt: skip
+
+
+def test_raw_bytes_survive_in_base64() -> None:
+    every = bytes(range(256))
+    _, result = run("raw", ("stdout", every), base64=True)
+    assert base64.b64decode(result["stdout"], validate=True) == every
+    assert result["stderr"] == ""
+    _, result = run("raw", ("stderr", every), base64=True, maxlen=10)
+    assert (base64.b64decode(result["stderr"]), result["stderr-overflow"]) == (every[:10], True)
+
+
+@pytest.mark.parametrize("content", [b"x", b"\x01", b'"', b"\xff", "\U0001f600".encode()])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_raw_reply_always_fits_in_a_frame(content: bytes, encoded: bool) -> None:
+    from initspawn.control import wire
+
+    data = content * (2 * STREAM_BYTES // len(content))
+    _, result = run("raw", ("stdout", data), ("stderr", data), base64=encoded)
+    assert result["stdout-overflow"]
+    assert result["stderr-overflow"]
+    frame = wire.encode({"response": result, "info": "v" * 1000})
+    assert STREAM_BYTES < len(frame) < FRAME_BYTES
+
+
+def test_a_task_with_every_encoder_needs_no_json_before_its_own() -> None:
+    source = (
+        "import sys; from initspawn.encoders.table import make\n"
+        "for name in ('text', 'line', 'sync', 'raw'): make(name)\n"
+        "assert not {'re', 'json', 'binascii', 'initspawn.encoders.values'} & sys.modules.keys()"
+    )
+    root = str(Path(__file__).parents[3])
+    code = f"import sys; sys.path.insert(0, {root!r})\n{source}"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, timeout=30)

@@ -1,0 +1,52 @@
+"""The `encoder` of a command: its name and complete options."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from initspawn.config.schema import Encoder, EncoderOpts
+from initspawn.config.spot import Spot, shown
+from initspawn.encoders.table import DEFAULT, ENCODERS, FLAGS, NUMBERS, complete
+
+ALIASES = {"document": "text"}
+_BUILTINS = "builtins"  # what the encoders here are called where a plug-in is named
+# What any encoder takes, and most of them have no use for: files share their options.
+_COMMON = ("maxlen", "maxline")
+
+
+def compile_encoder(encoder: str | Encoder | None, spot: Spot) -> tuple[str, dict[str, Any]]:
+    """The encoder's name and options for the plan. What is wrong is noted at `spot`."""
+    given = encoder if isinstance(encoder, Encoder) else Encoder(output=encoder or DEFAULT)
+    place = spot["output"] if isinstance(encoder, Encoder) else spot
+    if given.plugin is not None and given.plugin.lower() != _BUILTINS:
+        spot["plugin"].coded("PLUGIN_NOT_FOUND").refuse(
+            f"no plug-in {shown(given.plugin)}", f"the encoders built in are those of `{_BUILTINS}`"
+        )
+    name = ALIASES.get(given.output.lower(), given.output.lower())
+    if name not in ENCODERS:
+        _refuse(given.output, place.coded("ENCODER_NOT_FOUND"))
+        return DEFAULT, {}
+    return name, _options(name, given.opts, spot.coded(EncoderOpts.code)["opts"])
+
+
+def _options(name: str, opts: EncoderOpts, spot: Spot) -> dict[str, Any]:
+    given = {
+        option: getattr(opts, option)
+        for option in opts.__struct_fields__
+        if getattr(opts, option) is not None
+    }
+    known = (*NUMBERS[name], *FLAGS.get(name, ()))
+    for option in given.keys() - {*known, *_COMMON}:
+        spot[option].refuse(f"`{name}` has no such option", f"it has {', '.join(known)}")
+    for option, (_, allowed) in NUMBERS[name].items():
+        if given.get(option, allowed[0]) not in allowed:
+            message = f"must be from {allowed[0]} to {allowed[-1]}, not {given.pop(option)}"
+            spot[option].refuse(message)
+    return complete(name, given)
+
+
+def _refuse(wanted: str, spot: Spot) -> None:
+    close = get_close_matches(wanted.lower(), [*ENCODERS, *ALIASES], 1)
+    hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(ENCODERS)}"
+    spot.refuse(f"no encoder {shown(wanted)}", hint)

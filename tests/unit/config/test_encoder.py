@@ -1,0 +1,86 @@
+"""The `encoder` key: names, options, and the conformance checks about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from initspawn.encoders.lines import STREAM_BYTES
+from initspawn.encoders.table import make
+from initspawn.plan import Api
+
+Build = Callable[..., Api]
+Problems = Callable[..., list[str]]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name", "options"),
+    [
+        ("TEXT", "text", {"maxlen": 512, "maxline": 128}),
+        ("document", "text", {"maxlen": 512, "maxline": 128}),
+        ("sync", "sync", {"maxlen": 512, "maxline": 128}),
+        ({"output": "text", "opts": {}}, "text", {"maxlen": 512, "maxline": 128}),
+        ({"output": "Line", "opts": {"maxlen": 16, "maxline": "1"}}, "line", {"maxlen": 16}),
+        ("json", "json", {"maxlen": 512, "maxdepth": 32}),
+        ({"output": "json", "opts": {"maxdepth": 2, "maxline": 3}}, "json", {"maxlen": 512, "maxdepth": 2}),
+        ("raw", "raw", {"maxlen": STREAM_BYTES, "base64": False}),
+        ({"output": "RAW", "opts": {"maxlen": 1, "base64": True}}, "raw", {"maxlen": 1, "base64": True}),
+    ],
+)
+def test_encoders(build: Build, encoder: Any, name: str, options: dict[str, Any]) -> None:
+    assert build().commands[0].encoder == "text"
+    (made,) = build({}, encoder=encoder).commands
+    assert made.encoder == name
+    assert made.encoder_options == options
+    assert make(made.encoder, made.encoder_options)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        ("txet", "did you mean `text`?"),
+        ({"output": "text", "plugin": "x"}, "encoder.plugin: PLUGIN_NOT_FOUND: no plug-in 'x'"),
+        ({"output": "text", "opts": {"maxlen": 5}}, "INVALID_OPTIONS: must be from 6 to 65536, not 5"),
+        ({"output": "text", "opts": {"maxlen": 70000}}, "INVALID_OPTIONS: must be from 6 to 65536"),
+        ({"output": "raw", "opts": {"maxlen": 600000}}, "INVALID_OPTIONS: must be from 1 to"),
+        ({"output": "text", "opts": {"maxline": 0}}, "INVALID_OPTIONS"),
+        ({"output": "text", "opts": {"maxline": True}}, "INVALID_OPTIONS"),
+        ({"output": "text", "opts": {"maxlines": 3}}, "INVALID_OPTIONS: unknown key"),
+        ({"output": "text", "opts": {"maxdepth": 3}}, "INVALID_OPTIONS: `text` has no such option"),
+        ({"output": "json", "opts": {"maxdepth": 129}}, "INVALID_OPTIONS: must be from 1 to 128"),
+        ({"output": "json", "opts": {"base64": False}}, "INVALID_OPTIONS: `json` has no such option"),
+        (3, "must be text or an object"),
+        (None, "must be text or an object, not null"),
+    ],
+)  # fmt: skip
+def test_encoders_refused(problems: Problems, encoder: Any, said: str) -> None:
+    (problem,) = problems({}, encoder=encoder)
+    assert said in problem
+
+
+def test_check_064_unknown_encoder(problems: Problems) -> None:
+    (problem,) = problems({}, encoder="foo")
+    assert "encoder: ENCODER_NOT_FOUND: no encoder 'foo'" in problem
+
+
+def test_check_065_names_have_no_case(build: Build) -> None:
+    assert build({}, encoder="TEXT").commands[0].encoder == "text"
+    (made,) = build({}, encoder={"plugin": "builtins", "output": "Text"}).commands
+    assert made.encoder == "text"
+
+
+def test_check_066_encoder_without_output(problems: Problems) -> None:
+    (problem,) = problems({}, encoder={"opts": {}})
+    assert "encoder: INVALID_SPECIFIER: `output` is missing" in problem
+
+
+def test_check_067_maxlen_zero(problems: Problems) -> None:
+    (problem,) = problems({}, encoder={"output": "text", "opts": {"maxlen": 0}})
+    assert "encoder.opts.maxlen: INVALID_OPTIONS" in problem
+
+
+def test_check_068_maxlen_alone(build: Build) -> None:
+    (made,) = build({}, encoder={"output": "text", "opts": {"maxlen": 100}}).commands
+    assert made.encoder_options == {"maxlen": 100, "maxline": 128}
