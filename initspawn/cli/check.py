@@ -23,7 +23,7 @@ directories are made.
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `check`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("files", nargs="+", metavar="FILE", help="configuration, JSON or YAML")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON, YAML, or a directory")
     add_user_option(parser)
 
 

@@ -38,7 +38,7 @@ _BOOT = os.path.join(os.path.dirname(os.path.abspath(supervise.__file__)), "__ma
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `serve`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("files", nargs="+", metavar="FILE", help="configuration, JSON or YAML")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON, YAML, or a directory")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
         "--port", type=_port, default=PORT, help=f"TCP port; 0: a free one, which is printed (default {PORT})"

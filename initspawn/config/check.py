@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import inspect
 
+from initspawn.config.later import later, misplaced
 from initspawn.config.schema import Config, Part
 from initspawn.config.spot import Spot, nearest, shown
 
@@ -30,7 +31,11 @@ REFUSED = _Refused()
 
 
 def check(data: Any, spot: Spot) -> Config | None:
-    """The typed configuration, or None with everything that is wrong noted at `spot`."""
+    """The typed configuration; what is wrong is noted at `spot` and left out.
+
+    A refused value of a key that need not be given counts as not given, a refused element is not in its
+    list, so that the rest can still be looked at. None if nothing is left.
+    """
     found = _read(_type_of(Config), data, spot)
     return found if isinstance(found, Config) else None
 
@@ -54,14 +59,13 @@ def _part(kind: inspect.StructType, value: Any, spot: Spot) -> Any:
     found: dict[str, Any] = {}
     for field in kind.fields:
         if field.name in given:
-            found[field.name] = _read(field.type, given[field.name], spot[field.name])
+            read = _read(field.type, given[field.name], spot[field.name])
+            if read is not REFUSED:
+                found[field.name] = read
         elif field.required:
             spot.refuse(f"`{field.name}` is missing", f"every {part.noun} needs it")
-            found[field.name] = REFUSED
-    known = len(given) == sum(not _is_own(key) for key in value)
-    if not known or any(item is REFUSED for item in found.values()):
-        return REFUSED
-    return part(**found)
+    complete = all(field.name in found for field in kind.fields if field.required)
+    return part(**found) if complete else REFUSED
 
 
 def _is_own(key: Any) -> bool:
@@ -86,8 +90,10 @@ def _by_key(
             given[name] = item
             if name != key:
                 spot.report.written((*spot.path, name), (*spot.path, key))
-        elif name in part.later:
-            spot[key].refuse(f"`{key}` is known but not built yet: {part.later[name]}")
+        elif name in later(part):
+            spot[key].refuse(f"`{key}` is known but not built yet: {later(part)[name]}")
+        elif name in misplaced(part):
+            spot[key].refuse(f"`{key}` is no key of a {part.noun}", misplaced(part)[name])
         else:
             spot[key].refuse(f"unknown key in {part.noun}", nearest(key, fields | part.aliases.keys()))
     return given
@@ -106,8 +112,16 @@ def _list(kind: inspect.ListType, value: Any, spot: Spot) -> Any:
             return _wrong("a value or a list", value, spot, form)
         spot.report.written((*spot.path, 0), spot.path)
         value = [value]
-    found = [_read(kind.item_type, item, spot[index]) for index, item in enumerate(value)]
-    return REFUSED if any(item is REFUSED for item in found) else found
+    found: list[Any] = []
+    for index, item in enumerate(value):
+        place = spot[index]
+        read = _read(kind.item_type, item, place)
+        if read is REFUSED:
+            continue
+        if len(found) != index:  # one before it was left out
+            spot.report.written((*spot.path, len(found)), place.path)
+        found.append(read)
+    return found
 
 
 def _text(kind: inspect.StrType, value: Any, spot: Spot) -> Any:
@@ -142,7 +156,8 @@ def _integer(kind: inspect.IntType, value: Any, spot: Spot) -> Any:
         return _wrong("a whole number", value, spot)
     low, high = kind.ge, kind.le
     if (low is not None and number < low) or (high is not None and number > high):
-        return _no(f"must be from {low} to {high}, not {number}", spot)
+        wanted = f"from {low} to {high}" if high is not None else f"{low} or more"
+        return _no(f"must be {wanted}, not {number}", spot)
     return number
 
 
@@ -202,7 +217,7 @@ def _any(kind: inspect.AnyType, value: Any, spot: Spot) -> Any:
 
 def _wrong(wanted: str, value: Any, spot: Spot, hint: str = "") -> _Refused:
     if value is None:
-        found = "null"
+        found, hint = "null", hint or "leave the key out"
     elif isinstance(value, dict):
         found = "an object"
     else:

@@ -12,6 +12,7 @@ from typing import Any
 from initspawn.config.check import check
 from initspawn.config.command import compile_command
 from initspawn.config.expand import Names, builtin_names
+from initspawn.config.files import files_of
 from initspawn.config.identity import Person
 from initspawn.config.load import load
 from initspawn.config.sandbox import compile_sandbox
@@ -31,13 +32,15 @@ _NAME_MAX = 255  # bytes of a path component
 
 
 def compile_files(paths: list[str], *, user: int, group: int, environ: Mapping[str, str]) -> Plan:
-    """The plan of these files, for a supervisor that runs as `user` and `group`.
+    """The plan of these files and directories, for a supervisor that runs as `user` and `group`.
 
-    `environ` is where `$NAME` is looked up; commands inherit none of it. Raises ConfigError with all
-    problems of all files.
+    `environ` is where `$NAME` is looked up; only commands of a sandbox that says `envs_from: server` inherit
+    it. Raises ConfigError with all problems of all files.
     """
+    paths = files_of(paths)
     problems: list[Problem] = []
     apis: list[Api] = []
+    reports: list[Report] = []
     compiled: list[tuple[Config, Report]] = []
     for path in paths:
         try:
@@ -47,14 +50,12 @@ def compile_files(paths: list[str], *, user: int, group: int, environ: Mapping[s
             continue
         report = Report(path, document.positions)
         config = check(document.data, report.root())
+        reports.append(report)
         if config is not None:
             compiled.append((config, report))
             apis.append(_api(config, report.root(), Person(user, group), environ))
-        else:
-            problems += report.sorted()
     _check_together(compiled)
-    for _, report in compiled:
-        problems += report.sorted()
+    problems += [problem for report in reports for problem in report.sorted()]
     if problems:
         order = {path: index for index, path in enumerate(paths)}
         raise ConfigError(sorted(problems, key=lambda problem: order[problem.file]))
@@ -115,7 +116,8 @@ def _api(
         if sandbox.uid in uids:
             place["uid"].refuse(f"another sandbox is called `{sandbox.uid}` already")
         uids.add(sandbox.uid)
-        prefix = _prefix(sandbox, place, alone=len(config.sandboxes) == 1)
+        # Where a sandbox was left out as refused, no verb is to seem taken because of that.
+        prefix = _prefix(sandbox, place, alone=len(config.sandboxes) == 1 and spot["sandboxes"].clean)
         made, found = _compile_one(sandbox, names, supervisor, place, prefix, verbs)
         sandboxes.append(made)
         commands += found
@@ -135,9 +137,7 @@ def _compile_one(
     sandbox: Sandbox, names: Names, supervisor: Person, spot: Spot, prefix: str, verbs: dict[str, str]
 ) -> tuple[PlanSandbox, list[PlanCommand]]:
     """A sandbox with its commands; `verbs` holds the names taken so far, with who took them."""
-    before = len(spot.report.problems)
-    made, names = compile_sandbox(sandbox, names, supervisor, spot)
-    complete = len(spot.report.problems) == before
+    made, names, complete = compile_sandbox(sandbox, names, supervisor, spot)
     commands: list[PlanCommand] = []
     for index, command in enumerate(sandbox.commands):
         place = spot["commands"][index]

@@ -27,7 +27,13 @@ Parts = tuple[tuple[str, str], ...]
 ALIASES = {"SANDBOX": "SANDBOX_UID", "COMMAND": "COMMAND_UID", "APINAME": "API_NAME", "SBIN": "SBINDIR"}
 LONGEST_LABEL = 63
 
-_LATER = {"AFB_CONFIG": "a configuration does not hold itself"}
+# Why a name that exists elsewhere is unknown at a place.
+_REASONS = {
+    "AFB_CONFIG": "a configuration does not hold itself",
+    "COMMAND_UID": "only a command's `exec` has one",
+    "SBOXUSER": "only a sandbox has one",
+    "SANDBOX_UID": "only a sandbox has one",
+}
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _DOLLAR = re.compile(
@@ -35,6 +41,8 @@ _DOLLAR = re.compile(
     rf"|\$\{{(?P<curly>{_NAME})(?:(?P<how>:?-)(?P<default>[^}}]*))?\}}|(?P<lone>\$)"
 )
 _MARK = re.compile(r"(?P<double>%%|\?\?)|%(?P<required>[^%]+)%|\?(?P<optional>[^?]+)\?")
+# What lies between two marks of strftime(3), as in `+%Y-%m-%d`; nobody calls an argument so.
+_DATE = re.compile(r"[A-Za-z][-:/., ]")
 _EITHER = re.compile(f"{_DOLLAR.pattern}|{_MARK.pattern}")
 
 
@@ -51,6 +59,11 @@ class Names:
     def __init__(self, environ: Mapping[str, str], values: Mapping[str, str]) -> None:
         self._environ = environ
         self._values = values
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment that unknown names are looked up in."""
+        return self._environ
 
     def also(self, **values: str) -> Names:
         """The same names and some more."""
@@ -106,6 +119,8 @@ def template(text: str, names: Names) -> Parts:
         if label is None:
             plain += match["double"][0] if match["double"] else _value(match, names)
             continue
+        if match["required"] and _DATE.fullmatch(label):
+            raise ExpandFault(f"`%{label}%` is the argument named `{label}`; a plain `%` is written `%%`")
         if len(label) > LONGEST_LABEL:
             mark = text[match.start()]
             reason = f"the name of an argument may have {LONGEST_LABEL} characters at most"
@@ -130,8 +145,9 @@ def _value(match: re.Match[str], names: Names) -> str:
     value = names.get(name)
     if match["how"] and (value is None or (not value and match["how"] == ":-")):
         return expand(match["default"], names)
-    if value is None and name.upper() in _LATER:
-        raise ExpandFault(f"`${name}` is known but not built yet: {_LATER[name.upper()]}")
+    known = ALIASES.get(name.upper(), name.upper())
+    if value is None and known in _REASONS:
+        raise ExpandFault(f"`${name}` means nothing here: {_REASONS[known]}")
     if value is None:
         close = get_close_matches(name.upper(), names.known(), 1)
         hint = f"; did you mean `${close[0]}`?" if close else ""

@@ -29,12 +29,13 @@ _SHOWN = {"proc": "pid", "mqueue": "ipc"}
 
 
 class Builder(NamedTuple):
-    """Who the tree is built by and for."""
+    """Who the tree is built by and for. `refused`: the file is refused, so nothing is run or made."""
 
     supervisor: Person
     command: Person
     namespaces: tuple[str, ...]
     autocreate: bool
+    refused: bool = False
 
 
 def build_mounts(entries: list[MountEntry], names: Names, builder: Builder, spot: Spot) -> tuple[Mount, ...]:
@@ -95,7 +96,7 @@ def _mount(entry: MountEntry, names: Names, builder: Builder, spot: Spot) -> Mou
     if entry.mode == "symlink":
         return _symlink(target, source, spot)
     if entry.mode == "execfd":
-        return _file(target, source, spot)
+        return _file(target, source, builder, spot)
     if source is not None:
         spot["source"].refuse(f"`{entry.mode}` takes no source", "remove it")
         return None
@@ -120,9 +121,11 @@ def _symlink(target: str, source: str | None, spot: Spot) -> Mount | None:
     return Mount(operation="symlink", target=target, source=source)
 
 
-def _file(target: str, source: str | None, spot: Spot) -> Mount | None:
+def _file(target: str, source: str | None, builder: Builder, spot: Spot) -> Mount | None:
     if not source:
         spot.refuse("`execfd` needs a `source`: the shell line whose output becomes the file")
+        return None
+    if builder.refused:
         return None
     try:
         data = output_of(source)
@@ -141,7 +144,7 @@ def _bind(target: str, source: str | None, mode: str, builder: Builder, spot: Sp
         if not builder.autocreate:
             place.refuse(f"{shown(path)} does not exist", "make it, or say `opts: {autocreate: true}`")
             return None
-        if not _create(path, builder, place):
+        if builder.refused or not _create(path, builder, place):
             return None
     # Resolved now: a link that somebody plants on the way later is refused at the start.
     source = os.path.realpath(path)

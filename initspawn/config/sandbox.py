@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 import resource
 
+from initspawn.config.environment import environment
 from initspawn.config.expand import ExpandFault, Names, expand
-from initspawn.config.identity import Identity, Person, capability_mask, home_and_name, identify
+from initspawn.config.identity import Identity, Person, capability_mask, identify
 from initspawn.config.inside import View
 from initspawn.config.mounts import Builder, build_mounts
 from initspawn.config.namespace import Isolation, isolate
-from initspawn.config.schema import Acls, Env, Sandbox
+from initspawn.config.schema import Acls, Sandbox
 from initspawn.config.seccomp import compile_filters
 from initspawn.config.spot import Spot, shown
 from initspawn.plan import Mount
 from initspawn.plan import Sandbox as PlanSandbox
-
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LANG = "C.UTF-8"
 
 _UMASK = re.compile(r"0?[0-7]{1,3}")
 _DEFAULT_UMASK = 0o022
@@ -27,50 +25,70 @@ _LIMITS = ((resource.RLIMIT_CORE, 0, 0),)
 
 def compile_sandbox(
     sandbox: Sandbox, names: Names, supervisor: Person, spot: Spot
-) -> tuple[PlanSandbox, Names]:
-    """The plan's sandbox, and the names its commands may use. What is wrong is noted at `spot`.
+) -> tuple[PlanSandbox, Names, bool]:
+    """The plan's sandbox, the names its commands may use, and whether its file tree is complete.
 
-    With problems noted, the sandbox is good for finding more of them and nothing else.
+    What is wrong is noted at `spot`. With problems noted, the sandbox is good for finding more of them
+    and nothing else.
     """
+    # What only follows from a value that was refused is not told.
+    readable = spot["namespace"].clean and spot["acls"].clean
     isolation = isolate(sandbox.namespace, spot["namespace"], privileged=supervisor.user == 0)
-    found = identify(
-        sandbox.acls,
-        spot["acls"],
-        supervisor=supervisor,
-        own_users=isolation.own_users,
-        disguised=isolation.disguised,
-    )
+    found = _identity(sandbox.acls, spot["acls"], supervisor, isolation) if readable else None
     identity = found or Identity(supervisor.user, supervisor.group, (), None)
     names = names.also(SANDBOX_UID=sandbox.uid, SBOXUSER=str(identity.inside.user))
-    mounts = _mounts(sandbox, isolation, names, supervisor, identity, spot) if found else ()
     new_root = sandbox.namespace is not None and sandbox.namespace.mounts is not None
-    caps = capability_mask(sandbox.caps, spot["caps"], supervisor=supervisor, own_users=isolation.own_users)
+    mounts = None
+    if found or not new_root:
+        mounts = _mounts(sandbox, isolation, names, supervisor, identity, spot)
+    complete = mounts is not None and spot["namespace"].clean
+    caps = 0
+    if readable:
+        caps = capability_mask(
+            sandbox.caps, spot["caps"], supervisor=supervisor, own_users=isolation.own_users
+        )
     if sandbox.seccomp and sandbox.allow_setuid:
         spot["allow_setuid"].refuse(
             "does not go together with `seccomp`",
             "a filter may only be loaded where no privileges can be gained",
         )
+    view = View(new_root, mounts or ()) if complete else None
     return PlanSandbox(
         uid=sandbox.uid,
         info=sandbox.info,
         privilege=sandbox.privilege,
         verbose=sandbox.verbose,
-        environment=_environment(sandbox.envs, names, identity, spot["envs"]),
+        environment=environment(sandbox, names, identity, spot),
         user=identity.user,
         group=identity.group,
         groups=identity.groups,
         umask=_umask(sandbox.acls, spot["acls"]),
-        directory=_directory(sandbox.acls, View(new_root, mounts), spot["acls"]) if found else "/",
+        directory=_directory(sandbox.acls, names, view, spot["acls"]["chdir"]),
         capabilities=caps,
         no_new_privileges=not sandbox.allow_setuid,
         namespaces=isolation.namespaces,
         id_map=identity.id_map,
         hostname=isolation.hostname,
         new_root=new_root,
-        mounts=mounts,
-        filters=compile_filters(sandbox.seccomp, spot["seccomp"]) if sandbox.seccomp else (),
+        mounts=mounts or (),
+        filters=compile_filters(sandbox.seccomp, names, supervisor, spot["seccomp"]),
         limits=_LIMITS,
-    ), names
+    ), names, complete
+
+
+def _identity(acls: Acls, spot: Spot, supervisor: Person, isolation: Isolation) -> Identity | None:
+    """Who runs, or None with the reason noted."""
+    if acls.runmod == "admin" and supervisor.user != 0:
+        spot["runmod"].refuse("`admin` is for root only", "run initspawn as root, or remove it")
+    elif acls.runmod == "user" and supervisor.user == 0:
+        spot["runmod"].refuse("`user` is not for root", "run initspawn as an ordinary user, or remove it")
+    return identify(
+        acls,
+        spot,
+        supervisor=supervisor,
+        own_users=isolation.own_users,
+        disguised=isolation.disguised,
+    )
 
 
 def _mounts(
@@ -80,7 +98,8 @@ def _mounts(
     supervisor: Person,
     identity: Identity,
     spot: Spot,
-) -> tuple[Mount, ...]:
+) -> tuple[Mount, ...] | None:
+    """The mounts; None if some are not known, because nothing is run or made for a refused file."""
     namespace = sandbox.namespace
     if namespace is None:
         return ()
@@ -92,28 +111,10 @@ def _mounts(
         command=Person(identity.user, identity.group),
         namespaces=isolation.namespaces,
         autocreate=namespace.opts.autocreate,
+        refused=bool(spot.report.problems),
     )
-    return build_mounts(namespace.mounts, names, builder, spot["namespace"]["mounts"])
-
-
-def _environment(
-    envs: list[Env], names: Names, identity: Identity, spot: Spot
-) -> tuple[tuple[str, str], ...]:
-    """A clean environment, changed by the entries in their order; nothing is inherited."""
-    home, user = home_and_name(identity.inside.user)
-    variables = {"PATH": PATH, "LANG": LANG, "HOME": home, "USER": user}
-    for index, entry in enumerate(envs):
-        place = spot[index]
-        if "=" in entry.name:
-            place["name"].refuse("a name holds no `=`", "write the value under `value`")
-        elif entry.mode == "unset":
-            variables.pop(entry.name, None)
-        else:
-            try:
-                variables[entry.name] = expand(entry.value, names)
-            except ExpandFault as fault:
-                place["value"].refuse(str(fault))
-    return tuple(variables.items())
+    made = build_mounts(namespace.mounts, names, builder, spot["namespace"]["mounts"])
+    return made if len(made) == len(namespace.mounts) else None
 
 
 def _umask(acls: Acls, spot: Spot) -> int:
@@ -125,13 +126,18 @@ def _umask(acls: Acls, spot: Spot) -> int:
     return int(acls.umask, 8)
 
 
-def _directory(acls: Acls, view: View, spot: Spot) -> str:
-    path = acls.chdir
-    if path is None:
+def _directory(acls: Acls, names: Names, view: View | None, spot: Spot) -> str:
+    """The working directory; whether it is there is looked at where a view is given."""
+    if acls.chdir is None:
+        return "/"
+    try:
+        path = expand(acls.chdir, names)
+    except ExpandFault as fault:
+        spot.refuse(str(fault))
         return "/"
     if not path.startswith("/"):
-        spot["chdir"].refuse(f"{shown(path)} is not absolute", "begin it with `/`")
-    elif not view.is_directory(path):
+        spot.refuse(f"{shown(path)} is not absolute", "begin it with `/`")
+    elif view is not None and not view.is_directory(path):
         where = " inside the sandbox" if view.new_root else ""
-        spot["chdir"].refuse(f"{shown(path)} is no directory{where}")
+        spot.refuse(f"{shown(path)} is no directory{where}")
     return path

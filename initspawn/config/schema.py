@@ -1,9 +1,8 @@
 """The configuration file as types: every key there is, its type and its bounds.
 
-`check` reads these types; nothing else decides what a file may say. Five class variables go with a
-type: `aliases` are other spellings of its keys, `later` are keys that are known but not built yet,
-each with the reason, `noun` is what messages call it, `code` what they begin with, and `form` shows
-how one is written. A field of type
+`check` reads these types; nothing else decides what a file may say, but for the keys that are not built
+yet, in `later`. Four class variables go with a type: `aliases` are other spellings of its keys, `noun` is
+what messages call it, `code` what they begin with, and `form` shows how one is written. A field of type
 `list[X]` takes one X as well as a list of them.
 """
 
@@ -18,17 +17,12 @@ from initspawn.encoders.table import MAXDEPTH, MAXLINE, RAW_BYTES
 
 Words = Mapping[str, str]
 
-_LIMITS = "limits come with a later version"
-_PLUGINS = "plug-ins come with a later version"
-_ACTIONS = "actions come with a later version"
-_LABELS = "security labels come with a later version"
-_BWRAP = "initspawn makes namespaces itself and runs no bwrap"
-
 _TEN_YEARS = 315_360_000
 
 Seconds = Annotated[int, Meta(ge=0, le=_TEN_YEARS)]
 Verbosity = Annotated[int, Meta(ge=0, le=9)]
 Id = Annotated[int, Meta(ge=0, le=0xFFFFFFFE)]  # (uid_t)-1 means "leave as it is" to the kernel
+Natural = Annotated[int, Meta(ge=0)]
 Uid = Annotated[str, Meta(min_length=1, max_length=64)]
 Word = Literal["default", "enable", "disable"]
 MountMode = Literal[
@@ -41,7 +35,6 @@ class Part(Struct, kw_only=True, forbid_unknown_fields=True):
     """Base of all objects of the file."""
 
     aliases: ClassVar[Words] = {}
-    later: ClassVar[Words] = {}
     noun: ClassVar[str] = "object"
     code: ClassVar[str] = ""
     form: ClassVar[str] = ""
@@ -76,12 +69,6 @@ class Env(Part):
 class Acls(Part):
     """Who the commands run as, where, and for how long."""
 
-    later = {
-        "label": _LABELS,
-        "runmod": "whether it runs as root is decided by who starts it",
-        "path": "say `envs: [{name: PATH, value: ...}]`",
-        "ldpath": "say `envs: [{name: LD_LIBRARY_PATH, value: ...}]`",
-    }
     noun = "acls"
     form = "write {user: NAME}"
 
@@ -90,6 +77,9 @@ class Acls(Part):
     umask: str | None = None
     chdir: str | None = None
     timeout: Seconds | None = None
+    runmod: Literal["default", "user", "admin"] = "default"
+    path: str | None = None
+    ldpath: str | None = None
 
 
 class Cap(Part):
@@ -102,24 +92,38 @@ class Cap(Part):
     mode: Literal["set", "unset"]
 
 
+class Comparison(Part):
+    """One condition on an argument of a system call."""
+
+    noun = "comparison"
+    form = "write {index: 0, op: ==, value: 1}"
+
+    index: Annotated[int, Meta(ge=0, le=5)]
+    op: str
+    value: Natural
+    mask: Natural | None = None
+
+
 class SeccompRule(Part):
-    """What one system call does instead of the default."""
+    """What one system call does instead of the default, always or with certain arguments."""
 
     noun = "rule"
+    form = "write {syscall: NAME, action: SCMP_ACT_KILL}"
 
     syscall: str
     action: str
     errno: str | int | None = None
+    args: list[Comparison] = []
 
 
 class Seccomp(Part):
     """The system call filter."""
 
-    later = {"rulespath": "ready-made filters come with a later version; write `rules`"}
     noun = "seccomp"
 
-    default: str = "SCMP_ACT_KILL"
-    rules: list[SeccompRule] = []
+    default: str | None = None
+    rules: list[SeccompRule] | None = None
+    rulespath: Annotated[str, Meta(min_length=1)] | None = None
     locked: bool = False
 
 
@@ -127,7 +131,6 @@ class NamespaceOpts(Part):
     """How the namespaces are made."""
 
     aliases = {"brwap": "bwrap"}
-    later = {"bwrap": _BWRAP, "selinux": _LABELS}
     noun = "opts"
 
     autocreate: bool = False
@@ -182,7 +185,6 @@ class Exec(Part):
 class EncoderOpts(Part):
     """Bounds of what an encoder keeps. Which encoder has which, and how far, is in `encoders.table`."""
 
-    later = dict.fromkeys(("stdout", "stderr", "blkcount"), "it belongs to an encoder of a later version")
     noun = "encoder options"
     code = "INVALID_OPTIONS"
 
@@ -207,10 +209,6 @@ class Command(Part):
     """A configured thing that can run."""
 
     aliases = {"once": "single", "samples": "sample"}
-    later = dict.fromkeys(
-        ("acls", "caps", "seccomp", "namespace", "envs", "cgroups"),
-        "confinement belongs to the sandbox; write a second sandbox",
-    )
     noun = "command"
     form = "write {uid: NAME, exec: {cmdpath: /PATH}}"
 
@@ -231,7 +229,6 @@ class Sandbox(Part):
     """A confinement recipe and the commands that run in it."""
 
     aliases = {"acl": "acls"}
-    later = {"cgroups": _LIMITS}
     noun = "sandbox"
 
     uid: Uid
@@ -240,6 +237,7 @@ class Sandbox(Part):
     verbose: Verbosity = 0
     privilege: Annotated[str, Meta(min_length=1)] | None = None
     allow_setuid: bool = False
+    envs_from: Literal["clean", "server"] = "clean"
     envs: list[Env] = []
     acls: Acls = field(default_factory=Acls)
     caps: list[Cap] = []
@@ -252,13 +250,6 @@ class Config(Part):
     """One file: one API."""
 
     aliases = {"sandbox": "sandboxes"}
-    later = {
-        "plugins": _PLUGINS,
-        "onload": _ACTIONS,
-        "onstart": _ACTIONS,
-        "events": _ACTIONS,
-        "extra": _ACTIONS,
-    }
     noun = "configuration"
 
     metadata: Metadata

@@ -9,28 +9,41 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import NamedTuple
 
 import pyseccomp
 
-from initspawn.config.schema import Seccomp
+from initspawn.config import bpf
+from initspawn.config.expand import ExpandFault, Names, expand
+from initspawn.config.identity import Person
+from initspawn.config.schema import Comparison, Seccomp, SeccompRule
 from initspawn.config.spot import Spot, nearest, shown
 
+# Action names, without the prefix that may be left out.
+_PREFIX = re.compile(r"sc?mp_act_")  # without the c: a misspelling that configurations carry on
 _ACTIONS = {
-    "scmp_act_allow": pyseccomp.ALLOW,
-    "scmp_act_kill": pyseccomp.KILL_THREAD,
-    "scmp_act_kill_process": pyseccomp.KILL_PROCESS,
-    "scmp_act_kill_thread": pyseccomp.KILL_THREAD,
-    "scmp_act_log": pyseccomp.LOG,
-    "scmp_act_trap": pyseccomp.TRAP,
-    "smp_act_kill_thread": pyseccomp.KILL_THREAD,  # a misspelling that configurations carry on
+    "allow": pyseccomp.ALLOW,
+    "kill": pyseccomp.KILL_THREAD,
+    "kill_process": pyseccomp.KILL_PROCESS,
+    "kill_thread": pyseccomp.KILL_THREAD,
+    "log": pyseccomp.LOG,
+    "trap": pyseccomp.TRAP,
 }
-_ERRNO = "scmp_act_errno"
+_ERRNO = "errno"
 _LATER = {
-    "scmp_act_notify": "nobody would answer for the call and it would hang",
-    "scmp_act_trace": "no tracer would be there and the call would fail",
+    "notify": "nobody would answer for the call and it would hang",
+    "trace": "no tracer would be there and the call would fail",
 }
+_OPERATORS = {
+    "==": pyseccomp.EQ, "!=": pyseccomp.NE, "<": pyseccomp.LT, "<=": pyseccomp.LE, ">": pyseccomp.GT,
+    ">=": pyseccomp.GE, "eq": pyseccomp.EQ, "ne": pyseccomp.NE, "lt": pyseccomp.LT, "le": pyseccomp.LE,
+    "gt": pyseccomp.GT, "ge": pyseccomp.GE, "masked_eq": pyseccomp.MASKED_EQ,
+}  # fmt: skip
+_DEFAULT = "SCMP_ACT_KILL"
 _PARENTHESES = re.compile(r"(?P<name>\w+)\s*\(\s*(?P<errno>\w+)\s*\)")
+_LAST_WORD = (1 << 64) - 1
 _LAST_ERRNO = 4095  # MAX_ERRNO of the kernel
 
 # What `locked` takes away: ways into another process's memory and kernel objects. PR_SET_DUMPABLE,
@@ -45,34 +58,134 @@ _EXECVE_HINT = (
 _NUMBERS = range(1024)
 
 
-def compile_filters(seccomp: Seccomp, spot: Spot) -> tuple[bytes, ...]:
+class _Rule(NamedTuple):
+    """One rule worked out: the call's number is negative where this machine does not have it."""
+
+    syscall: str
+    number: int
+    action: int
+    conditions: tuple[tuple[int, int, int, int], ...]  # argument, operator, value or mask, masked value
+
+
+def compile_filters(
+    seccomp: Seccomp | None, names: Names, supervisor: Person, spot: Spot
+) -> tuple[bytes, ...]:
     """The filters in the order they are loaded. What is wrong is noted at `spot`."""
-    before = len(spot.report.problems)
-    default = _action(seccomp.default, None, spot["default"])
-    rules: dict[str, int] = {}
-    for index, rule in enumerate(seccomp.rules):
-        place = spot["rules"][index]
-        action = _action(rule.action, rule.errno, place["action"])
-        if not _is_known(rule.syscall):
-            place["syscall"].refuse(f"unknown system call {shown(rule.syscall)}", _nearest(rule.syscall))
-        elif action is not None and rules.setdefault(rule.syscall, action) != action:
-            place.refuse(f"another rule gives `{rule.syscall}` another action", "keep one of them")
-    if default is None or len(spot.report.problems) > before:
+    if seccomp is None:
         return ()
-    if rules.get("execve", default) not in (pyseccomp.ALLOW, pyseccomp.LOG):
-        spot.refuse("`execve` is not allowed, so no command could ever start", _EXECVE_HINT)
-        return ()
-    filters = [_bpf(default, rules)]
-    if seccomp.locked:
+    if seccomp.rulespath is not None:
+        filters = _ready(seccomp, names, supervisor, spot)
+    else:
+        filters = _from_rules(seccomp, spot)
+    if filters and seccomp.locked:
         # First, because the other one may not allow a further filter to be loaded.
-        filters.insert(0, _bpf(pyseccomp.ALLOW, dict.fromkeys(LOCKED, pyseccomp.ERRNO(errno.EPERM))))
+        denied = pyseccomp.ERRNO(errno.EPERM)
+        found = [(name, _number(name)) for name in LOCKED]
+        rules = [_Rule(name, number, denied, ()) for name, number in found if number is not None]
+        filters = [_bpf(pyseccomp.ALLOW, rules), *filters]
     return tuple(filters)
+
+
+def _from_rules(seccomp: Seccomp, spot: Spot) -> list[bytes]:
+    """The filter that `default` and `rules` make; empty if it is refused."""
+    default = _action(seccomp.default or _DEFAULT, None, spot["default"])
+    rules: list[_Rule] = []
+    for index, given in enumerate(seccomp.rules or ()):
+        rule = _rule(given, spot["rules"][index])
+        if rule is None or default is None:
+            continue
+        reason = _conflict(rule, default, rules)
+        if reason:
+            spot["rules"][index].refuse(*reason)
+        rules.append(rule)
+    if default is None or not spot.clean:
+        return []
+    for_execve = [rule.action for rule in rules if rule.syscall == "execve" and not rule.conditions]
+    if (for_execve or [default])[0] not in (pyseccomp.ALLOW, pyseccomp.LOG):
+        spot.refuse("`execve` is not allowed, so no command could ever start", _EXECVE_HINT)
+        return []
+    return [_bpf(default, rules)]
+
+
+def _rule(given: SeccompRule, spot: Spot) -> _Rule | None:
+    """One rule, or None with the reason noted."""
+    action = _action(given.action, given.errno, spot["action"])
+    number = _number(given.syscall)
+    if number is None:
+        spot["syscall"].refuse(f"unknown system call {shown(given.syscall)}", _nearest(given.syscall))
+    conditions = [_condition(item, spot["args"][index]) for index, item in enumerate(given.args)]
+    if len({item.index for item in given.args}) < len(given.args):
+        spot["args"].refuse("one argument is compared twice", "write a second rule")
+    # A rule without one of its conditions would hold for more calls than was meant.
+    if action is None or number is None or not spot.clean:
+        return None
+    return _Rule(given.syscall, number, action, tuple(item for item in conditions if item))
+
+
+def _condition(given: Comparison, spot: Spot) -> tuple[int, int, int, int] | None:
+    for key in ("value", "mask"):
+        if (getattr(given, key) or 0) > _LAST_WORD:
+            spot[key].refuse("does not fit in 64 bits")
+            return None
+    operator = _OPERATORS.get(given.op.lower().removeprefix("scmp_cmp_"))
+    if operator is None:
+        spot["op"].refuse(f"unknown comparison {shown(given.op)}", f"write {', '.join(list(_OPERATORS)[:6])}")
+    elif given.mask is not None and operator in (pyseccomp.EQ, pyseccomp.MASKED_EQ):
+        if given.value & ~given.mask:
+            spot["value"].refuse("has bits that `mask` takes away, so nothing is ever equal to it")
+        return given.index, pyseccomp.MASKED_EQ, given.mask, given.value
+    elif given.mask is not None:
+        spot["mask"].refuse("a mask goes only with `==`")
+    elif operator == pyseccomp.MASKED_EQ:
+        spot.refuse("`mask` is missing", "write the bits that are compared")
+    else:
+        return given.index, operator, given.value, 0
+    return None
+
+
+def _conflict(rule: _Rule, default: int, before: Sequence[_Rule]) -> tuple[str, str] | None:
+    """Why a rule does not go with those before it: libseccomp has no order among them."""
+    if rule.conditions and rule.action == default:
+        return "does what `default` does", "write a rule for the calls that are to do something else"
+    for other in before:
+        if other.syscall != rule.syscall or other.action == rule.action or _are_apart(other, rule):
+            continue
+        if not (other.conditions or rule.conditions):
+            return f"another rule gives `{rule.syscall}` another action", "keep one of them"
+        return (
+            f"another rule gives `{rule.syscall}` another action for arguments that this one takes too",
+            "compare the same argument with `==` and different values in both",
+        )
+    return None
+
+
+def _are_apart(one: _Rule, other: _Rule) -> bool:
+    """Whether no call fits both rules, as far as equal signs tell."""
+    values = {index: value for index, operator, value, _ in one.conditions if operator == pyseccomp.EQ}
+    return any(
+        operator == pyseccomp.EQ and values.get(index, value) != value
+        for index, operator, value, _ in other.conditions
+    )
+
+
+def _ready(seccomp: Seccomp, names: Names, supervisor: Person, spot: Spot) -> list[bytes]:
+    """The filter of a file; empty if it is refused."""
+    for key in ("rules", "default"):
+        if getattr(seccomp, key) is not None:
+            spot[key].refuse("does not go together with `rulespath`, which is a whole filter", "remove one")
+    place = spot["rulespath"]
+    try:
+        program = bpf.read(expand(seccomp.rulespath or "", names), (0, supervisor.user))
+    except (ExpandFault, bpf.FilterFault) as fault:
+        place.refuse(str(fault))
+        return []
+    return [program] if spot.clean else []
 
 
 def _action(text: str, number: str | int | None, spot: Spot) -> int | None:
     """The number of an action, or None with the reason noted."""
     found = _PARENTHESES.fullmatch(text.strip())
-    name = (found["name"] if found else text).lower()
+    name = _PREFIX.sub("", (found["name"] if found else text).lower(), count=1)
     if name == _ERRNO:
         if found and number is not None:
             spot.refuse("the error number is given twice", "keep `errno` or the parentheses")
@@ -90,9 +203,8 @@ def _action(text: str, number: str | int | None, spot: Spot) -> int | None:
 
 
 def _nearest_action(name: str) -> str:
-    full = name if name.startswith("scmp_act_") else f"scmp_act_{name}"
-    close = get_close_matches(full, [*_ACTIONS, _ERRNO], 1)
-    return f"did you mean `{close[0].upper()}`?" if close else "such as SCMP_ACT_ERRNO"
+    close = get_close_matches(name, [*_ACTIONS, _ERRNO], 1)
+    return f"did you mean `SCMP_ACT_{close[0].upper()}`?" if close else "such as SCMP_ACT_ERRNO"
 
 
 def _errno(number: str | int | None, spot: Spot) -> int | None:
@@ -115,10 +227,6 @@ def _number(name: str) -> int | None:
     return None if number == -1 else number
 
 
-def _is_known(name: str) -> bool:
-    return _number(name) is not None
-
-
 def _nearest(name: str) -> str:
     arch = pyseccomp.system_arch()
     known = []
@@ -130,16 +238,16 @@ def _nearest(name: str) -> str:
     return nearest(name, known)
 
 
-def _bpf(default: int, rules: dict[str, int]) -> bytes:
+def _bpf(default: int, rules: Sequence[_Rule]) -> bytes:
     """One filter's program: an array of `struct sock_filter`. Raises OSError."""
     program = pyseccomp.SyscallFilter(default)
     program.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
-    for name, action in rules.items():
-        number = _number(name)
+    for rule in dict.fromkeys(rules):
         # libseccomp refuses a rule that says what the default says; a call that this machine
         # does not have needs none.
-        if action != default and number is not None and number >= 0:
-            program.add_rule(action, number)
+        if rule.action != default and rule.number >= 0:
+            conditions = [pyseccomp.Arg(*condition) for condition in rule.conditions]
+            program.add_rule(rule.action, rule.number, *conditions)
     fd = os.memfd_create("filter")
     with os.fdopen(fd, "w+b", buffering=0) as file:
         program.export_bpf(file)

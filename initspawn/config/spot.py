@@ -24,6 +24,7 @@ class Report:
         self.file = file
         self.problems: list[Problem] = []
         self._positions = positions
+        self._around: set[Path] = set()  # every path with a problem in it
         self._written: dict[Path, Path] = {}
 
     def root(self) -> Spot:
@@ -45,6 +46,15 @@ class Report:
             if found:
                 return found
         return (0, 0)
+
+    def note(self, problem: Problem, path: Path) -> None:
+        """Add a problem with the value at a path."""
+        self.problems.append(problem)
+        self._around.update(path[:length] for length in range(len(path) + 1))
+
+    def is_clean(self, path: Path) -> bool:
+        """Whether there is no problem with the value at a path, nor within it."""
+        return path not in self._around
 
     def sorted(self) -> list[Problem]:
         """The problems in file order."""
@@ -68,19 +78,23 @@ class Spot:
         """The same place, with a code."""
         return Spot(self.report, self.path, code or self.code)
 
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was refused here or within."""
+        return self.report.is_clean(self.path)
+
     def refuse(self, message: str, hint: str = "") -> None:
         """Note a problem with the value at this place."""
         line, column = self.report.position(self.path)
-        self.report.problems.append(
-            Problem(
-                file=self.report.file,
-                line=line,
-                column=column,
-                key=key_text(self.path),
-                message=f"{self.code}: {message}" if self.code else message,
-                hint=hint,
-            )
+        problem = Problem(
+            file=self.report.file,
+            line=line,
+            column=column,
+            key=key_text(self.path),
+            message=f"{self.code}: {message}" if self.code else message,
+            hint=hint,
         )
+        self.report.note(problem, self.path)
 
 
 def key_text(path: Path) -> str:

@@ -146,7 +146,7 @@ def test_verbs(build: Build) -> None:
         ([{"uid": "s", "commands": {"exec": TRUE}}], "`uid` is missing"),
         ([{"uid": "s", "commands": {"uid": "c", "exec": {"args": []}}}], "`cmdpath` is missing"),
         ([{"uid": "s", "commands": {**command("c"), "shell": True}}], "unknown key in command"),
-        ([{"uid": "s", "commands": {**command("c"), "caps": []}}], "confinement belongs to the sandbox"),
+        ([{"uid": "s", "commands": {**command("c"), "caps": []}}], "it belongs to the sandbox"),
         ([{"uid": "s", "verbose": 10}], "from 0 to 9"),
         ([{"info": "x"}], "`uid` is missing"),
     ],

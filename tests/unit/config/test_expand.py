@@ -48,7 +48,7 @@ def test_dollar(text: str, result: str) -> None:
         ("$MISSING", "`$MISSING` is neither"),
         ("${SANDBOX_UIS}", "did you mean `$SANDBOX_UID`?"),
         ("$FOOBAR", "`$FOOBAR`"),
-        ("$AFB_CONFIG", "known but not built yet"),
+        ("$AFB_CONFIG", "a configuration does not hold itself"),
         ("100$", "`$$`"),
         ("$1", "`$$`"),
         ("${FOO", "`$$`"),
@@ -134,9 +134,16 @@ def test_where_names_are_known(build: Callable[..., Api], problems: Callable[...
     assert command.arguments[2] == ((TEXT, "%x%"),)
     assert ("A", "s") in api.sandboxes[0].environment
     (said,) = problems({"envs": {"name": "A", "value": "$COMMAND_UID"}})
-    assert "`$COMMAND_UID` is neither" in said
+    assert "`$COMMAND_UID` means nothing here: only a command's `exec` has one" in said
 
 
 def test_an_unknown_name_is_told_how_a_plain_dollar_is_written() -> None:
     with pytest.raises(ExpandFault, match=r"; a plain `\$` is written `\$\$`$"):
         expand("$nowhere_to_be_found", Names({}, {}))
+
+
+@pytest.mark.parametrize("text", ["+%Y-%m-%d", "%H:%M", "+%d.%m", "%Y %m"])
+def test_a_date_format_is_told_how_percent_signs_are_written(text: str) -> None:
+    with pytest.raises(ExpandFault, match="a plain `%` is written `%%`"):
+        template(text, NAMES)
+    assert template(text.replace("%", "%%"), NAMES) == ((TEXT, text),)

@@ -24,9 +24,10 @@ Build = Callable[..., Api]
 Problems = Callable[..., list[str]]
 
 
-def run(program: bytes, number: int, arch: int | None = None) -> int:
+def run(program: bytes, number: int, *args: int, arch: int | None = None) -> int:
     """What a filter answers to a system call (linux/filter.h, the instructions libseccomp uses)."""
-    data = struct.pack("=iIQ6Q", number, arch or pyseccomp.system_arch(), 0, *[0] * 6)
+    padded = [*args, *[0] * (6 - len(args))]
+    data = struct.pack("=iIQ6Q", number, arch or pyseccomp.system_arch(), 0, *padded)
     code = list(struct.iter_unpack("=HBBI", program))
     at = accumulator = 0
     while True:
@@ -38,6 +39,8 @@ def run(program: bytes, number: int, arch: int | None = None) -> int:
             return int(value)
         elif operation == 0x05:  # jump
             at += value
+        elif operation == 0x54:  # and
+            accumulator &= value
         else:  # jump if equal, greater, greater or equal
             holds = {0x15: accumulator == value, 0x25: accumulator > value, 0x35: accumulator >= value}
             at += true if holds[operation] else false
@@ -68,6 +71,11 @@ def filters(build: Build, **seccomp: Any) -> tuple[bytes, ...]:
         ("SCMP_ACT_ERRNO", ERRNO | errno.EPERM),
         ("SCMP_ACT_ERRNO(13)", ERRNO | 13),
         ("SCMP_ACT_ERRNO(enoent)", ERRNO | errno.ENOENT),
+        ("kill", KILL_THREAD),
+        ("Kill_Process", KILL_PROCESS),
+        ("trap", TRAP),
+        ("log", LOG),
+        ("errno(13)", ERRNO | 13),
     ],
 )
 def test_every_action(build: Build, action: str, answer: int) -> None:
@@ -127,7 +135,7 @@ def test_what_libseccomp_takes_is_taken(build: Build) -> None:
         ({}, "`execve` is not allowed"),
         ({"locked": True}, "`execve` is not allowed"),
         ({"default": "SCMP_ACT_ALLOW", "rules": rule("execve", "SCMP_ACT_KILL")}, "`execve` is not allowed"),
-        ({"default": "KILL"}, "did you mean `SCMP_ACT_KILL`?"),
+        ({"default": "KILLS"}, "did you mean `SCMP_ACT_KILL`?"),
         ({"default": "SCMP_ACT_NOTIFY"}, "nobody would answer"),
         ({"default": "SCMP_ACT_TRACE"}, "no tracer"),
         ({"default": "SCMP_ACT_ERRNO(0)"}, "unknown error number"),
@@ -151,3 +159,66 @@ def test_setuid_programs_and_filters_exclude_each_other(build: Build, problems: 
     assert not build({"allow_setuid": True}).sandboxes[0].no_new_privileges
     (said,) = problems({"allow_setuid": True, "seccomp": {"default": "SCMP_ACT_ALLOW"}})
     assert "does not go together with `seccomp`" in said
+
+
+@pytest.mark.parametrize(
+    ("condition", "met", "unmet"),
+    [
+        ({"value": 5}, [5], [4, 6, 5 | 1 << 32]),
+        ({"op": "SCMP_CMP_EQ", "value": "0x100000005"}, [5 | 1 << 32], [5]),
+        ({"op": "!=", "value": 5}, [4, 5 | 1 << 32], [5]),
+        ({"op": "<", "value": 5}, [0, 4], [5, 1 << 40]),
+        ({"op": "le", "value": 5}, [5], [6]),
+        ({"op": ">", "value": 5}, [6, 1 << 63], [5]),
+        ({"op": "scmp_cmp_ge", "value": (1 << 64) - 1}, [(1 << 64) - 1], [0]),
+        ({"mask": 3, "value": 1}, [1, 5, 1 | 1 << 40], [0, 2, 3]),
+        ({"op": "SCMP_CMP_MASKED_EQ", "mask": 3, "value": 1}, [1], [3]),
+    ],
+)
+def test_arguments_are_compared(build: Build, condition: Any, met: list[int], unmet: list[int]) -> None:
+    rules = rule("dup3", "trap", args={"index": 1, "op": "==", **condition})
+    (program,) = filters(build, default="allow", rules=rules)
+    call = number("dup3")
+    assert {run(program, call, 9, value) for value in met} == {TRAP}
+    assert {run(program, call, 9, value) for value in unmet} == {ALLOW}
+    assert run(program, number("read"), 9, met[0]) == ALLOW
+
+
+def test_all_comparisons_of_a_rule_must_hold_and_rules_apart_do_not_meet(build: Build) -> None:
+    both = [{"index": 0, "op": "==", "value": 1}, {"index": 1, "op": "==", "value": 2}]
+    rules = [
+        rule("dup3", "trap", args=both),
+        rule("dup3", "log", args={"index": 0, "op": "==", "value": 7}),
+        rule("dup3", "log", args={"index": 0, "op": "==", "value": 8}),
+    ]
+    (program,) = filters(build, default="allow", rules=rules)
+    answers = {call: run(program, number("dup3"), *call) for call in ((1, 2), (1, 3), (0, 2), (7, 2), (8, 0))}
+    assert answers == {(1, 2): TRAP, (1, 3): ALLOW, (0, 2): ALLOW, (7, 2): LOG, (8, 0): LOG}
+
+
+ONE = {"index": 0, "op": "==", "value": 1}
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (rule("dup3", "trap", args={**ONE, "op": "~"}), "unknown comparison '~' (write ==, !=,"),
+        (rule("dup3", "trap", args={**ONE, "index": 6}), "must be from 0 to 5"),
+        (rule("dup3", "trap", args={**ONE, "value": -1}), "must be 0 or more"),
+        (rule("dup3", "trap", args={**ONE, "value": "0x1" + "0" * 16}), "does not fit in 64 bits"),
+        (rule("dup3", "trap", args={**ONE, "mask": 2}), "has bits that `mask` takes away"),
+        (rule("dup3", "trap", args={**ONE, "op": "<", "mask": 2}), "goes only with `==`"),
+        (rule("dup3", "trap", args={**ONE, "op": "masked_eq"}), "`mask` is missing"),
+        (rule("dup3", "trap", args=[ONE, {**ONE, "value": 2}]), "compared twice"),
+        (rule("dup3", "trap", args=5), "must be an object"),
+        (rule("dup3", "allow", args=ONE), "does what `default` does"),
+        ([rule("dup3", "trap"), rule("dup3", "log", args=ONE)], "that this one takes too"),
+        (
+            [rule("dup3", "trap", args={**ONE, "op": "<"}), rule("dup3", "log", args=ONE)],
+            "that this one takes too",
+        ),
+    ],
+)
+def test_comparisons_refused(problems: Problems, rules: Any, said: str) -> None:
+    (problem,) = problems({"seccomp": {"default": "allow", "rules": rules}})
+    assert said in problem
