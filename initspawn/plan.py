@@ -111,6 +111,7 @@ class Api(Record):
     info: str | None = None
     version: str | None = None
     author: str | None = None
+    page: str | None = None  # the directory of its own HTML page
     hidden: bool = False  # the supervisor's own: no door shows or calls it
     sandboxes: tuple[Sandbox, ...] = ()
     commands: tuple[Command, ...] = ()

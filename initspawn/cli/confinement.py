@@ -17,6 +17,7 @@ from initspawn.boot.supervise import GATEWAY
 from initspawn.errors import InitspawnError
 
 INSIDE = "/run/initspawn"  # where the gateway finds its door
+PAGE = "/page"  # where it finds the user's own page
 # A number that no user has: whoever runs as the same user as the gateway could look into it.
 USER = "64999"
 # What a server of sockets has no use for, and an attacker has.
@@ -32,10 +33,11 @@ _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 
 
 def gateway_config(
-    run_dir: str, *, user: str | None, open_door: bool, hosts: Sequence[str] = ()
+    run_dir: str, *, user: str | None, open_door: bool, hosts: Sequence[str] = (), page: str | None = None
 ) -> dict[str, Any]:
     """The configuration of the hidden API that runs the gateway. `user`: who it becomes, when root;
-    `hosts`: the names it believes in `Host`, by default those of this machine.
+    `hosts`: the names it believes in `Host`, by default those of this machine; `page`: the directory of
+    the user's own page, of which it gets a read-only bind.
     """
     libraries = _libraries()
     # Not -I: where the libraries are comes by PYTHONPATH, and the environment is ours anyway.
@@ -44,6 +46,8 @@ def gateway_config(
     if open_door:
         arguments.append("--no-auth")
     arguments += [f"--allow-host={name}" for name in hosts]
+    if page is not None:
+        arguments.append(f"--page={PAGE}")
     sandbox: dict[str, Any] = {
         "uid": GATEWAY,
         "envs": {"name": "PYTHONPATH", "value": _literal(os.pathsep.join(libraries))},
@@ -51,7 +55,9 @@ def gateway_config(
             "shares": {"all": "disable"},
             # /tmp first: the interpreter, a checkout or the run directory may lie below it.
             "mounts": [
-                {"target": "/tmp", "mode": "tmpfs"}, *_python_mounts(libraries), *_other_mounts(run_dir),
+                {"target": "/tmp", "mode": "tmpfs"},
+                *_python_mounts(libraries),
+                *_other_mounts(run_dir, page),
             ],
         },
         "seccomp": {
@@ -102,8 +108,10 @@ def _python_mounts(libraries: list[str]) -> list[dict[str, str]]:
     return mounts
 
 
-def _other_mounts(run_dir: str) -> list[dict[str, str]]:
+def _other_mounts(run_dir: str, page: str | None) -> list[dict[str, str]]:
+    own = [] if page is None else [{"target": PAGE, "source": _literal(page), "mode": "ro"}]
     return [
+        *own,
         {"target": INSIDE, "source": _literal(os.path.join(run_dir, GATEWAY)), "mode": "ro"},
         {"target": "/proc", "mode": "procfs"},
         {"target": "/dev", "mode": "devfs"},

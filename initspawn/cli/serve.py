@@ -17,6 +17,7 @@ from initspawn.boot import supervise
 from initspawn.boot.supervise import GATEWAY, LOCK
 from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
+from initspawn.cli.page import page_of
 from initspawn.cli.rundir import default_run_dir, prepare_run_dir
 from initspawn.config.compile import compile_files, compile_raw
 from initspawn.errors import InitspawnError
@@ -47,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--allow-host", action="append", default=[], metavar="NAME", type=_host_name,
         help="believe this name in a request's Host header; repeatable (default: this machine's own)",
     )  # fmt: skip
+    parser.add_argument("--page", metavar="DIR", help="serve this page of yours instead of the test page")
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
     parser.add_argument("--no-auth", action="store_true", help="ask nobody for a token; loopback only")
     parser.add_argument(
@@ -75,6 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
     plan = compile_files(arguments.files, user=user, group=group, environ=os.environ)
     if user == 0:
         _refuse_gateway_user(plan, arguments.gateway_user)
+    page = page_of(plan, arguments.page, privileged=user == 0)
     listener = _listen(arguments.host, arguments.port)
     prepare_run_dir(run_dir)
     _lock(run_dir)
@@ -84,7 +87,7 @@ def main(arguments: argparse.Namespace) -> int:
     hidden = compile_raw(
         gateway_config(
             run_dir, user=arguments.gateway_user if user == 0 else None, open_door=arguments.no_auth,
-            hosts=arguments.allow_host,
+            hosts=arguments.allow_host, page=page,
         ),
         file="the gateway's own sandbox", user=user, group=group, environ={}, hidden=True,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from initspawn.config.expand import Names, builtin_names
 from initspawn.config.files import files_of
 from initspawn.config.identity import Person
 from initspawn.config.load import load
+from initspawn.config.page import page_directory
 from initspawn.config.sandbox import compile_sandbox
 from initspawn.config.schema import Config, Sandbox
 from initspawn.config.spot import Report, Spot, shown
@@ -127,6 +128,7 @@ def _api(
         info=metadata.info,
         version=metadata.version,
         author=metadata.author,
+        page=page_directory(metadata.page, names, spot["metadata"]["page"]),
         hidden=hidden,
         sandboxes=tuple(sandboxes),
         commands=tuple(commands),

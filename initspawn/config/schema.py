@@ -52,6 +52,7 @@ class Metadata(Part):
     author: str | None = None
     date: str | None = None
     require: list[str] = []
+    page: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class Env(Part):

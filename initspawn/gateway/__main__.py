@@ -1,4 +1,4 @@
-"""`python -m initspawn.gateway --listen-fd 3 --control PATH [--no-auth] [--allow-host NAME]...`
+"""`python -m initspawn.gateway --listen-fd 3 --control PATH [--no-auth] [--allow-host NAME]... [--page DIR]`
 
 The supervisor starts this with the listening TCP socket as an inherited descriptor, so that a restart loses
 no connection attempt. Exit status: 0 ended by a signal or with the supervisor, 100 usage, 111 system error.
@@ -55,6 +55,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="believe this Host header; repeatable (default: loopback names and the bound address)",
     )
+    parser.add_argument("--page", metavar="DIR", help="the user's own page, served instead of ours")
     return parser.parse_args(argv)
 
 
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         address = listener.getsockname()[0]
         if options.no_auth and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             logger.error("warning: anybody who reaches %s may call: authentication is off", address)
-        asyncio.run(serve(listener, options.control, HostPolicy(options.allow_host)))
+        asyncio.run(serve(listener, options.control, HostPolicy(options.allow_host), options.page))
     except (OSError, ValueError) as error:
         logger.error("%s", error)
         return SYSTEM

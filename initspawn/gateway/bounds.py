@@ -5,6 +5,7 @@ from __future__ import annotations
 WEBSOCKETS = 200  # WebSocket connections at once
 HTTP_CONNECTIONS = 64  # further TCP connections: requests, keep-alive, upgrades under way
 PENDING_CALLS = 64  # unanswered calls of one connection before it is no longer read
+PAGE_BYTES = 32 << 20  # a file of the user's own page
 HEAD_BYTES = 65536  # a request's line and headers
 HEAD_SECONDS = 10.0  # from the first byte (or the connect) to a complete request head
 BODY_SECONDS = 10.0  # from a complete head to a complete body

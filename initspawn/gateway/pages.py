@@ -1,4 +1,4 @@
-"""Plain HTTP: the test page, REST calls, and clear answers to everything that is not served."""
+"""Plain HTTP: the test page or the user's own, REST calls, clear answers to all that is not served."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from initspawn.gateway.admission import HostPolicy, Refused
 from initspawn.gateway.calls import Rest
+from initspawn.gateway.files import Directory
 
 WWW = Path(__file__).with_name("www")
-# Only these files are served: a path that is not a key here cannot reach the file system.
+BUILT_IN = "/initspawn"  # where the test page is when there is one of the user's own
+# Of ours only these files are served: a path that is not a key here cannot reach the file system.
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -59,7 +61,8 @@ def safe_headers(host: str) -> Mapping[str, str]:
     """Headers of every answer. `host` is a checked Host: not all browsers let 'self' mean ws: too."""
     sockets = f" ws://{host} wss://{host}" if host else ""
     policy = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+        "media-src 'self'; manifest-src 'self'; "
         f"connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return {
@@ -72,16 +75,22 @@ def safe_headers(host: str) -> Mapping[str, str]:
     }
 
 
-def application(hosts: HostPolicy, state: Mapping[str, Any]) -> Starlette:
-    """The HTTP application. `state` is what uvicorn hands to its protocols (the lifespan state)."""
+def application(hosts: HostPolicy, state: Mapping[str, Any], page: str | None = None) -> Starlette:
+    """The HTTP application. `state` is what uvicorn hands to its protocols (the lifespan state).
+
+    `page` is the directory of the user's own page, which takes the place of ours. Raises OSError for none.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[Mapping[str, Any]]:
         yield state
 
     start: Callable[[Starlette], AbstractAsyncContextManager[Mapping[str, Any]]] = lifespan
-    routes = [Route(path, _file(*entry), methods=["GET"]) for path, entry in FILES.items()]
+    place = "" if page is None else BUILT_IN
+    routes = [Route(place + path, _file(*entry), methods=["GET"]) for path, entry in FILES.items()]
     routes.append(Route("/api/{procedure:path}", Rest()))
+    if page is not None:
+        routes.append(Route("/{path:path}", Directory(page).answer, methods=["GET"]))
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, hosts)],

@@ -96,11 +96,13 @@ class Server(uvicorn.Server):
         self._ended.set()
 
 
-async def serve(listener: socket.socket, control_path: str, hosts: HostPolicy) -> None:
+async def serve(
+    listener: socket.socket, control_path: str, hosts: HostPolicy, page: str | None = None
+) -> None:
     """Serve until SIGTERM, SIGINT or the end of the supervisor. Raises OSError.
 
     `listener` is a bound TCP socket; connections inherit its keep-alive probes, which find clients that
-    have vanished without a word.
+    have vanished without a word. `page`: the directory of the user's own page.
     """
     for option, value in (
         (socket.TCP_KEEPIDLE, bounds.PROBE_IDLE_SECONDS),
@@ -110,17 +112,17 @@ async def serve(listener: socket.socket, control_path: str, hosts: HostPolicy) -
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     gateway = Gateway(control_path, hosts)
-    server = Server(configuration(gateway), gateway)
+    server = Server(configuration(gateway, page), gateway)
     await server.serve([listener])
     if server.failure is not None:
         raise server.failure
 
 
-def configuration(gateway: Gateway) -> uvicorn.Config:
+def configuration(gateway: Gateway, page: str | None = None) -> uvicorn.Config:
     """uvicorn's settings: no log of requests, no trust in forwarding headers, finite waits."""
     state: dict[str, Any] = {"gateway": gateway}
     return uvicorn.Config(
-        application(gateway.hosts, state),
+        application(gateway.hosts, state, page),
         loop="asyncio",
         http=Listener,
         ws=Door,

@@ -1,0 +1,39 @@
+"""Which page of the user's own is served, and whether the gateway can."""
+
+from __future__ import annotations
+
+import os
+
+from initspawn.cli.exits import UsageError
+from initspawn.config.page import INDEX, not_a_page
+from initspawn.plan import Plan
+
+
+def page_of(plan: Plan, option: str | None, *, privileged: bool) -> str | None:
+    """The directory, absolute: of `--page`, else of the one API that brings one. None: the test page.
+
+    Raises UsageError for none, for two, and for what the gateway's user (as root) could not read.
+    """
+    if option is not None:
+        reason = not_a_page(option)
+        if reason:
+            raise UsageError(f"--page: {reason}")
+        found = os.path.realpath(option)
+    else:
+        brought = {api.page: api.api for api in plan.apis if api.page is not None}
+        if len(brought) > 1:
+            names = " and ".join(f"`{name}`" for name in brought.values())
+            raise UsageError(f"{names} bring different pages, and only one is served; choose with --page DIR")
+        if not brought:
+            return None
+        found = next(iter(brought))
+    if privileged:
+        _check_readable(found)
+    return found
+
+
+def _check_readable(path: str) -> None:
+    """The gateway is nobody's friend: what it serves must be readable by everybody."""
+    for place, wanted in ((path, 0o005), (os.path.join(path, INDEX), 0o004)):
+        if os.stat(place).st_mode & wanted != wanted:
+            raise UsageError(f"{place} cannot be read by the gateway's user: chmod -R o+rX {path}")
