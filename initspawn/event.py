@@ -26,3 +26,19 @@ class Event(Record):
     seq: int
     data: dict[str, Any]
     frame: bytes = b""
+
+
+def named_by(pattern: str, name: str) -> bool:
+    """Whether an event's name is that pattern; `*` in it stands for any characters, also none."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return pattern == name
+    if not name.startswith(first):
+        return False
+    at = len(first)
+    for piece in rest[:-1]:
+        at = name.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return name.endswith(rest[-1]) and len(name) - len(rest[-1]) >= at

@@ -103,8 +103,21 @@ class Command(Record):
     sample: Any = None
 
 
+class Action(Record):
+    """A call that the configuration itself makes, with its query; for `extra`, another name of a verb.
+
+    uid: a name; of `events`, which events it waits for (`event.named_by`); of `extra`, the verb.
+    """
+
+    uid: str
+    api: str
+    verb: str
+    query: Any = None
+    privilege: str | None = None
+
+
 class Api(Record):
-    """One configuration file: an API with its sandboxes and commands."""
+    """One configuration file: an API with its sandboxes and commands, and what it calls itself."""
 
     uid: str
     api: str
@@ -115,8 +128,13 @@ class Api(Record):
     hidden: bool = False  # the supervisor's own: no door shows or calls it
     sandboxes: tuple[Sandbox, ...] = ()
     commands: tuple[Command, ...] = ()
+    onload: tuple[Action, ...] = ()
+    events: tuple[Action, ...] = ()
+    extra: tuple[Action, ...] = ()
 
-    _nested: ClassVar[dict[str, type[Record]]] = {"sandboxes": Sandbox, "commands": Command}
+    _nested: ClassVar[dict[str, type[Record]]] = {
+        "sandboxes": Sandbox, "commands": Command, "onload": Action, "events": Action, "extra": Action,
+    }  # fmt: skip
 
     def sandbox(self, uid: str) -> Sandbox:
         """The sandbox of that uid. Raises KeyError."""

@@ -23,6 +23,7 @@ from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.keeper import Keeper
 from initspawn.supervisor.reactor import Reactor
 from initspawn.verbs.access import EVERYTHING, NOBODY, Identity, Tokens
+from initspawn.verbs.controller import Controller
 from initspawn.verbs.registry import Registry
 
 TYPE_CHECKING = False
@@ -90,6 +91,7 @@ class Main:
         """Serve until a signal says stop; leave nothing behind."""
         try:
             self.supervisor.groups.end_leftovers()
+            Controller(self.registry).load()
             self._open()
             self.reactor.run()
         finally:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from initspawn.config.actions import check_targets, compile_actions
 from initspawn.config.check import check
 from initspawn.config.command import compile_command
 from initspawn.config.expand import Names, builtin_names
@@ -29,6 +30,7 @@ RESERVED_VERBS = ("exec", "info", "ping")
 
 _NOT_IN_API = re.compile(r"[\x00-\x20\x7f\"#%&'/?`@\\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_VERBS_FROM = ("metadata", "sandboxes")
 _NAME_MAX = 255  # bytes of a path component
 
 
@@ -56,6 +58,10 @@ def compile_files(paths: list[str], *, user: int, group: int, environ: Mapping[s
             compiled.append((config, report))
             apis.append(_api(config, report.root(), Person(user, group), environ))
     _check_together(compiled)
+    # Where verbs were left out as refused, no action is to seem to call nothing because of that.
+    if not problems and all(report.root()[key].clean for report in reports for key in _VERBS_FROM):
+        for config, report in compiled:
+            check_targets(config, apis, report.root())
     problems += [problem for report in reports for problem in report.sorted()]
     if problems:
         order = {path: index for index, path in enumerate(paths)}
@@ -79,6 +85,8 @@ def compile_raw(
     report = Report(file, {})
     config = check(dict(raw), report.root())
     api = _api(config, report.root(), Person(user, group), environ, hidden=hidden) if config else None
+    if config and api and all(report.root()[key].clean for key in _VERBS_FROM):
+        check_targets(config, [api], report.root())
     if api is None or report.problems:
         raise ConfigError(report.sorted())
     return api
@@ -132,6 +140,7 @@ def _api(
         hidden=hidden,
         sandboxes=tuple(sandboxes),
         commands=tuple(commands),
+        **compile_actions(config, spot, verbs),
     )
 
 

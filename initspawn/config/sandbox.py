@@ -53,27 +53,31 @@ def compile_sandbox(
             "a filter may only be loaded where no privileges can be gained",
         )
     view = View(new_root, mounts or ()) if complete else None
-    return PlanSandbox(
-        uid=sandbox.uid,
-        info=sandbox.info,
-        privilege=sandbox.privilege,
-        verbose=sandbox.verbose,
-        environment=environment(sandbox, names, identity, spot),
-        user=identity.user,
-        group=identity.group,
-        groups=identity.groups,
-        umask=_umask(sandbox.acls, spot["acls"]),
-        directory=_directory(sandbox.acls, names, view, spot["acls"]["chdir"]),
-        capabilities=caps,
-        no_new_privileges=not sandbox.allow_setuid,
-        namespaces=isolation.namespaces,
-        id_map=identity.id_map,
-        hostname=isolation.hostname,
-        new_root=new_root,
-        mounts=mounts or (),
-        filters=compile_filters(sandbox.seccomp, names, supervisor, spot["seccomp"]),
-        limits=_LIMITS,
-    ), names, complete
+    return (
+        PlanSandbox(
+            uid=sandbox.uid,
+            info=sandbox.info,
+            privilege=sandbox.privilege,
+            verbose=sandbox.verbose,
+            environment=environment(sandbox, names, identity, spot),
+            user=identity.user,
+            group=identity.group,
+            groups=identity.groups,
+            umask=_umask(sandbox.acls, spot["acls"]),
+            directory=_directory(sandbox.acls, names, view, spot["acls"]["chdir"]),
+            capabilities=caps,
+            no_new_privileges=not sandbox.allow_setuid,
+            namespaces=isolation.namespaces,
+            id_map=identity.id_map,
+            hostname=isolation.hostname,
+            new_root=new_root,
+            mounts=mounts or (),
+            filters=compile_filters(sandbox.seccomp, names, supervisor, spot["seccomp"]),
+            limits=_LIMITS,
+        ),
+        names,
+        complete,
+    )
 
 
 def _identity(acls: Acls, spot: Spot, supervisor: Person, isolation: Isolation) -> Identity | None:

@@ -247,6 +247,20 @@ class Sandbox(Part):
     commands: list[Command] = []
 
 
+class Action(Part):
+    """A call that the file itself wants made."""
+
+    aliases = {"privilege": "privileges"}
+    noun = "action"
+    form = "write {uid: NAME, action: api://API#VERB}"
+
+    uid: Annotated[str, Meta(min_length=1)]
+    action: str
+    info: str | None = None
+    args: Any = None
+    privileges: Annotated[str, Meta(min_length=1)] | None = None
+
+
 class Config(Part):
     """One file: one API."""
 
@@ -255,3 +269,7 @@ class Config(Part):
 
     metadata: Metadata
     sandboxes: list[Sandbox] = []
+    onload: list[Action] = []
+    onstart: list[Action] = []
+    events: list[Action] = []
+    extra: list[Action] = []

@@ -75,7 +75,10 @@ class EventLog:
 
     def shrink(self, limit: int | None = None) -> None:
         """Nothing more will come: keep only the newest events of `limit` bytes, once nobody reads."""
-        self._ended_limit = limit or self._ended_limit
+        if limit is not None:
+            self._ended_limit = limit
+            for reader in list(self.readers):  # who has taken everything may leave
+                reader.wake()
         if self._ended_limit is not None and not self.readers:
             while self._bytes > self._ended_limit and len(self._events) > 1:
                 self._drop_oldest()

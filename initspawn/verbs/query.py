@@ -39,6 +39,28 @@ def parse(query: Any) -> tuple[str, Any, int | None]:
     return action, arguments, level if level in _LEVELS else None
 
 
+def blend(own: Any, given: Any) -> tuple[str, Any, int | None]:
+    """The same of two queries, where `own` wins: its action if it names one, and each of its arguments.
+
+    Arguments go with the action they were written for: those of `own` with the one it names, or a start;
+    those of `given` with the one it names, or any. Raises RequestError like `parse`.
+    """
+    action, arguments, level = parse(given)
+    own_action, own_arguments, own_level = parse(own)
+    if _names_action(own) and own_action != action:
+        action = own_action
+        if _names_action(given):
+            arguments = None
+    if own_action == action and own_arguments is not None:
+        both = isinstance(own_arguments, dict) and isinstance(arguments, dict)
+        arguments = {**arguments, **own_arguments} if both else own_arguments
+    return action, arguments, level if own_level is None else own_level
+
+
+def _names_action(query: Any) -> bool:
+    return isinstance(query, dict) and isinstance(query.get("action"), str)
+
+
 def parse_control(arguments: Any) -> tuple[int | None, int | None]:
     """(pid, signal) of a stop, subscribe or unsubscribe; None: all tasks, the default signal.
 

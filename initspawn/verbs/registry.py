@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from initspawn.plan import Api, Command
+    from initspawn.plan import Action, Api, Command
     from initspawn.supervisor.core import Supervisor
     from initspawn.verbs.access import Identity
     from initspawn.verbs.actions import Caller
@@ -32,6 +32,9 @@ class Registry:
         self._commands: dict[tuple[str, str], Command] = {
             (api.api, command.verb): command for api in self.apis.values() for command in api.commands
         }
+        self._extra: dict[tuple[str, str], Action] = {
+            (api.api, extra.uid): extra for api in self.apis.values() for extra in api.extra
+        }
 
     def call(self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]) -> None:
         """Do what is asked, if this caller may; `answer` is called once, now or later."""
@@ -45,6 +48,12 @@ class Registry:
 
     def _call(self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]) -> None:
         name, _, verb = procedure.partition("/")
+        own = None  # what the configuration says to the query
+        extra = self._extra.get((name, verb))
+        if extra is not None:
+            if extra.privilege is not None:
+                self._require(caller.identity, START, extra.privilege)
+            name, verb, own = extra.api, extra.verb, extra.query
         command = self._commands.get((name, verb))
         if command is None:
             # The right comes before the existence: who may see nothing learns nothing.
@@ -56,7 +65,7 @@ class Registry:
         # Whoever may do nothing with a command is not told that its query is wrong either.
         if not any(allowed(caller.identity, action, privilege) for action in (START, STOP, OUTPUT, SEE)):
             raise RequestError("insufficient-scope")
-        action, arguments, verbose = query.parse(arguments)
+        action, arguments, verbose = query.blend(own, arguments)
         self._require(caller.identity, _ACTIONS[action], privilege)
         if action == query.START:
             actions.start(self.supervisor, caller, api, command, arguments, answer, verbose)

@@ -77,7 +77,7 @@ def test_two_spellings_of_one_key_are_one_too_many(problems: Problems) -> None:
 @pytest.mark.parametrize(
     ("key", "where"),
     [
-        ("plugins", {}), ("onload", {}), ("onstart", {}), ("events", {}), ("extra", {}),
+        ("plugins", {}),
     ],
 )  # fmt: skip
 def test_root_keys_not_built_yet(problems: Problems, key: str, where: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from initspawn.errors import LaunchRefused, RequestError
 from initspawn.plan import OPTIONAL, REQUIRED, TEXT, Api, Command, Plan, Sandbox
+from initspawn.supervisor.eventlog import EventLog
 from initspawn.supervisor.task import DRAINED, GONE, MEASURED, READY, STOP, Life
 from initspawn.verbs.access import Identity
 from initspawn.verbs.answer import Answer
@@ -28,6 +29,7 @@ class FakeTask:
         self.pid = pid
         self.life = Life()
         self.refusal: LaunchRefused | None = None
+        self.log = EventLog()
         self.encoder = SimpleNamespace(synchronous=command.encoder == "sync")
         self.verbose = calls.pop("verbose", None)
         self.notes: list[tuple[str, str]] = []
@@ -36,6 +38,10 @@ class FakeTask:
     @property
     def id(self) -> str:
         return f"{self.sandbox.uid}/{self.command.uid}@{self.pid}"
+
+    @property
+    def event_name(self) -> str:
+        return f"{self.api.api}/{self.command.verb}"
 
     def describe(self) -> dict[str, Any]:
         return {"command": self.command.uid, "pid": self.pid}
@@ -64,6 +70,23 @@ class FakeTask:
         self.life.on(GONE)
         self.life.on(DRAINED)
         self._calls["on_end"](self)
+        self.log.shrink(1)
+
+
+class FakeReactor:
+    """Callbacks wait until the test lets them run."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] = []
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> None:
+        assert seconds == 0
+        self._waiting.append(callback)
+
+    def run(self) -> None:
+        """Until there is nothing left to do."""
+        while self._waiting:
+            self._waiting.pop(0)()
 
 
 class FakeSupervisor:
@@ -75,6 +98,8 @@ class FakeSupervisor:
         self.ended: list[FakeTask] = []
         self.sent: list[tuple[str, int, int]] = []
         self.fails: RequestError | None = None
+        self.reactor = FakeReactor()
+        self.closing = False
 
     @property
     def tasks(self) -> list[FakeTask]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initspawn.errors import RequestError
-from initspawn.verbs.query import ACTIONS, parse, parse_control
+from initspawn.verbs.query import ACTIONS, blend, parse, parse_control
 
 ARGS = {"a": 1}
 
@@ -192,3 +192,41 @@ def test_whatever_is_sent_is_understood_or_refused(value: Any) -> None:
         return
     assert pid is None or pid > 0
     assert signal is None or 0 <= signal <= 64
+
+
+# Two queries in one.
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "blended"),
+    [
+        (None, None, ("start", None, None)),
+        (None, {"a": 1}, ("start", {"a": 1}, None)),
+        ({}, {"a": 1}, ("start", {"a": 1}, None)),
+        ({"args": {"z": "E"}}, {}, ("start", {"z": "E"}, None)),
+        ({"args": {"z": "E"}}, {"args": {"a": 1, "z": 2}}, ("start", {"a": 1, "z": "E"}, None)),
+        ({"z": "E"}, {"a": 1}, ("start", {"a": 1, "z": "E"}, None)),
+        ("own", {"a": 1}, ("start", "own", None)),
+        ({"z": "E"}, "given", ("start", {"z": "E"}, None)),
+        ({"verbose": 1}, {"verbose": 3}, ("start", None, 1)),
+        ({}, {"verbose": 3}, ("start", None, 3)),
+        # The action decides whose arguments count.
+        ({"args": {"z": "E"}}, {"action": "stop", "args": {"pid": 5}}, ("stop", {"pid": 5}, None)),
+        ({"action": "stop"}, {"args": {"pid": 5}}, ("stop", {"pid": 5}, None)),
+        ({"action": "STOP", "args": {"signal": 9}}, {"action": "stop", "args": {"pid": 5, "signal": 2}},
+         ("stop", {"pid": 5, "signal": 9}, None)),
+        ({"action": "stop"}, {"action": "start", "args": {"pid": 5}}, ("stop", None, None)),
+        ({"action": "stop", "args": {"signal": 9}}, {"action": "start", "args": {"a": 5}},
+         ("stop", {"signal": 9}, None)),
+        ({"action": "start", "args": {"z": 1}}, {"action": "stop", "args": {"pid": 5}},
+         ("start", {"z": 1}, None)),
+    ],
+)  # fmt: skip
+def test_blend(own: Any, given: Any, blended: Any) -> None:
+    assert blend(own, given) == blended
+
+
+def test_blending_refuses_what_neither_may_say() -> None:
+    for queries in (({}, {"action": "fly"}), ({"action": "fly"}, {})):
+        with pytest.raises(RequestError, match="invalid action"):
+            blend(*queries)

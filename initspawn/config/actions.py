@@ -1,0 +1,104 @@
+"""What a file wants called without a caller: `onload` and `onstart`, `events`, and `extra` verbs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from initspawn.config.schema import Action, Config
+from initspawn.config.spot import Spot, nearest, shown
+from initspawn.event import named_by
+from initspawn.plan import Action as PlanAction
+from initspawn.plan import Api
+
+CALLABLE = ("ping", "info")  # what every API has besides its commands, and an action may call
+
+_URI = re.compile(r"api://(?P<api>[^/#]+)#(?P<verb>.+)")
+_FORM = "write api://API#VERB"
+_AS_COMMAND = "make it a command of its own, and call that with api://API#VERB"
+_REFUSED = {
+    "lua": "initspawn runs no script within itself",
+    "plugin": "initspawn loads no code into itself",
+}
+_LONGEST_VERB = 255
+_QUERY_ACTIONS = ("start", "stop", "subscribe", "unsubscribe")
+
+
+def compile_actions(config: Config, spot: Spot, taken: Mapping[str, str]) -> dict[str, Any]:
+    """The plan's actions by the fields of an API; `taken` are the verbs that an `extra` cannot be called.
+
+    What is wrong within them is noted at `spot`, but not yet whether there is what they call.
+    """
+    lists = {name: _list(getattr(config, name), spot[name]) for name in ("onload", "onstart", "events")}
+    names = set(taken)
+    for index, action in enumerate(config.extra):
+        _check_verb(action.uid, names, spot["extra"][index]["uid"])
+        names.add(action.uid)
+    for name in lists:
+        for index, action in enumerate(getattr(config, name)):
+            if action.privileges is not None:
+                place = spot[name][index]["privileges"]
+                place.refuse("nobody calls this who could hold it", "it belongs to `extra` verbs")
+    return {
+        "onload": (*lists["onload"], *lists["onstart"]),
+        "events": lists["events"],
+        "extra": _list(config.extra, spot["extra"]),
+    }
+
+
+def check_targets(config: Config, apis: Collection[Api], spot: Spot) -> None:
+    """Note at `spot` every action that calls, or waits for, what none of these APIs has."""
+    verbs = {api.api: [*(command.verb for command in api.commands), *CALLABLE] for api in apis}
+    extra = {(api.api, action.uid) for api in apis for action in api.extra}
+    events = [f"{api.api}/{command.verb}" for api in apis for command in api.commands]
+    for name in ("onload", "onstart", "events", "extra"):
+        for index, action in enumerate(getattr(config, name)):
+            found = _URI.fullmatch(action.action)
+            if found is None:
+                continue  # told already
+            place = spot[name][index]["action"]
+            api, verb = found["api"], found["verb"]
+            if api not in verbs:
+                reason = "is made by no file given; another server's API cannot be called yet"
+                place.refuse(f"API {shown(api)} {reason}", nearest(api, verbs))
+            elif verb in verbs[api]:
+                continue
+            elif (api, verb) in extra:
+                place.refuse(f"{shown(verb)} is an `extra` verb itself", "call what that one calls")
+            else:
+                place.refuse(f"API {shown(api)} has no verb {shown(verb)}", nearest(verb, verbs[api]))
+    for index, action in enumerate(config.events):
+        if not any(named_by(action.uid, event) for event in events):
+            hint = nearest(action.uid, events) or "an event has the name of its command: API/VERB"
+            spot["events"][index]["uid"].refuse(f"no event is called {shown(action.uid)}", hint)
+
+
+def _list(actions: list[Action], spot: Spot) -> tuple[PlanAction, ...]:
+    return tuple(_action(action, spot[index]) for index, action in enumerate(actions))
+
+
+def _action(action: Action, spot: Spot) -> PlanAction:
+    found = _URI.fullmatch(action.action)
+    scheme = action.action.partition("://")[0]
+    if scheme in _REFUSED:
+        spot["action"].refuse(f"`{scheme}://` is not done: {_REFUSED[scheme]}", _AS_COMMAND)
+    elif not found:
+        spot["action"].refuse(f"{shown(action.action)} is no action", _FORM)
+    wanted = action.args.get("action") if isinstance(action.args, dict) else None
+    if isinstance(wanted, str) and wanted.lower() not in _QUERY_ACTIONS:
+        spot["args"]["action"].refuse(f"no action {shown(wanted)}", nearest(wanted, _QUERY_ACTIONS))
+    return PlanAction(
+        uid=action.uid,
+        api=found["api"] if found else "",
+        verb=found["verb"] if found else "",
+        query=action.args,
+        privilege=action.privileges,
+    )
+
+
+def _check_verb(uid: str, taken: Collection[str], spot: Spot) -> None:
+    if uid in taken:
+        spot.refuse(f"the verb `{uid}` is taken", "give it another `uid`")
+    elif uid.startswith("/") or not uid.isprintable() or len(uid.encode()) > _LONGEST_VERB:
+        spot.refuse(f"{shown(uid)} cannot be a verb", "a verb does not begin with `/` and is printable")

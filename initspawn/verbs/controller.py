@@ -1,0 +1,141 @@
+"""The calls that configurations make themselves: at the start, and when events come. Boot module.
+
+An API is a caller like others, trusted as the file it was made of. What its calls start or subscribe to,
+its `events` hear; one event after the other, each call answered before the next. An action never hears what
+it has caused itself, however indirectly: nothing goes round in a circle.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from initspawn.event import named_by
+from initspawn.supervisor.eventlog import Reader
+from initspawn.verbs import query
+from initspawn.verbs.access import Identity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from initspawn.plan import Action, Api
+    from initspawn.supervisor.running import Task
+    from initspawn.verbs.answer import Answer
+    from initspawn.verbs.registry import Registry
+
+
+class Controller:
+    """Makes the calls of all APIs of a registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.supervisor = registry.supervisor
+        self.listeners: dict[tuple[str, Task], Listener] = {}
+
+    def load(self) -> None:
+        """Make every `onload` call, in order. A failure is told on standard error and stops nobody."""
+        for api in self.registry.apis.values():
+            for action in api.onload:
+                self.call(Itself(self, api, ()), action, None, self._tell(api, "onload", action))
+
+    def call(self, caller: Itself, action: Action, given: Any, answer: Callable[[Answer], None]) -> None:
+        """Make a call, its query over `given`, a query too."""
+        wanted, arguments, verbose = query.blend(action.query, given)
+        strict = {"action": wanted, "args": arguments, "verbose": verbose}
+        self.registry.call(caller, f"{action.api}/{action.verb}", strict, answer)
+
+    def _tell(self, api: Api, what: str, action: Action) -> Callable[[Answer], None]:
+        def answer(result: Answer) -> None:
+            if result.status != "success" and not self.supervisor.closing:
+                tell(api, what, action, result)
+
+        return answer
+
+
+class Itself:
+    """An API as a caller. `causes` are the actions that led to this call, the first one first."""
+
+    def __init__(self, controller: Controller, api: Api, causes: tuple[Action, ...]) -> None:
+        self.identity = Identity(kind="local", user=os.geteuid())
+        self.api = api
+        self.causes = causes
+        self._controller = controller
+
+    def subscribe(self, task: Task) -> None:
+        """Let the API's `events` hear the task, those apart that led to it."""
+        key = (self.api.api, task)
+        handlers = [
+            action
+            for action in self.api.events
+            if named_by(action.uid, task.event_name) and not any(action is cause for cause in self.causes)
+        ]
+        if handlers and key not in self._controller.listeners:
+            self._controller.listeners[key] = Listener(self._controller, self, task, handlers)
+
+    def unsubscribe(self, task: Task) -> None:
+        """Let them hear it no more."""
+        listener = self._controller.listeners.get((self.api.api, task))
+        if listener is not None:
+            listener.close()
+
+
+class Listener:
+    """One task's events on their way to the actions that wait for them."""
+
+    def __init__(self, controller: Controller, owner: Itself, task: Task, handlers: list[Action]) -> None:
+        self._controller = controller
+        self._owner = owner
+        self._task = task
+        self._handlers = handlers
+        self._told: list[Action] = []  # those whose failure has been told: once is enough
+        self._unanswered = 0
+        self._scheduled = False
+        self._closed = False
+        self._reader = Reader(task.log, self.wake)
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be an event: look, after everything that happens now."""
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            self._controller.supervisor.reactor.after(0, self._next)
+
+    def close(self) -> None:
+        """Take no more events."""
+        if not self._closed:
+            self._closed = True
+            del self._controller.listeners[self._owner.api.api, self._task]
+            self._reader.close()
+
+    def _next(self) -> None:
+        self._scheduled = False
+        if self._closed or self._unanswered:
+            return
+        event = self._reader.take()
+        if event is None or self._controller.supervisor.closing:
+            if not self._task.life.alive:
+                self.close()
+            return
+        self._unanswered = len(self._handlers)
+        data = {"action": query.START, "args": event.data}
+        for action in self._handlers:
+            caller = Itself(self._controller, self._owner.api, (*self._owner.causes, action))
+            self._controller.call(caller, action, data, self._done(action))
+
+    def _done(self, action: Action) -> Callable[[Answer], None]:
+        def done(result: Answer) -> None:
+            self._unanswered -= 1
+            if result.status != "success" and action not in self._told:
+                self._told.append(action)
+                tell(self._owner.api, "events", action, result)
+            self.wake()
+
+        return done
+
+
+def tell(api: Api, what: str, action: Action, result: Answer) -> None:
+    """Say on standard error that a call of a configuration went wrong."""
+    info = f": {result.info}" if result.info else ""
+    print(f"initspawn: {api.api}: {what} `{action.uid}`: {result.status}{info}", file=sys.stderr)

@@ -1,0 +1,88 @@
+"""What a configuration calls itself, on a real server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.server import Client, serving, wait_for, write
+from tests.system.test_serve import config, shell
+
+pytestmark = pytest.mark.needs("userns")
+
+
+def action(uid: str, target: str, **keys: Any) -> dict[str, Any]:
+    return {"uid": uid, "action": f"api://test#{target}", **keys}
+
+
+def program(uid: str, *args: str, **keys: Any) -> dict[str, Any]:
+    return {"uid": uid, "exec": {"cmdpath": "/bin/echo", "args": list(args)}, **keys}
+
+
+def ended(client: Client, uid: str) -> list[dict[str, Any]]:
+    """The records of the ended tasks of a command."""
+    tasks = client.call("initspawn/tasks")["response"]
+    return [task for task in tasks if task["command"] == uid and task["state"] == "ended"]
+
+
+def test_check_131_onload_runs_once(tmp_path: Path) -> None:
+    made = {**config(program("c", "up")), "onload": action("go", "c", args={"action": "start"})}
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.client() as client:
+        (task,) = wait_for(lambda: ended(client, "c"), "the end of the task")
+        assert task["status"] == {"exit": 0}
+        assert len(client.call("initspawn/tasks")["response"]) == 1
+        assert server.stop() == (0, "")
+
+
+def test_a_failed_onload_is_told(tmp_path: Path) -> None:
+    made = {**config(program("c", "%a%")), "onload": action("go", "c")}
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server:
+        told = "initspawn: test: onload `go`: invalid-request: argument `a` is missing"
+        assert server.stop() == (0, told)
+
+
+def test_check_135_events_of_another_api(tmp_path: Path) -> None:
+    """Two files: the one starts a command of the other and hears of it."""
+    listening = {
+        **config(program("ev", "pid=%pid%", "?stdout?")),
+        "onload": {"uid": "go", "action": "api://b#c", "args": {}},
+        "events": action("b/c", "ev"),
+    }
+    heard = config(shell("c", "echo one; echo two; exit 3", encoder="line"))
+    heard["metadata"] = {"uid": "b", "api": "b"}
+    files = write(tmp_path, "a.json", listening), write(tmp_path, "b.json", heard)
+    with serving(tmp_path, *files) as server, server.client() as client:
+        tasks = wait_for(lambda: len(ended(client, "ev")) == 3 and ended(client, "ev"), "three events")
+        (source,) = ended(client, "c")
+        said = [task["argv"][1:] for task in tasks]
+        pid = f"pid={source['pid']}"
+        assert said == [[pid, "one"], [pid, "two"], [pid, ""]]
+        assert server.stop() == (0, "")
+
+
+def test_check_137_extra(tmp_path: Path) -> None:
+    made = {
+        **config(program("c", "%z%", encoder="line")),
+        "extra": action("x1", "c", args={"args": {"z": "E"}}),
+    }
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.client() as client:
+        pid = client.call("test/x1", {})["response"]["pid"]
+        client.final(pid)
+        assert [event["stdout"] for event in client.events if event["type"] == "data"] == ["E"]
+        assert {event["name"] for event in client.events} == {"test/c"}
+
+
+def test_a_listener_holds_a_command_up_rather_than_lose_its_events(tmp_path: Path) -> None:
+    made = {
+        **config(shell("many", "seq 300", encoder="line"), program("ev", "?stdout?")),
+        "onload": action("go", "many"),
+        "events": action("test/many", "ev"),
+    }
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.client() as client:
+        wait_for(lambda: any(task["argv"][1:] == [""] for task in ended(client, "ev")), "the final event")
+        tasks = ended(client, "ev")[-11:]
+        assert [task["argv"][1] for task in tasks] == [*(str(number) for number in range(291, 301)), ""]
+        assert os.path.exists(f"/proc/{server.process.pid}")
