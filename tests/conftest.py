@@ -26,7 +26,7 @@ MUST_WORK = os.environ.get("INITSPAWN_MUST_WORK", "") not in ("", "0")
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 MADE_UP = 54321  # a user that no file names
-CLEAN = ("system", "gateway")  # folders whose tests leave nothing behind
+CLEAN = ("system", "gateway", "browser")  # folders whose tests leave nothing behind
 
 # No deadline: a busy machine is not a wrong result.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
