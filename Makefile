@@ -1,7 +1,7 @@
 # What a person or a CI machine does with this repository. Every target may be repeated and asks nothing.
 #
 # PYTHON=/path/to/python3   the interpreter of .venv (see tools/venv for the choice without it)
-# CONFIG=FILE PORT=N        what `make run` serves, and where on 127.0.0.1
+# CONFIG=FILE PORT=N        what `make run` serves, and where on 127.0.0.1 (PORT: `make boot` as well)
 # ARGS=...                  further arguments for pytest
 
 PYTHON ?=
@@ -11,10 +11,10 @@ ARGS ?=
 export PYTHON
 
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n auto
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test-setup test quick lint types soak bench clean
+.PHONY: help setup run test-setup test quick lint types image boot test-guest soak bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,10 +38,20 @@ lint: test-setup ## ruff
 	$(BIN)/ruff check
 
 types: test-setup ## mypy
-	$(BIN)/mypy initspawn
+	$(BIN)/mypy initspawn qemu
 
-soak: test-setup ## all tests with many more generated cases, then the benchmarks
+image: test-setup ## the image of a small Debian with initspawn, for QEMU (docs/image.md)
+	$(BIN)/python -m qemu image
+
+boot: test-setup ## boot it with the console here and its web page on a port of 127.0.0.1
+	$(BIN)/python -m qemu boot --port $(PORT)
+
+test-guest: test-setup ## the system tests inside it; a quarter of an hour
+	$(BIN)/python -m qemu test -- -n 2 tests/system $(ARGS)
+
+soak: test-setup ## all tests with many more generated cases, those of the guest, then the benchmarks
 	$(PYTEST) --hypothesis-profile=soak $(ARGS)
+	$(MAKE) test-guest ARGS=
 	$(BIN)/python benchmarks/run.py
 
 bench: setup ## the benchmarks

@@ -12,8 +12,6 @@ from qemu.image import BuildError, build
 from qemu.machine import GuestError, Machine, Shape
 from qemu.testing import run_tests
 
-WEB = 1234  # of the demonstration in the guest
-
 
 def main() -> int:
     """The command line. 0: done; 1: tests failed; 2: no image, no machine, or wrong usage."""
@@ -21,6 +19,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("image", help="make the image if it is not in the cache, and print where it is")
     boot = commands.add_parser("boot", help="boot it with the console on this terminal")
+    boot.add_argument("--port", type=int, default=1234, help="of the web page, there and here (default 1234)")
     boot.add_argument("--append", default="", help="more for the kernel's command line")
     test = commands.add_parser("test", help="run pytest in it")
     test.add_argument("--junit", type=Path, help="write the results to this file")
@@ -46,12 +45,13 @@ def _image(_: argparse.Namespace) -> int:
 
 
 def _boot(arguments: argparse.Namespace) -> int:
-    append = f"initspawn.demo systemd.show_status=auto {arguments.append}"
+    append = f"initspawn.demo={arguments.port} quiet systemd.show_status=auto {arguments.append}"
     shape = Shape(build(), arguments.cpus, arguments.memory, append, terminal=True)
     with Machine(shape) as machine:
-        port = machine.forward(WEB)
+        port = machine.forward(arguments.port, arguments.port)
         print(
-            f"The guest's port {WEB} is 127.0.0.1:{port} here: put {port} into the address that it prints.\n"
+            f"Port {port} of 127.0.0.1 leads into the guest: in some seconds it prints an address with a\n"
+            "token, to be opened in a browser on this machine.\n"
             f"Another root shell: socat -,raw,echo=0 unix:{machine.debug_shell}\n"
             "`poweroff` in the guest ends it; killing this program does, too.",
             flush=True,

@@ -20,6 +20,8 @@ from qemu.qmp import Qmp, QmpError
 
 GUESTS = 2  # at most, of one user at one time
 PORT = "initspawn.agent"
+CPUINFO = Path("/proc/cpuinfo")
+KVM = Path("/dev/kvm")
 # panic=-1 with -no-reboot: a panic ends QEMU at once. printk.devkmsg=on: no rate limit for /dev/kmsg.
 KERNEL = (
     "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw printk.devkmsg=on"
@@ -56,9 +58,9 @@ def accelerator() -> list[str]:
     """
     if os.environ.get("INITSPAWN_KVM", "") in ("", "0"):
         return ["-accel", "tcg,thread=multi", "-cpu", "max"]
-    if not re.search(r"\b(svm|vmx)\b", Path("/proc/cpuinfo").read_text(encoding="utf-8")):
+    if not re.search(r"\b(svm|vmx)\b", CPUINFO.read_text(encoding="utf-8")):
         raise GuestError("INITSPAWN_KVM=1, but this processor has neither svm nor vmx")
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if not os.access(KVM, os.R_OK | os.W_OK):
         raise GuestError("INITSPAWN_KVM=1, but /dev/kvm cannot be opened")
     return ["-accel", "kvm", "-cpu", "host"]
 
@@ -149,13 +151,14 @@ class Machine:
                 raise self.failure(f"the console never showed {pattern!r}")
             time.sleep(0.05)
 
-    def forward(self, port: int) -> int:
-        """Forward a free port of this machine's loopback to this one of the guest; the free one.
+    def forward(self, port: int, here: int = 0) -> int:
+        """Forward a port of this machine's loopback, by default a free one, to this port of the guest.
 
-        A connection is accepted even while nobody listens in the guest. Raises GuestError.
+        Returns the port here. A connection is accepted even while nobody listens in the guest.
+        Raises GuestError.
         """
-        if refusal := self.qmp.monitor(f"hostfwd_add n0 tcp:127.0.0.1:0-:{port}").strip():
-            raise GuestError(f"port {port} cannot be forwarded: {refusal}")
+        if refusal := self.qmp.monitor(f"hostfwd_add n0 tcp:127.0.0.1:{here}-:{port}").strip():
+            raise GuestError(f"port {here} of 127.0.0.1 cannot be forwarded to port {port}: {refusal}")
         # TCP[HOST_FORWARD]  12       127.0.0.1 40123       10.0.2.15  1234     0     0
         table = self.qmp.monitor("info usernet")
         found = re.findall(rf"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+{port}\s", table)

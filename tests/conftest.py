@@ -2,6 +2,8 @@
 
 @pytest.mark.needs("userns", "bwrap")   runs where all of them work (see tests/support/probes.py)
 @pytest.mark.root, @pytest.mark.userns  the same for one of them
+@pytest.mark.guest                      runs in the guest of qemu/ only; `make test` has it run there
+@pytest.mark.guest_too                  runs here, and `make test` has it run in the guest as well
 
 What is missing skips a test. With INITSPAWN_MUST_WORK=1 it fails instead, as does every other skip.
 """
@@ -23,6 +25,8 @@ from tests.support.probes import NOBODY, PROBES, missing
 
 HERE = Path(__file__).parent
 MUST_WORK = os.environ.get("INITSPAWN_MUST_WORK", "") not in ("", "0")
+IN_GUEST = os.environ.get("INITSPAWN_GUEST", "") not in ("", "0")
+NOT_IN_GUEST = {"node", "lua", "tcl", "chromium"}  # what depends on no kernel and would make the image large
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 MADE_UP = 54321  # a user that no file names
@@ -36,6 +40,21 @@ hypothesis.settings.load_profile("default")
 
 def pytest_sessionstart() -> None:
     leftovers.adopt_orphans()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each test goes to the machines it is meant for; this is no skip, for it does run on the other."""
+    elsewhere = [item for item in items if not _belongs_here(item)]
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
+
+
+def _belongs_here(item: pytest.Item) -> bool:
+    if IN_GUEST:
+        needs = {name for mark in item.iter_markers("needs") for name in mark.args}
+        return not needs & NOT_IN_GUEST
+    return item.get_closest_marker("guest") is None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
