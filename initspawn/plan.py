@@ -64,6 +64,8 @@ class Sandbox(Record):
     info: str | None = None
     privilege: str | None = None
     verbose: int = 0
+    prefix: str = ""  # what comes before a command's name in its verb
+    timeout: float = 0.0  # seconds, for commands that say nothing; 0: none
     environment: tuple[tuple[str, str], ...] = ()
     user: int  # outside user and group number the command runs with
     group: int

@@ -161,7 +161,7 @@ def _compile_one(
             place["uid"].refuse(f"the verb `{verb}` {taken}", hint)
         verbs[verb] = sandbox.uid
         commands.append(compile_command(command, sandbox, made, names, place, verb=verb, look=complete))
-    return made, commands
+    return made.replace(prefix=prefix), commands
 
 
 def _prefix(sandbox: Sandbox, spot: Spot, *, alone: bool) -> str:

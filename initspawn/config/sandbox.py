@@ -59,6 +59,7 @@ def compile_sandbox(
             info=sandbox.info,
             privilege=sandbox.privilege,
             verbose=sandbox.verbose,
+            timeout=float(sandbox.acls.timeout or 0),
             environment=environment(sandbox, names, identity, spot),
             user=identity.user,
             group=identity.group,

@@ -52,7 +52,7 @@ def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any], *, opti
             if kind == OPTIONAL:
                 continue
             raise RequestError("invalid-request", f"argument `{text}` is missing")
-        filled = _text(text, value)
+        filled = as_text(text, value)
         # Only a value that begins its item could be read as an option (`-rf`, `--output=`).
         if options and filled.startswith("-") and not item:
             raise RequestError("invalid-request", f"argument `{text}` may not begin with '-'")
@@ -60,7 +60,8 @@ def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any], *, opti
     return item
 
 
-def _text(name: str, value: Any) -> str:
+def as_text(name: str, value: Any) -> str:
+    """A value of a request as text: text as it is, all else as JSON. Raises RequestError with its name."""
     if isinstance(value, str):
         try:
             value.encode()

@@ -13,9 +13,10 @@ START = "start"
 STOP = "stop"
 OUTPUT = "output"  # a task's events: subscribe, unsubscribe
 RECORDS = "records"  # the records of all tasks
-ACTIONS = (SEE, START, STOP, OUTPUT, RECORDS)
+EXECUTE = "exec"  # commands that no file holds
+ACTIONS = (SEE, START, STOP, OUTPUT, RECORDS, EXECUTE)
 
-EVERYTHING = "*"
+EVERYTHING = "*"  # every action and privilege, but for EXECUTE: that has to be granted by its name
 
 
 class Identity(Record):
@@ -36,6 +37,8 @@ def allowed(identity: Identity, action: str, privilege: str | None) -> bool:
     if identity.kind == "local":
         return True
     if identity.kind != "token":
+        return False
+    if action == EXECUTE and EXECUTE not in identity.scopes:
         return False
     if EVERYTHING in identity.scopes:
         return True

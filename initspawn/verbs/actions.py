@@ -67,15 +67,13 @@ def start(
     supervisor.start(api, command, argv, on_start=on_start, on_end=on_end, verbose=verbose)
 
 
-def control(
-    supervisor: Supervisor, caller: Caller, api: Api, command: Command, action: str, arguments: Any
-) -> Any:
-    """Stop or (un)subscribe a command's running tasks: all of them, or the one of a pid.
+def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: str, arguments: Any) -> Any:
+    """Stop or (un)subscribe those of some tasks that run: all of them, or the one of a pid.
 
-    Returns their ids, or the one id. Raises RequestError(invalid-request) for a pid that is not its.
+    Returns their ids, or the one id. Raises RequestError(invalid-request) for a pid that is none of theirs.
     """
     pid, signal = query.parse_control(arguments)
-    tasks = [task for task in supervisor.alive(api, command) if task.life.started]
+    tasks = [task for task in tasks if task.life.started]
     if pid is not None:
         tasks = [task for task in tasks if task.pid == pid]
         if not tasks:

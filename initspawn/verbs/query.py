@@ -31,7 +31,7 @@ def parse(query: Any) -> tuple[str, Any, int | None]:
         if isinstance(wanted, str):
             action = wanted.lower()
             asked = query.get("verbose")
-            level = _whole(asked)
+            level = whole(asked)
             if query.keys() <= _KEYS and (level is not None or asked is None):
                 arguments = query.get("args")
     if action not in ACTIONS:
@@ -71,7 +71,7 @@ def parse_control(arguments: Any) -> tuple[int | None, int | None]:
     if not isinstance(arguments, dict) or not arguments or arguments.keys() - {"pid", "signal"}:
         raise RequestError("invalid-request")
     pid, signal = arguments.get("pid"), arguments.get("signal")
-    number = 0 if pid is None else _whole(pid)
+    number = 0 if pid is None else whole(pid)
     if number is None or number < 0:
         raise RequestError("invalid-request", "invalid pid")
     if not number and signal is None:
@@ -79,8 +79,8 @@ def parse_control(arguments: Any) -> tuple[int | None, int | None]:
     return number or None, None if signal is None else _signal(signal)
 
 
-def _whole(value: Any) -> int | None:
-    """The whole number that a value is: `3`, `3.0`, `"3"` or `"0x3"`; None for all others."""
+def whole(value: Any) -> int | None:
+    """The whole number that a value of a query is: `3`, `3.0`, `"3"` or `"0x3"`; None for all others."""
     if type(value) is int:
         return value
     if isinstance(value, float) and value.is_integer():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from initspawn.errors import RequestError
-from initspawn.verbs import actions, builtin, query
-from initspawn.verbs.access import OUTPUT, SEE, START, STOP, allowed
+from initspawn.verbs import actions, builtin, execute, query
+from initspawn.verbs.access import EXECUTE, OUTPUT, SEE, START, STOP, allowed
 from initspawn.verbs.answer import Answer
 
 TYPE_CHECKING = False
@@ -55,6 +55,9 @@ class Registry:
                 self._require(caller.identity, START, extra.privilege)
             name, verb, own = extra.api, extra.verb, extra.query
         command = self._commands.get((name, verb))
+        if command is None and verb == execute.EXEC and name in self.apis:
+            self._execute(caller, self.apis[name], arguments, answer)
+            return
         if command is None:
             # The right comes before the existence: who may see nothing learns nothing.
             self._require(caller.identity, builtin.action(name, verb), None)
@@ -70,8 +73,28 @@ class Registry:
         if action == query.START:
             actions.start(self.supervisor, caller, api, command, arguments, answer, verbose)
         else:
-            response = actions.control(self.supervisor, caller, api, command, action, arguments)
-            answer(Answer(response=response))
+            tasks = self.supervisor.alive(api, command)
+            answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))
+
+    def _execute(self, caller: Caller, api: Api, asked: Any, answer: Callable[[Answer], None]) -> None:
+        """Start a command that is in no file, or control those that were started so."""
+        self._require(caller.identity, EXECUTE, None)
+        action, arguments, verbose = query.parse(asked)
+        if action == query.START:
+            sandbox = execute.sandbox_of(api, asked)
+            self._require(caller.identity, EXECUTE, sandbox.privilege)
+            taken = {command.verb for command in api.commands}
+            command = execute.command_of(sandbox, asked, taken)
+            actions.start(self.supervisor, caller, api, command, None, answer, verbose)
+            return
+        tasks = [
+            task
+            for task in self.supervisor.tasks
+            if task.api is api
+            and (api.api, task.command.verb) not in self._commands
+            and allowed(caller.identity, EXECUTE, task.sandbox.privilege)
+        ]
+        answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))
 
     def _require(self, identity: Identity, action: str, privilege: str | None) -> None:
         if not allowed(identity, action, privilege):

@@ -17,6 +17,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from initspawn.control.client import Client as LocalClient
 from tests.support.users import Ordinary
 
 SUBPROTOCOL = "x-afb-ws-json1"
@@ -61,6 +62,10 @@ class Server:
             url or self.url, subprotocols=[SUBPROTOCOL], compression=None, max_size=None, proxy=None
         ) as socket:  # type: ignore[list-item]
             yield Client(socket)
+
+    def local(self) -> LocalClient:
+        """A client of the control socket, trusted by its user."""
+        return LocalClient(str(self.run_dir / "control"), timeout=PATIENCE)
 
     def children(self) -> list[int]:
         """The supervisor's children, the spawner and the reapers."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from initspawn.errors import RequestError
 from tests.system.server import Client, serving, wait_for, write
 from tests.system.test_serve import config, shell
 
@@ -75,9 +76,9 @@ def test_check_137_extra(tmp_path: Path) -> None:
         assert {event["name"] for event in client.events} == {"test/c"}
 
 
-def test_a_listener_holds_a_command_up_rather_than_lose_its_events(tmp_path: Path) -> None:
+def test_events_are_handled_in_their_order_and_to_the_last(tmp_path: Path) -> None:
     made = {
-        **config(shell("many", "seq 300", encoder="line"), program("ev", "?stdout?")),
+        **config(shell("many", "seq 300", encoder="line"), program("ev", "?stdout?", encoder="sync")),
         "onload": action("go", "many"),
         "events": action("test/many", "ev"),
     }
@@ -86,3 +87,36 @@ def test_a_listener_holds_a_command_up_rather_than_lose_its_events(tmp_path: Pat
         tasks = ended(client, "ev")[-11:]
         assert [task["argv"][1] for task in tasks] == [*(str(number) for number in range(291, 301)), ""]
         assert os.path.exists(f"/proc/{server.process.pid}")
+
+
+# Commands that are in no file.
+
+
+def test_check_138_exec(tmp_path: Path) -> None:
+    query = {"sandbox": "BOX", "exec": {"cmdpath": "/bin/echo", "args": ["%a%", "$HOME"]}, "encoder": "sync"}
+    with serving(tmp_path, write(tmp_path, "test.json", config())) as server:
+        with server.client() as client:  # its token grants everything else
+            assert client.call("test/exec", query)["request"] == {"status": "insufficient-scope", "code": -9}
+        with server.local() as local:
+            with pytest.raises(RequestError, match="invalid sandbox uid"):
+                local.call("test/exec", {**query, "sandbox": "nope"})
+            told = local.call("test/exec", query).response
+            assert (told["sandbox"], told["command"]) == ("box", "dynamic")
+            assert (told["status"], told["stdout"]) == ({"exit": 0}, ["%a% $HOME"])
+
+
+def test_exec_can_be_stopped(tmp_path: Path) -> None:
+    query = {"sandbox": "box", "exec": {"cmdpath": "/bin/sleep", "args": 100}, "uid": "nap"}
+    with serving(tmp_path, write(tmp_path, "test.json", config())) as server, server.local() as local:
+        pid = local.call("test/exec", query).response["pid"]
+        assert local.call("test/exec", {"action": "stop"}).response == [f"box/nap@{pid}"]
+        last = next(event for event in local.events() if event.data["type"] == "final-event")
+        assert (last.event, last.data["status"]) == ("test/nap", {"signal": "Interrupt"})
+
+
+def test_without_tokens_exec_is_denied_all_the_same(tmp_path: Path) -> None:
+    query = {"sandbox": "box", "exec": {"cmdpath": "/bin/true"}}
+    file = write(tmp_path, "test.json", config())
+    with serving(tmp_path, "--no-auth", file) as server, server.client() as client:
+        assert client.call("test/ping")["response"] == "pong=1"
+        assert client.call("test/exec", query)["request"]["status"] == "insufficient-scope"

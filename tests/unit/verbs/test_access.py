@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initspawn.verbs import access
-from initspawn.verbs.access import ACTIONS, NOBODY, Identity, Tokens, allowed, digest
+from initspawn.verbs.access import ACTIONS, EXECUTE, NOBODY, Identity, Tokens, allowed, digest
 
 PRIVILEGE = "urn:AGL:permission:x"
 PRIVILEGES = [None, PRIVILEGE, ""]
+ORDINARY = [action for action in ACTIONS if action != EXECUTE]
 
 
 def token(*scopes: str) -> Identity:
@@ -21,10 +22,10 @@ def token(*scopes: str) -> Identity:
 
 
 def test_the_actions() -> None:
-    assert ACTIONS == ("see", "start", "stop", "output", "records")
+    assert ACTIONS == ("see", "start", "stop", "output", "records", "exec")
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("action", ORDINARY)
 @pytest.mark.parametrize("privilege", PRIVILEGES)
 @pytest.mark.parametrize(
     ("identity", "may"),
@@ -46,12 +47,33 @@ def test_kinds(identity: Identity, action: str, privilege: str | None, may: bool
     assert allowed(identity, action, privilege) is may
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("action", ORDINARY)
 @pytest.mark.parametrize("scope", [*ACTIONS, PRIVILEGE])
 @pytest.mark.parametrize("privilege", [None, PRIVILEGE])
 def test_a_scope_is_a_right_or_a_privilege(action: str, scope: str, privilege: str | None) -> None:
     wanted = action if privilege is None else privilege
     assert allowed(token(scope), action, privilege) is (scope == wanted)
+
+
+@pytest.mark.parametrize(
+    ("identity", "privilege", "may"),
+    [
+        (Identity(kind="local", user=1000), None, True),
+        (Identity(kind="local", user=1000), PRIVILEGE, True),
+        (NOBODY, None, False),
+        (token("*"), None, False),
+        (token("*"), PRIVILEGE, False),
+        (token(*ORDINARY, PRIVILEGE, "*"), PRIVILEGE, False),
+        (token("exec"), None, True),
+        (token("exec"), PRIVILEGE, False),
+        (token("exec", PRIVILEGE), PRIVILEGE, True),
+        (token("exec", "*"), PRIVILEGE, True),
+    ],
+)
+def test_free_commands_have_to_be_granted_by_name(
+    identity: Identity, privilege: str | None, may: bool
+) -> None:
+    assert allowed(identity, EXECUTE, privilege) is may
 
 
 def test_all_rights_are_no_privilege_and_a_privilege_is_no_right() -> None:
@@ -74,7 +96,8 @@ def test_unknown_actions_are_denied(identity: Identity, action: Any) -> None:
 )
 def test_nothing_else_allows(kind: str, scopes: frozenset[str], action: str, privilege: str | None) -> None:
     grants = {"*", action if privilege is None else privilege} & scopes
-    expected = action in ACTIONS and (kind == "local" or (kind == "token" and bool(grants)))
+    named = action != EXECUTE or EXECUTE in scopes
+    expected = action in ACTIONS and (kind == "local" or (kind == "token" and bool(grants) and named))
     assert allowed(Identity(kind=kind, scopes=scopes), action, privilege) is expected
 
 
