@@ -54,7 +54,7 @@ def _part(kind: inspect.StructType, value: Any, spot: Spot) -> Any:
     part: Any = kind.cls
     spot = spot.coded(part.code)
     if not isinstance(value, dict):
-        return _wrong("an object", value, spot, part.form)
+        return _wrong("an object", value, spot, _glued(value, part) or part.form)
     given = _by_key(part, kind, value, spot)
     found: dict[str, Any] = {}
     for field in kind.fields:
@@ -95,8 +95,16 @@ def _by_key(
         elif name in misplaced(part):
             spot[key].refuse(f"`{key}` is no key of a {part.noun}", misplaced(part)[name])
         else:
-            spot[key].refuse(f"unknown key in {part.noun}", nearest(key, fields | part.aliases.keys()))
+            hint = _glued(key, part) or nearest(key, fields | part.aliases.keys())
+            spot[key].refuse(f"unknown key in {part.noun}", hint)
     return given
+
+
+def _glued(text: Any, part: type[Part]) -> str:
+    """A hint for `key:value`, which YAML takes for one text; empty if it is something else."""
+    key, colon, value = text.partition(":") if isinstance(text, str) else ("", "", "")
+    known = key in part.__struct_fields__ or key in part.aliases
+    return f"write `{key}: {value[:60]}`, with a space" if colon and known else ""
 
 
 def _other(part: type[Part], key: str, value: Mapping[str, Any]) -> str:

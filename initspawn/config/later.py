@@ -19,7 +19,6 @@ LATER: Mapping[str, Mapping[str, str]] = {
     "Sandbox": {"cgroups": _LIMITS, "landlock": "Landlock rules come with a later version"},
     "Acls": {"label": _LABELS},
     "NamespaceOpts": {"bwrap": "initspawn makes namespaces itself and runs no bwrap", "selinux": _LABELS},
-    "Encoder": {"plugin": _PLUGINS},
     "EncoderOpts": dict.fromkeys(("stdout", "stderr", "blkcount"), _ENCODER),
 }
 

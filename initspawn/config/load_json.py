@@ -1,7 +1,8 @@
 """A JSON reader that keeps positions and forgives what people write.
 
-Besides strict JSON it takes single-quoted strings, a comma after the last element, and `//` and
-`/* */` comments. NaN, infinities, lone surrogates and doubled keys are refused.
+Besides strict JSON it takes single-quoted strings, tabs in strings, a comma after the last element,
+`//` and `/* */` comments, and true, false and null in any case. NaN, infinities, lone surrogates and
+doubled keys are refused.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Any
 from initspawn.config.syntax import EMPTY_HINT, INTEGERS, MAX_DEPTH, Result, SyntaxFault
 
 _SPACE = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
-_PLAIN = {'"': re.compile(r'[^"\\\x00-\x1f]*'), "'": re.compile(r"[^'\\\x00-\x1f]*")}
+_PLAIN = {
+    '"': re.compile(r'[^"\\\x00-\x08\x0a-\x1f]*'),
+    "'": re.compile(r"[^'\\\x00-\x08\x0a-\x1f]*"),
+}
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED = {
     '"': '"', "'": "'", "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t",
@@ -132,7 +136,8 @@ class _Reader:
                 return self.joined(parts, opened)
             if mark != "\\":
                 if mark in ("", "\n", "\r"):
-                    raise self.fault("this string is not closed on its line", opened)
+                    hint = r"a line break in a text is written \n"
+                    raise self.fault("this string is not closed on its line", opened, hint)
                 raise self.fault("a control character in a string", self.at, r"write it as \t or \u0000")
             parts.append(self.escape())
 
@@ -169,7 +174,7 @@ class _Reader:
         if word is None:
             what = "the end of the file" if self.at >= len(self.text) else f"`{self.text[self.at]}`"
             raise self.fault(f"a value is expected here, not {what}", min(self.at, len(self.text)))
-        if word.group() not in _WORDS:
+        if word.group().lower() not in _WORDS:
             raise self.fault(f"`{word.group()[:60]}` is no JSON value", self.at, "write text in quotes")
         self.at = word.end()
-        return _WORDS[word.group()]
+        return _WORDS[word.group().lower()]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from initspawn.config.syntax import EMPTY_HINT, INTEGERS, MAX_DEPTH, MAX_NODES, Result, SyntaxFault
+from initspawn.config.yaml_faults import meaning
 
 _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
@@ -32,14 +33,7 @@ def read_yaml(text: str) -> Result:
         reader = _Reader(yaml.parse(text, Loader=yaml.SafeLoader))
         return reader.document(), reader.positions, reader.faults
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        message = error.problem or error.context or "is no YAML"
-        if "'\\t'" in message:
-            message, hint = "a tab in the indentation", "YAML is indented with spaces only"
-        else:
-            hint = ""
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise SyntaxFault(message, line=line, column=column, hint=hint) from None
+        raise meaning(error, text) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SyntaxFault(f"a control character (U+{error.character:04X})", line=line) from None

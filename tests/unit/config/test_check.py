@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from initspawn.config import schema
 from initspawn.config.check import check
 from initspawn.config.compile import compile_files
+from initspawn.config.later import LATER, MISPLACED
 from initspawn.config.schema import Config
 from initspawn.config.spot import Report
 from initspawn.errors import ConfigError
@@ -177,3 +179,25 @@ def test_a_section_of_the_wrong_type_is_told_its_form(
 def test_a_command_line_as_exec_is_told_its_form(problems: Problems) -> None:
     (said,) = problems(exec="/bin/true")
     assert said.endswith("must be an object, not '/bin/true' (write {cmdpath: /PATH, args: [TEXT]})")
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "said"),
+    [
+        ({"acls": "user:daemon"}, "not 'user:daemon' (write `user: daemon`, with a space)"),
+        ({"acls": {"user:daemon": None}}, "unknown key in acls (write `user: daemon`, with a space)"),
+        ({"acls": "root:daemon"}, "must be an object, not 'root:daemon' (write {user: NAME})"),
+        ({"acls": {"umask": None}}, "must be text, not null (leave the key out)"),
+    ],
+)
+def test_hints(problems: Problems, sandbox: dict[str, Any], said: str) -> None:
+    (problem,) = problems(sandbox)
+    assert said in problem
+
+
+def test_what_is_built_is_not_in_the_tables_of_what_is_not() -> None:
+    parts = {name: part for name, part in vars(schema).items() if isinstance(part, type)}
+    for table in (LATER, MISPLACED):
+        for name, keys in table.items():
+            fields = set(parts[name].__struct_fields__)
+            assert not fields & keys.keys(), name

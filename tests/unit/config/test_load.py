@@ -67,6 +67,7 @@ def test_yaml_reader_only_ever_faults(text: str) -> None:
         ("/* one */ [1, // two\n 2] // three", [1, 2]),
         (r'"\u00e9\ud83d\ude00\/"', "é😀/"),
         ("[1e2, -0.5, 1.0]", [100.0, -0.5, 1.0]),
+        ("['a\tb', True, FALSE, Null]", ["a\tb", True, False, None]),
     ],
 )
 def test_json_forgives_what_people_write(text: str, value: Any) -> None:
@@ -136,7 +137,7 @@ def test_yaml_core_schema(text: str, value: Any) -> None:
         ("[a]: 1", 1, "must be text"),
         ("a: 1\n---\nb: 2", 2, "second document"),
         ("<<: 3", 1, "takes a mapping"),
-        ("a: [1, 2", 1, "expected"),
+        ("a: [1, 2", 1, "no `]` closes"),
         ("a: 99999999999999999999999", 1, "64 bits"),
         ("a: \x01", 1, "control character"),
         ("# only a comment\n", 2, "empty"),
@@ -147,6 +148,48 @@ def test_yaml_faults_name_their_line(text: str, line: int, said: str) -> None:
         read_yaml(text)
     assert said in caught.value.message
     assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "said", "hint"),
+    [
+        ("args: [%Y]", (1, 8), "`%` cannot begin plain text", "in quotes"),
+        ("args:\n  - @x", (2, 5), "`@` cannot begin plain text", "in quotes"),
+        ("a: `x`", (1, 4), "a backtick cannot begin", "in quotes"),
+        ("a: *.txt", (1, 5), "`*` has a meaning", "in quotes"),
+        ("a: &(x)", (1, 5), "`&` has a meaning", "in quotes"),
+        ("%Y: 1", (1, 3), "`%` has a meaning", "in quotes"),
+        ("a: ,b", (1, 4), "`,` cannot begin", "in quotes"),
+        ("a: ? b", (1, 4), "`?` and a space", "in quotes"),
+        ("a: 1\nuid:mine\nb: 2", (2, 1), "behind the colon of `uid`", "write `uid: mine`"),
+        ("m:\n  uid:mine\n  api: t", (2, 3), "behind the colon of `uid`", "write `uid: mine`"),
+        ("s:\n  - uid:a b\n    c: []", (2, 5), "behind the colon of `uid`", "write `uid: a b`"),
+        ("a: 1\nb\nc: 2", (2, 0), "a key without a colon", "in quotes"),
+        ("a: b: c", (1, 5), "a second colon", "in quotes"),
+        ("a:\n  b: 1\n   c: 2", (3, 5), "indented too far", "has a value already"),
+        ("a:\n  b: 1\n c: 2", (3, 2), "begins where nothing else does", "same column"),
+        ("  a: 1\nb: 2", (2, 1), "begins where nothing else does", "same column"),
+        ("- a\nb: 1", (2, 1), "begins where nothing else does", "same column"),
+        ("a:\n\tb: 1", (2, 1), "a tab", "spaces only"),
+        ("a: 'x\nb: 1", (1, 4), "this quote is never closed", ""),
+        ("a: 'it's'", (1, 8), "behind its closing quote", "twice"),
+        ("a: {}}", (1, 6), "`}` closes nothing", "in quotes"),
+        ("a: {b: 1\nc: 2", (2, 2), "`,` or `}` is expected", "in quotes"),
+        ("a: [?b?]", (1, 7), "`,` or `]` is expected", "in quotes"),
+        ("a: [x y: {]", (1, 11), "cannot begin plain text", "in quotes"),
+        ('a: "\\d"', (1, 6), "unknown escape `\\d`", "single quotes"),
+        ("a: - b", (1, 4), "a list cannot begin here", "line of its own"),
+        ("a: |x", (1, 5), "begins a text of lines", "in quotes"),
+    ],
+)
+def test_yaml_faults_say_what_to_write(text: str, place: tuple[int, int], said: str, hint: str) -> None:
+    with pytest.raises(SyntaxFault) as caught:
+        read_yaml(text)
+    fault = caught.value
+    assert said in fault.message
+    assert hint in fault.hint
+    assert bool(hint) == bool(fault.hint)
+    assert (fault.line, fault.column) == place
 
 
 def test_yaml_aliases_do_not_explode() -> None:
