@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import inspect
 
-from initspawn.config.compile import compile_raw
+from initspawn.config.check import check
+from initspawn.config.compile import compile_files, compile_raw
+from initspawn.config.load import load
+from initspawn.config.schema import Config
+from initspawn.config.spot import Report
 from initspawn.errors import ConfigError
+from tests.unit.config.conftest import ORDINARY
 
 WORDS = st.sampled_from(
     ["", "a", "/", "/usr", "/bin/true", "..", "%a%", "$HOME", "$", "\0", "\ud800", "root", "set", "disable",
@@ -89,6 +96,57 @@ def test_a_good_one_with_one_value_changed(path: tuple[Any, ...], value: Any, us
         place = place[key]
     place[path[-1]] = value
     only_config_errors(raw, user)
+
+
+def accepted(kind: inspect.Type) -> st.SearchStrategy[Any]:
+    """Values that the schema takes for a type."""
+    if isinstance(kind, inspect.StructType):
+        required = {field.name: accepted(field.type) for field in kind.fields if field.required}
+        optional = {field.name: accepted(field.type) for field in kind.fields if not field.required}
+        return st.fixed_dictionaries(required, optional=optional)
+    if isinstance(kind, inspect.ListType):
+        item = accepted(kind.item_type)
+        return item | st.lists(item, max_size=2)
+    if isinstance(kind, inspect.UnionType):
+        return st.one_of([accepted(one) for one in kind.types if not isinstance(one, inspect.NoneType)])
+    if isinstance(kind, inspect.LiteralType):
+        words = [str(word) for word in kind.values]
+        return st.sampled_from([*words, *(word.upper() for word in words)])
+    if isinstance(kind, inspect.IntType):
+        low = -(1 << 40) if kind.ge is None else kind.ge
+        return st.integers(low, 1 << 40 if kind.le is None else kind.le).map(lambda n: n if n % 3 else str(n))
+    if isinstance(kind, inspect.StrType):
+        short = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
+        return (TEXTS | short).filter(lambda text: len(text) >= (kind.min_length or 0))
+    return st.booleans() if isinstance(kind, inspect.BoolType) else st.none() | st.booleans() | TEXTS
+
+
+TEXTS = st.sampled_from(
+    ["c", "s", "/", "/usr", "/bin/true", "/nowhere", "..", "a/b", "%a%", "?a?", "+%Y-%m", "$HOME", "${A-b}",
+     "$", "root", "daemon", "027", "KILL", "ALL", "SCMP_ACT_ALLOW", "errno(1)", "execve", "mkdir", "==",
+     "masked_eq", "text", "log", "api://t#c", "start"]
+)  # fmt: skip
+
+
+@given(accepted(inspect.type_info(Config)), st.sampled_from([0, ORDINARY]))
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
+def test_what_the_schema_takes_compiles_or_is_refused_at_its_place(
+    tmp_path_factory: pytest.TempPathFactory, raw: dict[str, Any], user: int
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "schema.json"
+    file.write_text(json.dumps(raw, indent=1), encoding="utf-8")
+    document = load(str(file))
+    report = Report(str(file), document.positions)
+    assert check(document.data, report.root()) is not None
+    assert not report.problems
+    try:
+        compile_files([str(file)], user=user, group=user, environ={"A": "a"})
+    except ConfigError as error:
+        for problem in error.problems:
+            assert problem.file == str(file)
+            assert problem.line > 0
+            assert problem.key.split("[")[0].split(".")[0] in raw
+            assert problem.message
 
 
 def test_the_good_one_is_good_but_for_its_program() -> None:

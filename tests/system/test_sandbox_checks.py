@@ -1,0 +1,149 @@
+"""The conformance checks of sandboxes that have to run, by their numbers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyseccomp
+import pytest
+
+from tests.support.users import Ordinary
+from tests.system.server import write
+
+Runner = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Runner:
+    """run(sandbox's keys, program, arguments...): what `initspawn run` makes of it, as root or as `user`."""
+
+    def run(
+        sandbox: dict[str, Any],
+        *argv: str,
+        user: Ordinary | None = None,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        command = {"uid": "c", "exec": {"cmdpath": argv[0], "args": list(argv[1:])}}
+        config = {
+            "metadata": {"uid": "u", "api": "t"},
+            "sandboxes": {"uid": "sb", "commands": command, **sandbox},
+        }
+        file = write(user.home if user else tmp_path, "config.json", config)
+        if user:
+            return user.run([*user.initspawn, "run", file, "c"], env=env)
+        words = [sys.executable, "-m", "initspawn", "run", file, "c"]
+        environ = {**os.environ, **(env or {})}
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, env=environ, check=False)
+
+    return run
+
+
+def status(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """What a `cat /proc/self/status` printed."""
+    assert done.returncode == 0, done
+    return dict(line.split(":\t", 1) for line in done.stdout.splitlines() if ":\t" in line)
+
+
+STATUS = ("/bin/cat", "/proc/self/status")
+DAEMON = {"user": "daemon", "group": "dialout"}
+
+
+def test_check_109_umask_and_directory_of_an_ordinary_user(run: Runner, as_user: Ordinary) -> None:
+    acls = {"umask": "027", "chdir": "/var/tmp"}
+    found = status(run({"acls": acls}, *STATUS, user=as_user))
+    assert (found["Umask"], found["Uid"].split()) == ("0027", [str(as_user.uid)] * 4)
+    assert run({"acls": acls}, "/bin/pwd", user=as_user).stdout == "/var/tmp\n"
+
+
+@pytest.mark.root
+def test_check_110_root_becomes_the_user_without_groups(run: Runner) -> None:
+    found = status(run({"acls": DAEMON}, *STATUS))
+    assert (found["Uid"].split(), found["Gid"].split()) == (["1"] * 4, ["20"] * 4)
+    assert found["Groups"].split() == []
+
+
+@pytest.mark.root
+def test_check_111_a_directory_that_may_not_be_entered(run: Runner, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    done = run({"acls": {**DAEMON, "chdir": str(closed)}}, "/bin/echo", "ran")
+    assert done.returncode != 0
+    assert "start refused at 'directory': Permission denied (EACCES)" in done.stderr
+    assert "ran" not in done.stdout
+
+
+def test_check_113_environment_entries(run: Runner, as_user: Ordinary) -> None:
+    entries = [{"name": "FOO", "value": "$SANDBOX_UID"}, {"name": "HOME", "mode": "unset"}]
+    found = run({"envs": entries}, "/usr/bin/env", user=as_user).stdout.splitlines()
+    assert "FOO=sb" in found
+    assert {line.split("=")[0] for line in found} == {"PATH", "LANG", "USER", "FOO"}
+
+
+def test_the_servers_environment_on_request(run: Runner, as_user: Ordinary) -> None:
+    given = {"SECRET": "s", "OTHER": "o", "INITSPAWN_TOKEN": "t"}
+    keys = {"envs_from": "server", "envs": {"name": "OTHER", "mode": "unset"}, "acls": {"path": "/p:$PATH"}}
+    found = run(keys, "/usr/bin/env", user=as_user, env=given).stdout.splitlines()
+    assert "SECRET=s" in found
+    assert f"PATH=/p:{as_user.environment['PATH']}" in found
+    assert not [line for line in found if line.startswith(("OTHER=", "INITSPAWN_"))]
+    assert "SECRET=s" not in run({}, "/usr/bin/env", user=as_user, env=given).stdout.splitlines()
+
+
+@pytest.mark.root
+def test_check_115_capabilities_of_a_user(run: Runner) -> None:
+    found = status(run({"acls": DAEMON, "caps": {"cap": "KILL", "mode": "set"}}, *STATUS))
+    sets = {found[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    assert sets == {f"{1 << 5:016x}"}
+
+
+@pytest.mark.parametrize("action", ["SCMP_ACT_KILL", "kill_process"])
+def test_check_116_a_forbidden_call_kills(run: Runner, as_user: Ordinary, action: str) -> None:
+    rules = [{"syscall": name, "action": action} for name in ("mkdir", "mkdirat")]
+    seccomp = {"default": "SCMP_ACT_ALLOW", "rules": rules}
+    assert status(run({"seccomp": seccomp}, *STATUS, user=as_user))["Seccomp"] == "2"
+    made = as_user.home / "made"
+    done = run({"seccomp": seccomp}, "/bin/mkdir", str(made), user=as_user)
+    assert done.returncode == 128 + 31  # SIGSYS
+    assert not made.exists()
+
+
+def test_conditions_on_arguments_hold(run: Runner, as_user: Ordinary) -> None:
+    rules = {
+        "syscall": "setpriority",
+        "action": "errno(EACCES)",
+        "args": {"index": 2, "op": ">=", "value": 15},
+    }
+    seccomp = {"default": "allow", "rules": rules}
+    nice = ("/usr/bin/nice", "-n")
+    assert run({"seccomp": seccomp}, *nice, "3", "/usr/bin/nice", user=as_user).stdout == "3\n"
+    refused = run({"seccomp": seccomp}, *nice, "16", "/usr/bin/nice", user=as_user)
+    assert refused.stdout == "0\n"
+    assert "cannot set niceness: Permission denied" in refused.stderr
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_check_118_no_new_privileges(run: Runner, as_user: Ordinary, locked: bool) -> None:
+    seccomp = {"default": "SCMP_ACT_ALLOW", "locked": locked}
+    assert status(run({"seccomp": seccomp}, *STATUS, user=as_user))["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_ready_filter_is_loaded(run: Runner, as_user: Ordinary, locked: bool) -> None:
+    program = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    for name in ("mkdir", "mkdirat"):
+        program.add_rule(pyseccomp.ERRNO(122), name)  # EDQUOT, which nothing else gives here
+    file = as_user.home / "filter.bpf"
+    with file.open("wb") as out:
+        program.export_bpf(out)
+    os.chmod(file, 0o644)
+    seccomp = {"rulespath": str(file), "locked": locked}
+    done = run({"seccomp": seccomp}, "/bin/mkdir", str(as_user.home / "made"), user=as_user)
+    assert done.returncode == 1
+    assert "Disk quota exceeded" in done.stderr
+    found = status(run({"seccomp": seccomp}, *STATUS, user=as_user))
+    assert found["Seccomp_filters"] == ("2" if locked else "1")
