@@ -6,6 +6,7 @@ command line, as marshal of a dictionary:
     tokens     SHA-256 of each valid token to its scopes
     open       True: whoever reaches the gateway may do everything
     listen     the descriptor of the gateway's listening socket, absent without a gateway
+    unix       descriptors of listening unix sockets, each with the protocol spoken there: `http`, `wsapi API`
     announce   the line to print once the gateway answers
     temporary  True: the plan and the run directory were made for this one run, and go with it
 """
@@ -13,6 +14,7 @@ command line, as marshal of a dictionary:
 from __future__ import annotations
 
 import _signal
+import _socket
 import os
 import resource
 import sys
@@ -123,14 +125,17 @@ class Main:
 
     def _open(self) -> None:
         # JSON and all that comes with it: not before the first commands are on their way.
-        from initspawn.control.server import Door
+        from initspawn.control.server import Door, ServiceDoor, listen
 
         tokens = Tokens({known: frozenset(scopes) for known, scopes in self.start.get("tokens", {}).items()})
         path = os.path.join(self.run_dir, CONTROL)
         _remove_stale(path)
         self.doors.append(
-            Door(path, reactor=self.reactor, registry=self.registry, tokens=tokens, identify=self._local)
-        )
+            Door(
+                listen(path), reactor=self.reactor, registry=self.registry, tokens=tokens,
+                identify=lambda user, pid: self._peer(user, pid, NOBODY),
+            )
+        )  # fmt: skip
         found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
         if found is None or "listen" not in self.start:
             return
@@ -139,24 +144,33 @@ class Main:
         path = os.path.join(self.run_dir, GATEWAY_DOOR)
         _remove_stale(path)
         door = Door(
-            path, reactor=self.reactor, registry=self.registry, tokens=tokens,
+            listen(path), reactor=self.reactor, registry=self.registry, tokens=tokens,
             identify=lambda _user, _pid: stranger, on_connect=self._announce,
         )  # fmt: skip
         self.doors.append(door)
+        ours, self._handover = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        for fd, protocol in self.start.get("unix", ()):
+            os.set_inheritable(fd, False)
+            door = ServiceDoor(
+                _socket.socket(fileno=fd), ours, protocol.encode(), reactor=self.reactor,
+                registry=self.registry, tokens=tokens,
+                identify=lambda user, pid: self._peer(user, pid, stranger),
+            )  # fmt: skip
+            self.doors.append(door)
         self._keep_gateway(found, path)
 
-    def _local(self, user: int, pid: int) -> Identity:
+    def _peer(self, user: int, pid: int, stranger: Identity) -> Identity:
         """Root and our own user are trusted, unless it is one of our tasks that shows their number."""
         if user in (0, os.geteuid()) and not self.supervisor.owns(pid):
             return Identity(kind="local", user=user)
-        return NOBODY
+        return stranger
 
     def _keep_gateway(self, api: Api, path: str) -> None:
         command = api.commands[0]
         sandbox = api.sandbox(command.sandbox)
         if sandbox.groups is not None:
             os.chown(path, sandbox.user, sandbox.group)  # only the gateway's user may connect
-        Keeper(self.supervisor, api, command, (self.start["listen"],)).start()
+        Keeper(self.supervisor, api, command, (self.start["listen"], self._handover.fileno())).start()
 
     def _announce(self) -> None:
         if not self._announced:

@@ -41,7 +41,7 @@ def gateway_config(
     """
     libraries = _libraries()
     # Not -I: where the libraries are comes by PYTHONPATH, and the environment is ours anyway.
-    arguments = ["-s", "-P", "-B", "-m", "initspawn.gateway", "--listen-fd", "3"]
+    arguments = ["-s", "-P", "-B", "-m", "initspawn.gateway", "--listen-fd", "3", "--handover-fd", "4"]
     arguments += ["--control", f"{INSIDE}/door"]
     if open_door:
         arguments.append("--no-auth")

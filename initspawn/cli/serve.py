@@ -19,9 +19,9 @@ from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
 from initspawn.cli.page import page_of
 from initspawn.cli.rundir import default_run_dir, prepare_run_dir
+from initspawn.cli.sockets import listen_tcp, listen_unix, wanted_sockets
 from initspawn.config.compile import compile_files, compile_raw
 from initspawn.errors import InitspawnError
-from initspawn.limits import CONNECTIONS
 from initspawn.plan import Plan, save
 from initspawn.verbs.access import EVERYTHING, digest
 
@@ -44,6 +44,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=_port, default=PORT, help=f"TCP port; 0: a free one, which is printed (default {PORT})"
     )
+    parser.add_argument(
+        "--unix", action="append", default=[], metavar="PATH",
+        help="serve WebSocket, REST and the page on this unix socket too; root and you need no token there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ws-server", action="append", default=[], metavar="unix:PATH/API",
+        help="serve one API to AFB binders and `afb-client --direct` on this unix socket",
+    )  # fmt: skip
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", type=_host_name,
         help="believe this name in a request's Host header; repeatable (default: this machine's own)",
@@ -78,7 +86,8 @@ def main(arguments: argparse.Namespace) -> int:
     if user == 0:
         _refuse_gateway_user(plan, arguments.gateway_user)
     page = page_of(plan, arguments.page, privileged=user == 0)
-    listener = _listen(arguments.host, arguments.port)
+    sockets = wanted_sockets(arguments.unix, arguments.ws_server, plan)
+    listener = listen_tcp(arguments.host, arguments.port)
     prepare_run_dir(run_dir)
     _lock(run_dir)
     os.makedirs(os.path.join(run_dir, GATEWAY), exist_ok=True)
@@ -97,6 +106,7 @@ def main(arguments: argparse.Namespace) -> int:
         "tokens": {digest(token): (EVERYTHING,)},
         "open": arguments.no_auth,
         "listen": listener.fileno(),
+        "unix": listen_unix(sockets),
         "temporary": True,
         "announce": _announcement(listener, None if arguments.no_auth else token),
     }
@@ -115,22 +125,6 @@ def _become_supervisor(
     sys.stdout.flush()
     options = ["--run-dir", run_dir, "--plan", plan_file, "--start-fd", str(start_fd)]
     os.execv(sys.executable, [sys.executable, "-I", "-S", _BOOT, *options])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """The listening socket. Raises OSError that names the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(CONNECTIONS)
-    except OSError as error:
-        listener.close()
-        raise InitspawnError(
-            f"cannot listen on {host} port {port}: {error.strerror}; another --port, or 0 for a free one?"
-        ) from error
-    return listener
 
 
 def _announcement(listener: socket.socket, token: str | None) -> str:

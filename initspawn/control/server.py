@@ -1,8 +1,4 @@
-"""The control socket's server: local clients, and the gateway on behalf of remote ones.
-
-Each connection is one client with its identity, its subscriptions and its bounded output. What a client
-does not read stays where it is: its events in the tasks' logs, its further calls in its socket.
-"""
+"""The control socket's server: local clients, and the gateway on behalf of remote ones."""
 
 from __future__ import annotations
 
@@ -11,34 +7,43 @@ import os
 import struct
 
 from initspawn.control import wire
-from initspawn.errors import STATUS_CODES
-from initspawn.limits import CONNECTIONS, OUT_BYTES, READ_CHUNK
-from initspawn.supervisor.eventlog import DROPPED, Reader
-from initspawn.supervisor.reactor import READ, WRITE
-from initspawn.verbs.access import OUTPUT, Identity, Tokens, allowed
+from initspawn.control.connection import Connection
+from initspawn.limits import CONNECTIONS
+from initspawn.supervisor.reactor import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from initspawn.event import Event
     from initspawn.supervisor.reactor import Reactor
-    from initspawn.supervisor.running import Task
-    from initspawn.verbs.answer import Answer
+    from initspawn.verbs.access import Identity, Tokens
     from initspawn.verbs.registry import Registry
 
-_EVENTS_AT_ONCE = 256  # events encoded for one client before others get their turn
 _ACCEPT_PAUSE = 0.1  # seconds
-_PENDING = 256  # calls of one client that wait for their answer
+
+
+def listen(path: str, mode: int = 0o600) -> _socket.socket:
+    """A unix socket that listens at `path`, which begins with NUL for an abstract one. Raises OSError."""
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+    before = os.umask(0o777 & ~mode)
+    try:
+        listener.bind(path)
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
 
 
 class Door:
-    """One listening socket. `identify` says who a peer is from its user number and its pid."""
+    """A listening socket. `identify` says who a peer is from its user number and its pid."""
 
     def __init__(
         self,
-        path: str,
+        listener: _socket.socket,
         *,
         reactor: Reactor,
         registry: Registry,
@@ -46,23 +51,14 @@ class Door:
         identify: Callable[[int, int], Identity],
         on_connect: Callable[[], None] = lambda: None,
     ) -> None:
-        self.path = path
         self.reactor = reactor
         self.registry = registry
         self.tokens = tokens
         self.connections: set[Connection] = set()
         self._identify = identify
         self._on_connect = on_connect
-        self._socket = _socket.socket(
-            _socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
-        )
-        before = os.umask(0o177)
-        try:
-            self._socket.bind(path)
-        finally:
-            os.umask(before)
-        self._socket.listen(128)
-        reactor.watch(self._socket.fileno(), READ, lambda _: self._accept())
+        self._socket = listener
+        reactor.watch(listener.fileno(), READ, lambda _: self._accept())
 
     def _accept_again(self) -> None:
         if self._socket.fileno() >= 0:
@@ -70,14 +66,16 @@ class Door:
 
     def close(self) -> None:
         """Close the socket and all connections, and remove its path."""
+        path = self._socket.getsockname()
         self.reactor.forget(self._socket.fileno())
         self._socket.close()
         for connection in list(self.connections):
             connection.close()
-        try:
-            os.unlink(self.path)
-        except FileNotFoundError:
-            pass
+        if isinstance(path, str):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
 
     def _accept(self) -> None:
         try:
@@ -90,234 +88,48 @@ class Door:
         os.set_inheritable(fd, False)
         peer.setblocking(False)
         if len(self.connections) >= CONNECTIONS:
-            peer.send(wire.encode({"fault": f"{CONNECTIONS} connections are open already"}))
-            peer.close()
+            self._refuse(peer)
             return
         pid, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
-        self.connections.add(Connection(self, peer, self._identify(user, pid)))
+        self._admit(peer, self._identify(user, pid))
         self._on_connect()
 
+    def _refuse(self, peer: _socket.socket) -> None:
+        """There are too many already."""
+        peer.send(wire.encode({"fault": f"{CONNECTIONS} connections are open already"}))
+        peer.close()
 
-class Passerby:
-    """The `Caller` of a single call that is answered and no more: it hears no events."""
-
-    def __init__(self, identity: Identity) -> None:
-        self.identity = identity
-
-    def subscribe(self, task: Task) -> None:
-        """What it started is not followed."""
-
-    def unsubscribe(self, task: Task) -> None:
-        """Nothing was subscribed."""
+    def _admit(self, peer: _socket.socket, identity: Identity) -> None:
+        """Talk to this peer, which is who we say."""
+        self.connections.add(Connection(self, peer, identity))
 
 
-class Connection:
-    """One client. It is the `Caller` of the verbs."""
+class ServiceDoor(Door):
+    """A unix socket whose clients speak another protocol, which the gateway parses.
 
-    def __init__(self, door: Door, sock: _socket.socket, identity: Identity) -> None:
-        self.identity = identity
-        self._base = identity  # who it is without a token
-        self._door = door
-        self._socket = sock
-        self._fd = sock.fileno()
-        self._frames = wire.FrameReader()
-        self._waiting: list[bytes] = []  # bodies that wait for their turn
-        self._out = bytearray()
-        self._readers: dict[Task, Reader] = {}
-        self._pending = 0
-        self._scheduled = False
-        self._mask = READ
-        self._closed = False
-        door.reactor.watch(self._fd, READ, self._on_ready)
+    It is handed the client and a control connection made for it, whose identity is that of the client's
+    credentials. So a gateway that was taken over can act for a local user only while that one is connected.
 
-    def subscribe(self, task: Task) -> None:
-        """Send this client the task's events, from the first that is kept."""
-        if task not in self._readers and not self._closed:
-            self._readers[task] = Reader(task.log, self._wake)
-            self._wake()
+    `gateway`: where to hand them to, a SOCK_SEQPACKET socket. `protocol`: the message that goes with them.
+    """
 
-    def unsubscribe(self, task: Task) -> None:
-        """Send no more of them."""
-        reader = self._readers.pop(task, None)
-        if reader is not None:
-            reader.close()
+    def __init__(self, listener: _socket.socket, gateway: _socket.socket, protocol: bytes, **others: Any):
+        super().__init__(listener, **others)
+        self._gateway = gateway
+        self._protocol = protocol
 
-    def close(self) -> None:
-        """Forget the client; its tasks run on."""
-        if self._closed:
-            return
-        self._closed = True
-        self._door.reactor.forget(self._fd)
-        self._door.connections.discard(self)
-        for task in list(self._readers):
-            self.unsubscribe(task)
-        self._socket.close()
+    def _refuse(self, peer: _socket.socket) -> None:
+        peer.close()
 
-    # In.
-
-    def _on_ready(self, events: int) -> None:
-        if events & WRITE:
-            self._flush()
-        if events & READ and not self._closed:
-            self._read()
-        elif events & ~(READ | WRITE) and not self._closed and not events & WRITE:
-            self.close()
-
-    def _read(self) -> None:
+    def _admit(self, peer: _socket.socket, identity: Identity) -> None:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+        descriptors = struct.pack("2i", peer.fileno(), theirs.fileno())
         try:
-            data = self._socket.recv(READ_CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self.close()
-            return
-        try:
-            self._waiting += self._frames.feed(data)
-        except wire.WireError as error:
-            self._fault(str(error))
-            return
-        self._serve()
-
-    def _serve(self) -> None:
-        """Take the calls that came, as long as their answers have room."""
-        while self._waiting and not self._busy() and not self._closed:
-            body = self._waiting.pop(0)
-            try:
-                request = wire.decode_call(body)
-            except wire.WireError as error:
-                self._fault(str(error))
-                return
-            self._pending += 1
-            caller = self._caller(request)
-            self._door.registry.call(
-                caller, request.procedure, request.args, self._answer_for(request.number)
-            )
-        self._update()
-
-    def _caller(self, request: wire.Request) -> Connection | Passerby:
-        """Whose call this is: this client's from now on, or that of one who hears no events."""
-        if not request.events:
-            return Passerby(self._who(request.token))
-        if request.token is not None:
-            self._identify(request.token)
-        return self
-
-    def _who(self, token: str | None) -> Identity:
-        """Who shows this token; one that is none of ours changes nothing for whom this door trusts anyway."""
-        if token is None or self._base.kind == "local":
-            return self._base
-        found = self._door.tokens.identity(token)
-        return self._base if found.kind == "nobody" else found
-
-    def _identify(self, token: str) -> None:
-        """A token came: from now on the client is who shows it, and reads only what that one may."""
-        self.identity = self._who(token)
-        for task in list(self._readers):
-            if not allowed(self.identity, OUTPUT, task.command.privilege or task.sandbox.privilege):
-                self.unsubscribe(task)
-
-    def _busy(self) -> bool:
-        return self._pending >= _PENDING or len(self._out) > OUT_BYTES
-
-    def _fault(self, reason: str) -> None:
-        """Say why, behind the answers that are ready, and close; nothing of it is waited for."""
-        self._out += wire.encode({"fault": reason})
-        try:
-            self._socket.send(self._out)
-        except OSError:
-            pass
-        self.close()
-
-    # Out.
-
-    def _answer_for(self, number: int) -> Callable[[Answer], None]:
-        def answer(result: Answer) -> None:
-            self._pending -= 1
-            message: dict[str, Any] = {
-                "id": number, "status": result.status, "code": STATUS_CODES[result.status],
-            }  # fmt: skip
-            if result.info is not None:
-                message["info"] = result.info
-            if result.response is not None:
-                message["response"] = result.response
-            self._send(_encode_answer(message))
-
-        return answer
-
-    def _send(self, frame: bytes) -> None:
-        """An answer, behind the events that came before it: a synchronous command's initial event."""
-        if self._closed:
-            return
-        self._collect()
-        self._out += frame
-        self._wake()
-
-    def _wake(self) -> None:
-        """There is something to send: do it once, after everything that happens now."""
-        if not self._scheduled and not self._closed:
-            self._scheduled = True
-            self._door.reactor.after(0, self._flush)
-
-    def _flush(self) -> None:
-        self._scheduled = False
-        if self._closed:
-            return
-        self._collect()
-        if self._out:
-            try:
-                sent = self._socket.send(self._out)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.close()
-                return
-            del self._out[:sent]
-        self._update()
-        if self._waiting and not self._busy():
-            self._serve()
-
-    def _collect(self) -> None:
-        """Events into the output, from all subscribed tasks in turn, as far as there is room."""
-        budget = _EVENTS_AT_ONCE
-        for task, reader in list(self._readers.items()):
-            while len(self._out) < OUT_BYTES:
-                if not budget:
-                    self._wake()
-                    return
-                event = reader.take()
-                if event is None:
-                    if not task.life.alive:
-                        self.unsubscribe(task)
-                    break
-                self._out += _encode_event(task, event)
-                budget -= 1
-
-    def _update(self) -> None:
-        """Wait for what can go on: input unless we are behind, room for output if some is left."""
-        if self._closed:
-            return
-        mask = (0 if self._busy() or self._waiting else READ) | (WRITE if self._out else 0)
-        if mask != self._mask:
-            self._mask = mask
-            self._door.reactor.change(self._fd, mask)
-
-
-def _encode_event(task: Task, event: Event) -> bytes:
-    if not event.frame:
-        message = {"event": task.event_name, "task": task.id, "seq": event.seq, "data": event.data}
-        try:
-            event.frame = wire.encode(message)
-        except ValueError:  # larger than any frame may be
-            dropped = {"type": DROPPED, "pid": task.pid, "count": 1}
-            event.frame = wire.encode({**message, "data": dropped})
-    return event.frame
-
-
-def _encode_answer(message: dict[str, Any]) -> bytes:
-    try:
-        return wire.encode(message)
-    except ValueError as error:
-        failed = {"id": message["id"], "status": "internal-error", "code": STATUS_CODES["internal-error"]}
-        return wire.encode({**failed, "info": f"the answer is too large: {error}"})
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)
+            self._gateway.sendmsg([self._protocol], [rights], _socket.MSG_DONTWAIT)
+        except OSError:  # the gateway does not keep up, or is not there
+            ours.close()
+        else:
+            self.connections.add(Connection(self, ours, identity))
+        peer.close()
+        theirs.close()

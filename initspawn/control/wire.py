@@ -3,16 +3,22 @@
 Frame: u32 little-endian length of the body, then the body: one JSON object in UTF-8.
 
 Client to server
-    {"id": N, "call": "api/verb", "args": ANY, "token": TEXT?, "session": TEXT?, "events": false?}
+    {"id": N, "call": "api/verb", "args": ANY, ...}   and, each if wanted:
+        "token": TEXT       the credential
+        "session": TEXT     the name of the client's session
+        "single": true      token and session are for this call alone; else for all later ones too
+        "behalf": N         the user number that the client acts for: it has no more rights than that one
+        "events": false     the call subscribes to nothing
+    {"id": N, "unsubscribe": "api/verb"}                no more events of this name; nothing is answered
 Server to client
     {"id": N, "status": TEXT, "code": N, "info": TEXT?, "response": ANY?}     the answer to call N
     {"event": "api/verb", "task": "sandbox/command@pid", "seq": N, "data": {...}}
+    {"subscribed": "api/verb"}, {"unsubscribed": "api/verb"}    what a call did, before its answer; the latter
+                                                                for the last task of that name
     {"fault": TEXT}                                     the connection is about to be closed
 
-`token` replaces the connection's credential for this and later calls, `session` the name of its session.
-With `events` false they count for this call alone, and it subscribes to nothing: so one connection can carry
-calls of one client after the other. `id` is a number the client
-chooses, from 0 to 2**53. Answers come in any order; a call's answer comes before the events it causes.
+`id` is a number the client chooses, from 0 to 2**53. Answers come in any order; a call's answer comes before
+the events it causes.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from initspawn.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeGuard
 
 HEADER = 4
 MAX_ID = 2**53
@@ -84,37 +90,53 @@ def decode(body: bytes) -> dict[str, Any]:
 
 
 class Request(Record):
-    """A client's call; None: no credential, no session is named."""
+    """A client's call; with `unsubscribe` there is no call. None: nothing was said."""
 
     number: int
-    procedure: str
+    procedure: str = ""
     args: Any = None
     token: str | None = None
     session: str | None = None
+    behalf: int | None = None
+    single: bool = False
     events: bool = True
+    unsubscribe: str | None = None
 
 
-_KEYS = {"id", "call", "args", "token", "session", "events"}
+_KEYS = {"id", "call", "args", "token", "session", "behalf", "single", "events"}
 
 
 def decode_call(body: bytes) -> Request:
-    """A client's call. Raises WireError."""
+    """A client's message. Raises WireError."""
     message = decode(body)
-    number, procedure, events = message.get("id"), message.get("call"), message.get("events", True)
-    if type(number) is not int or not 0 <= number <= MAX_ID:
+    number, procedure, behalf = message.get("id"), message.get("call"), message.get("behalf")
+    if not _whole(number):
         raise WireError("`id` must be a whole number from 0 to 2**53")
+    if message.keys() == {"id", "unsubscribe"}:
+        return Request(number=number, unsubscribe=_text(message, "unsubscribe"))
     if not isinstance(procedure, str):
         raise WireError("`call` must be a text `api/verb`")
-    token, session = _text(message, "token"), _text(message, "session")
-    if events is not True and events is not False:
-        raise WireError("`events` must be true or false")
+    if behalf is not None and not _whole(behalf):
+        raise WireError("`behalf` must be a user number")
     unknown = message.keys() - _KEYS
     if unknown:
         raise WireError(f"unknown key {sorted(unknown)[0]!r}")
     return Request(
-        number=number, procedure=procedure, args=message.get("args"), token=token, session=session,
-        events=events,
+        number=number, procedure=procedure, args=message.get("args"), behalf=behalf,
+        token=_text(message, "token"), session=_text(message, "session"),
+        single=_truth(message, "single", False), events=_truth(message, "events", True),
     )  # fmt: skip
+
+
+def _whole(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MAX_ID
+
+
+def _truth(message: dict[str, Any], key: str, default: bool) -> bool:
+    value = message.get(key, default)
+    if value is not True and value is not False:
+        raise WireError(f"`{key}` must be true or false")
+    return bool(value)
 
 
 def _text(message: dict[str, Any], key: str) -> str | None:

@@ -1,4 +1,5 @@
-"""`python -m initspawn.gateway --listen-fd 3 --control PATH [--no-auth] [--allow-host NAME]... [--page DIR]`
+"""`python -m initspawn.gateway --listen-fd 3 --control PATH [--handover-fd 4] [--no-auth]
+[--allow-host NAME]... [--page DIR]`
 
 The supervisor starts this with the listening TCP socket as an inherited descriptor, so that a restart loses
 no connection attempt. Exit status: 0 ended by a signal or with the supervisor, 100 usage, 111 system error.
@@ -46,6 +47,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     parser = Parser(prog="initspawn.gateway", description="AFB JSON over WebSocket for a supervisor.")
     parser.add_argument("--listen-fd", type=int, default=3, help="inherited listening TCP socket (default 3)")
+    parser.add_argument(
+        "--handover-fd", type=int, help="inherited socket over which the supervisor hands us local clients"
+    )
     parser.add_argument("--control", required=True, help="path of the supervisor's control socket")
     parser.add_argument("--no-auth", action="store_true", help="the supervisor asks nobody for a credential")
     parser.add_argument(
@@ -88,7 +92,9 @@ def main(argv: list[str] | None = None) -> int:
         address = listener.getsockname()[0]
         if options.no_auth and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             logger.error("warning: anybody who reaches %s may call: authentication is off", address)
-        asyncio.run(serve(listener, options.control, HostPolicy(options.allow_host), options.page))
+        handover = None if options.handover_fd is None else socket.socket(fileno=options.handover_fd)
+        hosts = HostPolicy(options.allow_host)
+        asyncio.run(serve(listener, options.control, hosts, handover=handover, page=options.page))
     except (OSError, ValueError) as error:
         logger.error("%s", error)
         return SYSTEM

@@ -42,7 +42,9 @@ class Call(NamedTuple):
 
 
 class Answer(Struct):
-    """One message of the supervisor: an answer (`id` is set), an event, or a fault."""
+    """One message of the supervisor: an answer (`id` is set), an event, the beginning or end of a
+    subscription (to the events of that name), or a fault.
+    """
 
     id: int | None = None
     status: Raw = Raw(b"")
@@ -51,6 +53,8 @@ class Answer(Struct):
     response: Raw = Raw(b"")
     event: Raw = Raw(b"")
     data: Raw = Raw(b"")
+    subscribed: str = ""
+    unsubscribed: str = ""
     fault: str = ""
 
 
@@ -126,7 +130,7 @@ def encode_call(number: int, call: Call, token: bytes | None, session: bytes | N
 def encode_single(number: int, procedure: str, args: bytes, token: str | None, session: str) -> bytes:
     """The control message for a call that hears no events and whose credential is for it alone."""
     shown = b"" if token is None else b',"token":%b' % encode(token)
-    return b'{"id":%d,"call":%b,"args":%b%b,"session":%b,"events":false}' % (
+    return b'{"id":%d,"call":%b,"args":%b%b,"session":%b,"single":true,"events":false}' % (
         number, encode(procedure), args, shown, encode(session),
     )  # fmt: skip
 

@@ -93,7 +93,7 @@ class Link(asyncio.Protocol):
             self._owner = None
         else:
             self._end(reason)
-        if not self._transport.is_closing():
+        if self._timer is None and not self._transport.is_closing():
             self._transport.write_eof()
             self._transport.resume_reading()
             self._timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)

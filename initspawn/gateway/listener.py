@@ -24,7 +24,7 @@ class Listener(H11Protocol):
         if len(self.connections) > WEBSOCKETS + HTTP_CONNECTIONS:
             transport.abort()
             return
-        self._way = Way(self.app_state["gateway"].control_path)
+        self._way = self.app_state.get("way") or Way(self.app_state["gateway"].control_path)
         self.app_state = {**self.app_state, "way": self._way}
         self._watch()
 

@@ -14,8 +14,10 @@ import uvicorn
 
 from initspawn.gateway import bounds
 from initspawn.gateway.admission import Headers, HostPolicy
+from initspawn.gateway.conversation import Conversation
+from initspawn.gateway.direct import Direct
 from initspawn.gateway.door import Door
-from initspawn.gateway.link import Link, open_link
+from initspawn.gateway.link import Link, Way, open_link
 from initspawn.gateway.listener import Listener
 from initspawn.gateway.pages import application
 
@@ -28,7 +30,7 @@ class Gateway:
     def __init__(self, control_path: str, hosts: HostPolicy) -> None:
         self.control_path = control_path
         self.hosts = hosts
-        self.doors: set[Door] = set()
+        self.doors: set[Conversation] = set()
 
     def check_host(self, headers: Headers, transport: asyncio.Transport) -> int:
         """Believe the Host and Origin of an upgrade request; our port. Raises admission.Refused(403)."""
@@ -57,11 +59,15 @@ class Hello:
 class Server(uvicorn.Server):
     """uvicorn's server that sleeps until something happens, and ends with the supervisor."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(
+        self, config: uvicorn.Config, gateway: Gateway, handover: socket.socket | None = None
+    ) -> None:
         super().__init__(config)
         self._gateway = gateway
+        self._handover = handover
         self._ended = asyncio.Event()
         self._hello: Link | None = None
+        self._beginning: set[asyncio.Future[None]] = set()
         self.failure: OSError | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -72,6 +78,47 @@ class Server(uvicorn.Server):
         except OSError as error:
             self.failure = error
             self.end()
+
+        if self._handover is not None:
+            self._handover.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._handover.fileno(), self._take_over)
+
+    def _take_over(self) -> None:
+        """A local client, accepted by the supervisor, and the control connection that was made for it."""
+        assert self._handover is not None
+        try:
+            protocol, descriptors, _, _ = socket.recv_fds(self._handover, 256, 2)
+        except BlockingIOError:
+            return
+        if not protocol:  # the supervisor has ended
+            asyncio.get_running_loop().remove_reader(self._handover.fileno())
+            return
+        sockets = [socket.socket(fileno=fd) for fd in descriptors]
+        if len(sockets) != 2:  # we have too many descriptors open
+            logger.error("a local client is lost: no descriptors left")
+            for one in sockets:
+                one.close()
+            return
+        task = asyncio.ensure_future(self._begin(protocol.decode(), *sockets))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+    async def _begin(self, protocol: str, client: socket.socket, control: socket.socket) -> None:
+        """Talk to a local client."""
+        for one in (client, control):
+            one.setblocking(False)
+        way = Way(self._gateway.control_path, control)
+        _, _, api = protocol.partition("wsapi ")
+        loop = asyncio.get_running_loop()
+        if api:
+            await loop.connect_accepted_socket(
+                lambda: Direct(self.server_state, self._gateway, way, api), client
+            )
+        else:
+            state = {**self.lifespan.state, "way": way}
+            await loop.connect_accepted_socket(
+                lambda: Listener(self.config, self.server_state, state), client
+            )
 
     async def main_loop(self) -> None:
         """Wait for the end. (uvicorn's own loop wakes ten times a second to look for it.)"""
@@ -97,12 +144,14 @@ class Server(uvicorn.Server):
 
 
 async def serve(
-    listener: socket.socket, control_path: str, hosts: HostPolicy, page: str | None = None
-) -> None:
+    listener: socket.socket, control_path: str, hosts: HostPolicy, *,
+    handover: socket.socket | None = None, page: str | None = None,
+) -> None:  # fmt: skip
     """Serve until SIGTERM, SIGINT or the end of the supervisor. Raises OSError.
 
     `listener` is a bound TCP socket; connections inherit its keep-alive probes, which find clients that
-    have vanished without a word. `page`: the directory of the user's own page.
+    have vanished without a word. `handover` is where the supervisor hands us local clients, `page` the
+    directory of the user's own page.
     """
     for option, value in (
         (socket.TCP_KEEPIDLE, bounds.PROBE_IDLE_SECONDS),
@@ -112,7 +161,7 @@ async def serve(
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     gateway = Gateway(control_path, hosts)
-    server = Server(configuration(gateway, page), gateway)
+    server = Server(configuration(gateway, page), gateway, handover)
     await server.serve([listener])
     if server.failure is not None:
         raise server.failure

@@ -55,10 +55,10 @@ def start(
         if task.refusal is not None:
             answer(Answer(status=task.refusal.status, info=task.refusal.info))
             return
-        if not task.encoder.synchronous:
-            answer(Answer(response=task.describe()))
         if caller.identity == identity:  # it may have shown another token since, or a bad one
             caller.subscribe(task)
+        if not task.encoder.synchronous:
+            answer(Answer(response=task.describe()))
 
     def on_end(task: Task) -> None:
         if task.encoder.synchronous and task.refusal is None:

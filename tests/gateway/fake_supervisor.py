@@ -125,7 +125,10 @@ class Connection:
 
     def handle(self, request: Request) -> None:
         number, procedure, args = request.number, request.procedure, request.args
-        if not request.events:
+        if request.unsubscribe is not None:
+            self.supervisor.calls.append(("unsubscribe", request.unsubscribe))
+            return
+        if request.single:
             self.token, self.session = request.token, request.session
         self.token = self.token if request.token is None else request.token
         self.session = self.session if request.session is None else request.session

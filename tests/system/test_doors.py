@@ -5,14 +5,22 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import unix_connect
 
 from initspawn.control.client import Client
+from initspawn.control.wire import encode
+from initspawn.gateway.wsapi import nstr
+from tests.support.users import Ordinary
 from tests.system.server import PATIENCE, Server, serving, wait_for, write
+from tests.system.server import Client as WebClient
 
 pytestmark = pytest.mark.needs("userns")
 
@@ -79,3 +87,113 @@ def test_an_allowed_host_and_no_other(tmp_path: Path, config: str) -> None:
         path = f"/api/t/ping?token={server.token}"
         assert request(server, "GET", path, Host="board.example:80")[0] == 200
         assert request(server, "GET", path)[0] == 403
+
+
+# Unix sockets.
+
+
+class UnixHTTP(http.client.HTTPConnection):
+    """HTTP over a unix socket, as `curl --unix-socket` speaks it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(self._path)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        self.request("GET", path)
+        response = self.getresponse()
+        return response.status, json.loads(response.read())
+
+
+def test_root_and_the_own_user_need_no_token_on_the_unix_socket(tmp_path: Path, config: str) -> None:
+    path = str(tmp_path / "web")
+    with serving(tmp_path, "--unix", path, config) as server:
+        connection = UnixHTTP(path)
+        for number in ("1", "2"):
+            status, reply = connection.get(f"/api/t/echo?a={number}")
+            assert (status, reply["response"]["stdout"]) == (200, [f"[{number}]"])
+        connection.close()
+        with unix_connect(path, "ws://localhost/api", compression=None) as socket:
+            client = WebClient(socket)
+            pid = client.call("t/count")["response"]["pid"]
+            client.call("t/count", {"action": "stop"})
+            assert client.final(pid)["status"] == {"signal": "Interrupt"}
+        assert server.stop() == (0, "")
+    assert not os.path.exists(path)
+
+
+@pytest.mark.root
+def test_others_need_a_token_on_the_unix_socket(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, as_user: Ordinary, config: str
+) -> None:
+    path = str(as_user.home / "web")
+    with serving(tmp_path, "--unix", path, config) as server:
+        command = ["curl", "--silent", "--unix-socket", path]
+
+        def ask(*more: str) -> Any:
+            process = as_user.popen([*command, *more, "http://localhost/api/t/ping"], stdout=subprocess.PIPE)
+            return json.loads(process.communicate(timeout=PATIENCE)[0])["request"]["status"]
+
+        assert ask() == "insufficient-scope"
+        assert ask("-H", "Authorization: Bearer x") == "insufficient-scope"
+        assert ask("-H", f"Authorization: Bearer {server.token}") == "success"
+    assert not os.path.exists(path)
+
+
+def test_who_acts_for_somebody_has_that_ones_rights(server: Server) -> None:
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(PATIENCE)
+        control.connect(str(server.run_dir / "control"))
+        statuses = []
+        for number, user in enumerate((None, 0, os.geteuid(), 12345)):
+            behalf = {} if user is None else {"behalf": user}
+            control.sendall(encode({"id": number, "call": "t/ping", "single": True, **behalf}))
+            statuses.append(json.loads(control.recv(65536)[4:])["status"])
+    assert statuses == ["success", "success", "success", "insufficient-scope"]
+
+
+def test_what_unix_sockets_cannot_be(tmp_path: Path, config: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    for options, what in (
+        (("--unix", str(tmp_path / "file")), "Address already in use"),
+        (("--unix", str(tmp_path / "no" / "such")), "No such file or directory"),
+        (("--unix", "x" * 108), "too long"),
+        (("--ws-server", "tcp:localhost:1/t"), "write unix:"),
+        (("--ws-server", f"unix:{tmp_path}/other"), "there is no API 'other'; served are t"),
+    ):
+        command = [sys.executable, "-m", "initspawn", "serve", "--port", "0", "--run-dir", f"{tmp_path}/r"]
+        result = subprocess.run(
+            [*command, *options, config], capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert result.returncode in (100, 111)
+        assert what in result.stderr
+        assert "Traceback" not in result.stderr
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_service_socket(tmp_path: Path, config: str) -> None:
+    """`afb-client --direct`, byte for byte as it speaks."""
+    service = f"unix:{tmp_path}/t"
+    with serving(tmp_path, "--ws-server", service, config), socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(PATIENCE)
+        peer.connect(f"{tmp_path}/t")
+        peer.sendall(bytes.fromhex("820756 09144c17 01 01 820b54 0100 04000000 544f4b00"))
+        call = b"K\x01\0" + nstr(b"count") + b"\0\0\1\0" + nstr(b"null") + nstr(None)
+        peer.sendall(b"\x82%c" % len(call) + call)
+        received = b""
+        while b"final-event" not in received:
+            received += peer.recv(65536)
+            if b"k\1\0" in received and b"S\x02" not in received:
+                stop = b"K\x02\0" + nstr(b"count") + bytes(4) + nstr(b'{"action":"stop"}') + nstr(None)
+                peer.sendall(b"\x82%c" % len(stop) + stop)
+                received += b"S\x02"  # sent
+        known = b"E\1\0" + nstr(b"t/count")
+        messages = [b"\x82\2v\1", known, b"X\1\0\1\0", b"k\1\0" + bytes(8), b"P\1\0"]
+        places = [received.index(message) for message in messages]
+        assert places == sorted(places)
+    assert not (tmp_path / "t").exists()

@@ -59,6 +59,14 @@ def test_calls(body: bytes, call: tuple[Any, ...]) -> None:
     assert decode_call(body) == Request(number=number, procedure=procedure, args=args, token=token)
 
 
+def test_a_call_with_all_its_keys() -> None:
+    body = b'{"id":1,"call":"a/b","token":"t","session":"s","behalf":0,"single":true,"events":false}'
+    assert decode_call(body) == Request(
+        number=1, procedure="a/b", token="t", session="s", behalf=0, single=True, events=False
+    )
+    assert decode_call(b'{"id":1,"unsubscribe":"a/b"}') == Request(number=1, unsubscribe="a/b")
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -76,6 +84,13 @@ def test_calls(body: bytes, call: tuple[Any, ...]) -> None:
         b'{"id":1,"call":1}',
         b'{"id":1,"call":"a/b","token":1}',
         b'{"id":1,"call":"a/b","more":1}',
+        b'{"id":1,"call":"a/b","session":1}',
+        b'{"id":1,"call":"a/b","events":1}',
+        b'{"id":1,"call":"a/b","single":null}',
+        b'{"id":1,"call":"a/b","behalf":-1}',
+        b'{"id":1,"call":"a/b","behalf":true}',
+        b'{"id":1,"unsubscribe":1}',
+        b'{"id":1,"unsubscribe":"a/b","token":"t"}',
     ],
 )
 def test_bodies_that_are_no_calls(body: bytes) -> None:

@@ -248,7 +248,7 @@ def test_a_start_is_answered_when_the_command_runs(client: Any, supervisor: Any)
     (task,) = supervisor.every
     assert task.argv == ("/c",)
     task.run()
-    assert client.log == [Answer(response={"command": "c", "pid": 101}), "subscribed"]
+    assert client.log == ["subscribed", Answer(response={"command": "c", "pid": 101})]
     task.end()
     assert len(client.log) == 2
 

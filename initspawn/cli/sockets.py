@@ -1,0 +1,106 @@
+"""The sockets that `serve` listens on; the supervisor inherits them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import NamedTuple
+
+from initspawn.cli.exits import UsageError
+from initspawn.control.server import listen
+from initspawn.errors import InitspawnError
+from initspawn.limits import CONNECTIONS
+from initspawn.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PATH_BYTES = 107  # sun_path has 108 bytes, one of them for the NUL (unix(7))
+HTTP = "http"
+WSAPI = "wsapi"
+
+
+class UnixSocket(NamedTuple):
+    """A unix socket to listen on: its path, with a NUL first if it is abstract, and what is spoken there."""
+
+    path: str
+    protocol: str
+
+
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """The listening socket. Raises InitspawnError that names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        raise InitspawnError(
+            f"cannot listen on {host} port {port}: {error.strerror}; another --port, or 0 for a free one?"
+        ) from error
+    return listener
+
+
+def wanted_sockets(unix: list[str], services: list[str], plan: Plan) -> list[UnixSocket]:
+    """What `--unix` and `--ws-server` ask for. Raises UsageError."""
+    return [
+        *(UnixSocket(_path(path), HTTP) for path in unix),
+        *(_service(spec, [api.api for api in plan.apis]) for spec in services),
+    ]
+
+
+def _service(spec: str, apis: list[str]) -> UnixSocket:
+    """`unix:PATH/API` or `unix:@NAME`, perhaps with `?as-api=API`, as AFB binders write it."""
+    kind, _, rest = spec.partition(":")
+    path, _, query = rest.partition("?")
+    if kind != "unix" or not path:
+        raise UsageError(f"--ws-server {spec!r}: write unix:/path/of/socket/API or unix:@API")
+    api = query.removeprefix("as-api=") if query.startswith("as-api=") else path.lstrip("@").split("/")[-1]
+    if api not in apis:
+        raise UsageError(f"--ws-server {spec!r}: there is no API {api!r}; served are {', '.join(apis)}")
+    return UnixSocket(_path(path), f"{WSAPI} {api}")
+
+
+def _path(path: str) -> str:
+    """The path as the kernel takes it. Raises UsageError."""
+    if len(os.fsencode(path)) > PATH_BYTES:
+        raise UsageError(f"{path!r} is longer than {PATH_BYTES} bytes, too long for a socket")
+    return "\0" + path[1:] if path.startswith("@") else os.path.abspath(path)
+
+
+def listen_unix(wanted: Iterable[UnixSocket]) -> list[tuple[int, str]]:
+    """(descriptor, protocol) of each: inheritable, listening, open to every user because the credentials of
+    its peers decide. Raises InitspawnError that names the path.
+    """
+    found = []
+    for path, protocol in wanted:
+        try:
+            _remove_stale(path)
+            listener = listen(path, 0o666)
+        except OSError as error:
+            shown = path.replace("\0", "@")
+            raise InitspawnError(f"cannot listen on {shown}: {error.strerror}") from error
+        fd = listener.detach()
+        os.set_inheritable(fd, True)
+        found.append((fd, protocol))
+    return found
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on any more. Raises InitspawnError, OSError."""
+    try:
+        if path.startswith("\0") or not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return  # bind says what is wrong
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise InitspawnError(f"somebody listens on {path} already")

@@ -1,0 +1,276 @@
+"""One client of the control socket, with its identity, its subscriptions and its bounded output.
+
+What a client does not read stays where it is: its events in the tasks' logs, its further calls in its socket.
+"""
+
+from __future__ import annotations
+
+import os
+
+from initspawn.control import wire
+from initspawn.errors import STATUS_CODES
+from initspawn.limits import OUT_BYTES, READ_CHUNK
+from initspawn.supervisor.eventlog import DROPPED, Reader
+from initspawn.supervisor.reactor import READ, WRITE
+from initspawn.verbs.access import NOBODY, OUTPUT, Identity, allowed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+    from typing import Any
+
+    from initspawn.control.server import Door
+    from initspawn.event import Event
+    from initspawn.supervisor.running import Task
+    from initspawn.verbs.answer import Answer
+
+_EVENTS_AT_ONCE = 256  # events encoded for one client before others get their turn
+_PENDING = 256  # calls of one client that wait for their answer
+
+
+class Visitor:
+    """The `Caller` of a single call whose credential is for it alone."""
+
+    def __init__(self, identity: Identity, connection: Connection | None) -> None:
+        self.identity = identity
+        self._connection = connection  # None: it hears no events
+
+    def subscribe(self, task: Task) -> None:
+        if self._connection is not None:
+            self._connection.subscribe(task)
+
+    def unsubscribe(self, task: Task) -> None:
+        if self._connection is not None:
+            self._connection.unsubscribe(task)
+
+
+class Connection:
+    """One client. It is the `Caller` of the verbs."""
+
+    def __init__(self, door: Door, sock: _socket.socket, identity: Identity) -> None:
+        self.identity = identity
+        self._base = identity  # who it is without a token
+        self._door = door
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._frames = wire.FrameReader()
+        self._waiting: list[bytes] = []  # bodies that wait for their turn
+        self._out = bytearray()
+        self._readers: dict[Task, Reader] = {}
+        self._pending = 0
+        self._scheduled = False
+        self._mask = READ
+        self._closed = False
+        door.reactor.watch(self._fd, READ, self._on_ready)
+
+    def subscribe(self, task: Task) -> None:
+        """Send this client the task's events, from the first that is kept."""
+        if self._closed:
+            return
+        self._out += wire.encode({"subscribed": task.event_name})
+        if task not in self._readers:
+            self._readers[task] = Reader(task.log, self._wake)
+        self._wake()
+
+    def unsubscribe(self, task: Task) -> None:
+        """Send no more of them."""
+        if self._forget(task) and all(other.event_name != task.event_name for other in self._readers):
+            self._out += wire.encode({"unsubscribed": task.event_name})
+            self._wake()
+
+    def _forget(self, task: Task) -> bool:
+        reader = self._readers.pop(task, None)
+        if reader is not None:
+            reader.close()
+        return reader is not None
+
+    def close(self) -> None:
+        """Forget the client; its tasks run on."""
+        if self._closed:
+            return
+        self._closed = True
+        self._door.reactor.forget(self._fd)
+        self._door.connections.discard(self)
+        for task in list(self._readers):
+            self._forget(task)
+        self._socket.close()
+
+    # In.
+
+    def _on_ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if events & READ and not self._closed:
+            self._read()
+        elif events & ~(READ | WRITE) and not self._closed and not events & WRITE:
+            self.close()
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(READ_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        try:
+            self._waiting += self._frames.feed(data)
+        except wire.WireError as error:
+            self._fault(str(error))
+            return
+        self._serve()
+
+    def _serve(self) -> None:
+        """Take the calls that came, as long as their answers have room."""
+        while self._waiting and not self._busy() and not self._closed:
+            body = self._waiting.pop(0)
+            try:
+                request = wire.decode_call(body)
+            except wire.WireError as error:
+                self._fault(str(error))
+                return
+            if request.unsubscribe is not None:
+                for task in [task for task in self._readers if task.event_name == request.unsubscribe]:
+                    self.unsubscribe(task)
+                continue
+            self._pending += 1
+            caller = self._caller(request)
+            self._door.registry.call(
+                caller, request.procedure, request.args, self._answer_for(request.number)
+            )
+        self._update()
+
+    def _caller(self, request: wire.Request) -> Connection | Visitor:
+        """Whose call this is: this client's from now on, or that of one who is here for this call."""
+        if request.single:
+            return Visitor(self._who(request.token, request.behalf), self if request.events else None)
+        if request.token is not None:
+            self._identify(request.token)
+        return self
+
+    def _who(self, token: str | None, behalf: int | None = None) -> Identity:
+        """Who shows this token; one that is none of ours changes nothing for whom this door trusts anyway.
+
+        Who acts for somebody else is trusted no more than that one would be.
+        """
+        base = self._base
+        if base.kind == "local" and behalf not in (None, 0, os.geteuid()):
+            base = NOBODY
+        if token is None or base.kind == "local":
+            return base
+        found = self._door.tokens.identity(token)
+        return base if found.kind == "nobody" else found
+
+    def _identify(self, token: str) -> None:
+        """A token came: from now on the client is who shows it, and reads only what that one may."""
+        self.identity = self._who(token)
+        for task in list(self._readers):
+            if not allowed(self.identity, OUTPUT, task.command.privilege or task.sandbox.privilege):
+                self.unsubscribe(task)
+
+    def _busy(self) -> bool:
+        return self._pending >= _PENDING or len(self._out) > OUT_BYTES
+
+    def _fault(self, reason: str) -> None:
+        """Say why, behind the answers that are ready, and close; nothing of it is waited for."""
+        self._out += wire.encode({"fault": reason})
+        try:
+            self._socket.send(self._out)
+        except OSError:
+            pass
+        self.close()
+
+    # Out.
+
+    def _answer_for(self, number: int) -> Callable[[Answer], None]:
+        def answer(result: Answer) -> None:
+            self._pending -= 1
+            message: dict[str, Any] = {
+                "id": number, "status": result.status, "code": STATUS_CODES[result.status],
+            }  # fmt: skip
+            if result.info is not None:
+                message["info"] = result.info
+            if result.response is not None:
+                message["response"] = result.response
+            self._send(_encode_answer(message))
+
+        return answer
+
+    def _send(self, frame: bytes) -> None:
+        """An answer, behind the events that came before it: a synchronous command's initial event."""
+        if self._closed:
+            return
+        self._collect()
+        self._out += frame
+        self._wake()
+
+    def _wake(self) -> None:
+        """There is something to send: do it once, after everything that happens now."""
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            self._door.reactor.after(0, self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._closed:
+            return
+        self._collect()
+        if self._out:
+            try:
+                sent = self._socket.send(self._out)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.close()
+                return
+            del self._out[:sent]
+        self._update()
+        if self._waiting and not self._busy():
+            self._serve()
+
+    def _collect(self) -> None:
+        """Events into the output, from all subscribed tasks in turn, as far as there is room."""
+        budget = _EVENTS_AT_ONCE
+        for task, reader in list(self._readers.items()):
+            while len(self._out) < OUT_BYTES:
+                if not budget:
+                    self._wake()
+                    return
+                event = reader.take()
+                if event is None:
+                    if not task.life.alive:
+                        self._forget(task)
+                    break
+                self._out += _encode_event(task, event)
+                budget -= 1
+
+    def _update(self) -> None:
+        """Wait for what can go on: input unless we are behind, room for output if some is left."""
+        if self._closed:
+            return
+        mask = (0 if self._busy() or self._waiting else READ) | (WRITE if self._out else 0)
+        if mask != self._mask:
+            self._mask = mask
+            self._door.reactor.change(self._fd, mask)
+
+
+def _encode_event(task: Task, event: Event) -> bytes:
+    if not event.frame:
+        message = {"event": task.event_name, "task": task.id, "seq": event.seq, "data": event.data}
+        try:
+            event.frame = wire.encode(message)
+        except ValueError:  # larger than any frame may be
+            dropped = {"type": DROPPED, "pid": task.pid, "count": 1}
+            event.frame = wire.encode({**message, "data": dropped})
+    return event.frame
+
+
+def _encode_answer(message: dict[str, Any]) -> bytes:
+    try:
+        return wire.encode(message)
+    except ValueError as error:
+        failed = {"id": message["id"], "status": "internal-error", "code": STATUS_CODES["internal-error"]}
+        return wire.encode({**failed, "info": f"the answer is too large: {error}"})
