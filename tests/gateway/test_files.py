@@ -147,7 +147,7 @@ def test_descriptors_are_given_back(own: Gateway) -> None:
         before = count()
         for target in ("/", "/sub", "/pipe", "/huge", "/out.txt", "/sub/deep/x", "/nothing", "/.git/config"):
             client.request(target)
-        assert count() == before
+        assert count() <= before  # fewer: of an earlier client, gone meanwhile
 
 
 def test_kinds_are_written_in_lower_case_and_say_their_letters() -> None:

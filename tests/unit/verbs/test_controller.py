@@ -251,7 +251,7 @@ def test_check_137_extra() -> None:
     assert client.call("t/x1", {}) is None
     assert made.started == [("z", "E", "")]
     made.runs()
-    assert client.log == [Answer(response={"command": "z", "pid": 101}), "subscribed"]
+    assert client.log == ["subscribed", Answer(response={"command": "z", "pid": 101})]
     client.call("t/x1", {"a": "A", "z": "mine"})
     assert made.started[1:] == [("z", "E", "A")]
 
