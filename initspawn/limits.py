@@ -21,6 +21,7 @@ STOP_GRACE_SECONDS = 2.0  # from the polite signal to the end of the whole tree
 CLOSE_SECONDS = 10.0  # from the order to stop to the end of the supervisor, whatever its tasks do
 DRAIN_SECONDS = 1.0  # from a command's end to the forced end of its output
 LAUNCH_SECONDS = 10.0  # from clone to exec before a start is refused
+PLAN_BYTES = 64 << 20  # largest plan that is read
 ARGUMENT_BYTES = 131072  # one argument: the kernel's MAX_ARG_STRLEN
 MAX_LINE_BYTES = 512  # default `maxlen` of the line encoders
 MAX_DEPTH = 32  # default `maxdepth` of the json encoder

@@ -19,6 +19,7 @@ import os
 import resource
 import sys
 
+from initspawn.errors import InitspawnError
 from initspawn.linux import prctl, process
 from initspawn.plan import load
 from initspawn.supervisor.core import Supervisor
@@ -49,9 +50,13 @@ def main(arguments: list[str]) -> int:
     try:
         options = dict(zip(arguments[::2], arguments[1::2], strict=True))
         plan = load(options["--plan"])
+        if plan.late:
+            from initspawn.late import settle
+
+            plan = settle(plan, os.environ)
         start_fd = int(options.get("--start-fd", "-1"))
         return Main(plan, options["--plan"], options["--run-dir"], start_fd).run()
-    except (OSError, ValueError, KeyError) as error:
+    except (InitspawnError, OSError, ValueError, KeyError) as error:
         print(f"initspawn: {error}", file=sys.stderr)
         return 111
     except Exception as error:

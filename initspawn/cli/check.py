@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from initspawn.cli.compiled import add_user_option, compile_for, user_name
+from initspawn.cli.compiled import FILES, add_user_option, compile_for, user_name
 from initspawn.cli.output import show_table, write_line
 from initspawn.plan import Api, Command, Sandbox
 
@@ -23,7 +23,7 @@ directories are made.
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `check`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON, YAML, or a directory")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=FILES)
     add_user_option(parser)
 
 

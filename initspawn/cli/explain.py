@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from initspawn.cli.arguments import parse_arguments
-from initspawn.cli.compiled import add_user_option, compile_for, user_name
+from initspawn.cli.compiled import FILES, add_user_option, compile_for, user_name
 from initspawn.cli.output import show_json, write_line
 from initspawn.cli.pick import pick
 from initspawn.errors import RequestError
@@ -34,7 +34,7 @@ _MARKS = {TEXT: "{}", REQUIRED: "%{}%", OPTIONAL: "?{}?"}
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `explain`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("file", metavar="FILE", help="configuration, JSON or YAML")
+    parser.add_argument("file", metavar="FILE", help=FILES)
     parser.add_argument("verb", metavar="VERB", help="api/verb, or the verb where only one has that name")
     parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help="arguments, to show its argv")
     parser.add_argument("--calls", action="store_true", help="each step with its system calls")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import _signal
 import argparse
-import os
 import sys
 from typing import Any
 
 from initspawn.cli.arguments import FORMS, parse_arguments
+from initspawn.cli.compiled import FILES, plan_to_run
 from initspawn.cli.exits import OK
 from initspawn.cli.output import ended, show_event, show_json, show_output
 from initspawn.cli.pick import pick
-from initspawn.config.compile import compile_files
 from initspawn.linux import process
 from initspawn.plan import Plan
 from initspawn.sandbox.bind import bind
@@ -34,7 +33,7 @@ Ctrl-C asks the command to end; a second one ends it.
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `run`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("file", metavar="FILE", help="configuration, JSON or YAML")
+    parser.add_argument("file", metavar="FILE", help=FILES)
     parser.add_argument("verb", metavar="VERB", help="the verb, or API/VERB")
     parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help=FORMS)
     parser.add_argument("--json", action="store_true", help="print the events as they are, one a line")
@@ -42,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run it. Returns its exit code; raises ConfigError, RequestError, LaunchRefused, OSError."""
-    plan = compile_files([arguments.file], user=os.geteuid(), group=os.getegid(), environ=os.environ)
+    plan = plan_to_run([arguments.file])
     api, command = pick(plan, arguments.verb)
     argv = bind(command, parse_arguments(arguments.arguments))
     reactor = Reactor()

@@ -15,12 +15,13 @@ import sys
 
 from initspawn.boot import supervise
 from initspawn.boot.supervise import GATEWAY, LOCK
+from initspawn.cli.compiled import FILES, plan_to_serve
 from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
 from initspawn.cli.page import page_of
 from initspawn.cli.rundir import default_run_dir, prepare_run_dir
 from initspawn.cli.sockets import listen_tcp, listen_unix, wanted_sockets
-from initspawn.config.compile import compile_files, compile_raw
+from initspawn.config.compile import compile_raw
 from initspawn.errors import InitspawnError
 from initspawn.plan import Plan, save
 from initspawn.verbs.access import EVERYTHING, digest
@@ -31,6 +32,8 @@ examples:
   initspawn serve configs/demo.yaml
   initspawn serve --port 0 vpn.json reset.yaml        a free port, which is printed
   initspawn serve --run-dir /tmp/second --port 1235 other.json
+  initspawn serve --plan /var/lib/initspawn/plan vpn.json     compiled only when it changed
+  initspawn serve vpn.plan                                    what `initspawn compile` made
 """
 PORT = 1234
 _BOOT = os.path.join(os.path.dirname(os.path.abspath(supervise.__file__)), "__main__.py")
@@ -39,7 +42,10 @@ _BOOT = os.path.join(os.path.dirname(os.path.abspath(supervise.__file__)), "__ma
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `serve`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON, YAML, or a directory")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=FILES)
+    parser.add_argument(
+        "--plan", metavar="PLAN", help="keep the compiled plan here; while FILEs are as they were, use it"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
         "--port", type=_port, default=PORT, help=f"TCP port; 0: a free one, which is printed (default {PORT})"
@@ -82,7 +88,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--no-auth works on loopback only, and {arguments.host} is not")
     run_dir = os.path.abspath(arguments.run_dir or default_run_dir())
     user, group = os.geteuid(), os.getegid()
-    plan = compile_files(arguments.files, user=user, group=group, environ=os.environ)
+    plan = plan_to_serve(arguments.files, arguments.plan)
     if user == 0:
         _refuse_gateway_user(plan, arguments.gateway_user)
     page = page_of(plan, arguments.page, privileged=user == 0)
@@ -101,7 +107,7 @@ def main(arguments: argparse.Namespace) -> int:
         file="the gateway's own sandbox", user=user, group=group, environ={}, hidden=True,
     )  # fmt: skip
     plan_file = os.path.join(run_dir, "plan")
-    save(Plan(user=user, group=group, apis=(*plan.apis, hidden)), plan_file)
+    save(plan.replace(apis=(*plan.apis, hidden), sources=()), plan_file)
     start = {
         "tokens": {digest(token): (EVERYTHING,)},
         "open": arguments.no_auth,

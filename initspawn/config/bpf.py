@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from initspawn.config.spot import shown
 from initspawn.linux.seccomp import INSTRUCTION, MAX_INSTRUCTIONS
+from initspawn.tree import HERE, Tree
 
 # struct sock_filter in this machine's byte order: operation, jump if true, jump if false, operand.
 _LAYOUT = struct.Struct("=HBBI")
@@ -47,15 +48,16 @@ class FilterFault(Exception):
     """A file is no filter, or not to be trusted; the message says why."""
 
 
-def read(path: str, trusted: Collection[int]) -> bytes:
-    """The program in a file. Raises FilterFault.
+def read(path: str, trusted: Collection[int], tree: Tree = HERE) -> bytes:
+    """The program in a file of a machine. Raises FilterFault.
 
     `trusted`: the users it may belong to. Whoever else could write it could take the filter away.
     """
     if not path.startswith("/"):
         raise FilterFault(f"{shown(path)} is not absolute: begin it with `/`")
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would be waited for
+        # Not blocking: a FIFO without a writer would be waited for.
+        fd = os.open(tree.place(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             found = os.fstat(fd)
             program = file.read(MAX_INSTRUCTIONS * INSTRUCTION + 1) if stat.S_ISREG(found.st_mode) else b""
@@ -63,7 +65,7 @@ def read(path: str, trusted: Collection[int]) -> bytes:
         raise FilterFault(f"{shown(path)} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise FilterFault(f"{shown(path)} is no plain file")
-    if found.st_uid not in trusted or found.st_mode & stat.S_IWOTH:
+    if not (found.st_uid in trusted or tree.owns(found)) or found.st_mode & stat.S_IWOTH:
         raise FilterFault(f"{shown(path)} could have been written by others: say `chmod o-w`, `chown root`")
     reason = fault(program)
     if reason:

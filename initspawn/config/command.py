@@ -11,6 +11,7 @@ from initspawn.config.inside import View
 from initspawn.config.program import check_program
 from initspawn.config.schema import Command, Exec, Sandbox
 from initspawn.config.spot import Spot, shown
+from initspawn.late import is_late
 from initspawn.limits import ARGUMENT_BYTES
 from initspawn.plan import Command as PlanCommand
 from initspawn.plan import Sandbox as PlanSandbox
@@ -32,8 +33,9 @@ def compile_command(
     """
     names = names.also(COMMAND_UID=command.uid)
     path = _path(command.exec, names, spot["exec"]["cmdpath"])
-    if path is not None and look:
-        check_program(path, View(compiled.new_root, compiled.mounts), spot["exec"]["cmdpath"])
+    if path is not None and look and not is_late(path):
+        view = View(compiled.new_root, compiled.mounts, names.target.tree)
+        check_program(path, view, spot["exec"]["cmdpath"])
     encoder, options = compile_encoder(command.encoder, spot["encoder"])
     # An explicit 0 means none, also where the sandbox has a limit.
     timeout = command.timeout if command.timeout is not None else sandbox.acls.timeout
@@ -62,7 +64,7 @@ def _path(program: Exec, names: Names, spot: Spot) -> str | None:
     except ExpandFault as fault:
         spot.refuse(str(fault))
         return None
-    if not path.startswith("/"):
+    if not path.startswith("/") and not is_late(path):
         spot.refuse(f"{shown(path)} is not absolute", "write the full path; no search path is used")
         return None
     return path

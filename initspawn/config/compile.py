@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +21,9 @@ from initspawn.config.page import page_directory
 from initspawn.config.sandbox import compile_sandbox
 from initspawn.config.schema import Config, Sandbox
 from initspawn.config.spot import Report, Spot, shown
+from initspawn.config.target import Target, here
 from initspawn.errors import ConfigError, Problem
-from initspawn.plan import Api, Plan
+from initspawn.plan import Api, Plan, source
 from initspawn.plan import Command as PlanCommand
 from initspawn.plan import Sandbox as PlanSandbox
 
@@ -34,18 +36,29 @@ _VERBS_FROM = ("metadata", "sandboxes")
 _NAME_MAX = 255  # bytes of a path component
 
 
-def compile_files(paths: list[str], *, user: int, group: int, environ: Mapping[str, str]) -> Plan:
+def compile_files(
+    paths: list[str], *, user: int, group: int, environ: Mapping[str, str], target: Target | None = None
+) -> Plan:
     """The plan of these files and directories, for a supervisor that runs as `user` and `group`.
+
+    `target`: the machine that it is for, this one if none is given.
 
     `environ` is where `$NAME` is looked up; only commands of a sandbox that says `envs_from: server` inherit
     it. Raises ConfigError with all problems of all files.
     """
+    target = target or here()
     paths = files_of(paths)
     problems: list[Problem] = []
     apis: list[Api] = []
     reports: list[Report] = []
     compiled: list[tuple[Config, Report]] = []
+    sources: list[tuple[str, int, int]] = []
     for path in paths:
+        try:
+            # Before it is read: if it changes meanwhile, the plan is found stale.
+            sources.append(source(path, target.tree.name(path) or os.path.realpath(path)))
+        except (OSError, ValueError):
+            pass  # the next line says why
         try:
             document = load(path)
         except ConfigError as error:
@@ -56,7 +69,7 @@ def compile_files(paths: list[str], *, user: int, group: int, environ: Mapping[s
         reports.append(report)
         if config is not None:
             compiled.append((config, report))
-            apis.append(_api(config, report.root(), Person(user, group), environ))
+            apis.append(_api(config, report.root(), Person(user, group), environ, target))
     _check_together(compiled)
     # Where verbs were left out as refused, no action is to seem to call nothing because of that.
     if not problems and all(report.root()[key].clean for report in reports for key in _VERBS_FROM):
@@ -66,7 +79,14 @@ def compile_files(paths: list[str], *, user: int, group: int, environ: Mapping[s
     if problems:
         order = {path: index for index, path in enumerate(paths)}
         raise ConfigError(sorted(problems, key=lambda problem: order[problem.file]))
-    return Plan(user=user, group=group, apis=tuple(apis))
+    return Plan(
+        user=user,
+        group=group,
+        apis=tuple(apis),
+        machine=target.machine,
+        late=target.late,
+        sources=tuple(sources),
+    )
 
 
 def compile_raw(
@@ -84,7 +104,7 @@ def compile_raw(
     """
     report = Report(file, {})
     config = check(dict(raw), report.root())
-    api = _api(config, report.root(), Person(user, group), environ, hidden=hidden) if config else None
+    api = _api(config, report.root(), Person(user, group), environ, here(), hidden=hidden) if config else None
     if config and api and all(report.root()[key].clean for key in _VERBS_FROM):
         check_targets(config, [api], report.root())
     if api is None or report.problems:
@@ -109,12 +129,20 @@ def _check_together(compiled: list[tuple[Config, Report]]) -> None:
 
 
 def _api(
-    config: Config, spot: Spot, supervisor: Person, environ: Mapping[str, str], *, hidden: bool = False
+    config: Config,
+    spot: Spot,
+    supervisor: Person,
+    environ: Mapping[str, str],
+    target: Target,
+    *,
+    hidden: bool = False,
 ) -> Api:
     """One file's API. What is wrong is noted at `spot`."""
     metadata = config.metadata
     _check_api_name(metadata.api, spot["metadata"]["api"], hidden=hidden)
-    names = builtin_names(environ, api=metadata.api, user=supervisor.user, group=supervisor.group)
+    names = builtin_names(
+        environ, api=metadata.api, user=supervisor.user, group=supervisor.group, target=target
+    )
     sandboxes: list[PlanSandbox] = []
     commands: list[PlanCommand] = []
     verbs = dict.fromkeys(RESERVED_VERBS, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from initspawn import late
 from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.identity import Identity, home_and_name
 from initspawn.config.schema import Sandbox
@@ -11,9 +12,6 @@ from initspawn.config.spot import Spot
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LANG = "C.UTF-8"
-
-# How initspawn itself is set up, tokens included, is nothing for commands.
-_OURS = "INITSPAWN_"
 
 
 def environment(
@@ -24,15 +22,20 @@ def environment(
     A clean environment, or with `envs_from: server` that of whoever compiles, in which HOME and USER are
     the command's own all the same; then `acls.path` and `acls.ldpath`, then the entries of `envs`.
     """
-    home, user = home_and_name(identity.inside.user)
+    home, user = home_and_name(identity.inside.user, names.target)
     variables = {"PATH": PATH, "LANG": LANG}
-    if sandbox.envs_from == "server":
+    ahead = sandbox.envs_from == "server" and names.target.late
+    if ahead:
+        variables[late.SERVER] = ""
+    elif sandbox.envs_from == "server":
         given = names.environ.items()
-        variables |= {name: value for name, value in given if not name.startswith(_OURS)}
+        variables |= {name: value for name, value in given if not name.startswith(late.OURS)}
     variables |= {"HOME": home, "USER": user}
     for name, text, place in _settings(sandbox, spot):
         if text is None:
             variables.pop(name, None)
+            if ahead:
+                variables[name] = late.UNSET
             continue
         try:
             variables[name] = expand(text, names)

@@ -13,13 +13,12 @@ What a `$NAME` brings in is plain text: a percent sign from the environment star
 
 from __future__ import annotations
 
-import os
 import re
-import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 
+from initspawn import late
+from initspawn.config.target import Target, here
 from initspawn.plan import OPTIONAL, REQUIRED, TEXT
 
 Parts = tuple[tuple[str, str], ...]
@@ -54,11 +53,14 @@ class ExpandFault(Exception):
 
 
 class Names:
-    """What `$NAME` stands for at one place of one file."""
+    """What `$NAME` stands for at one place of one file, and the machine that the file is for."""
 
-    def __init__(self, environ: Mapping[str, str], values: Mapping[str, str]) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], values: Mapping[str, str], target: Target | None = None
+    ) -> None:
         self._environ = environ
         self._values = values
+        self.target = target or here()
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -67,38 +69,39 @@ class Names:
 
     def also(self, **values: str) -> Names:
         """The same names and some more."""
-        return Names(self._environ, {**self._values, **values})
+        return Names(self._environ, {**self._values, **values}, self.target)
 
     def get(self, name: str) -> str | None:
-        """The value of a name, or None. `UUID` is a fresh one each time."""
+        """The value of a name, or None. `UUID` is a fresh one each time.
+
+        In a plan made ahead, what only the running machine knows is a mark (see `initspawn.late`).
+        """
         upper = ALIASES.get(name.upper(), name.upper())
         if upper in self._values:
             return self._values[upper]
-        if upper in _FRESH:
-            return _FRESH[upper]()
+        if upper in late.VALUES:
+            return late.mark(upper) if self.target.late else late.VALUES[upper](self._environ)
         return self._environ.get(name)
 
     def known(self) -> list[str]:
         """All names, for hints."""
-        return [*self._values, *_FRESH, *self._environ]
+        return [*self._values, *late.VALUES, *self._environ]
 
 
-def builtin_names(environ: Mapping[str, str], *, api: str, user: int, group: int) -> Names:
+def builtin_names(
+    environ: Mapping[str, str], *, api: str, user: int, group: int, target: Target | None = None
+) -> Names:
     """The names of one file; a sandbox adds SANDBOX_UID and SBOXUSER, a command COMMAND_UID."""
+    target = target or here()
     return Names(
         environ,
         {
-            "LOGNAME": environ.get("LOGNAME", "Unknown"),
-            "HOSTNAME": environ.get("HOSTNAME") or os.uname().nodename,
-            "HOME": environ.get("HOME", "/sandbox"),
-            "AFB_ROOTDIR": environ.get("AFB_ROOTDIR", "."),
-            "AFB_NAME": environ.get("AFB_NAME", "initspawn"),
             "API_NAME": api,
-            "SBINDIR": _sbindir(),
-            "PID": str(os.getpid()),
+            "SBINDIR": _sbindir(target),
             "UID": str(user),
             "GID": str(group),
         },
+        target,
     )
 
 
@@ -152,18 +155,12 @@ def _value(match: re.Match[str], names: Names) -> str:
         close = get_close_matches(name.upper(), names.known(), 1)
         hint = f"; did you mean `${close[0]}`?" if close else ""
         raise ExpandFault(f"`${name}` is neither built in nor in the environment{hint}; {_PLAIN_DOLLAR}")
-    if "\0" in value:
+    if "\0" in value and not late.is_mark(value):
         raise ExpandFault(f"`${name}` holds a NUL character")
     return value
 
 
-def _sbindir() -> str:
+def _sbindir(target: Target) -> str:
     """Where the system's own tools are: /sbin where that is a real directory of its own."""
-    return "/usr/sbin" if not os.path.exists("/sbin/mkfs") or os.path.islink("/sbin/mkfs") else "/sbin"
-
-
-def _today() -> str:
-    return time.strftime("%d-%b-%Y %T (%Z)")
-
-
-_FRESH: dict[str, Callable[[], str]] = {"TODAY": _today, "UUID": lambda: str(uuid.uuid4())}
+    tree = target.tree
+    return "/sbin" if tree.exists("/sbin/mkfs") and tree.readlink("/sbin/mkfs") is None else "/usr/sbin"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import grp
-import os
-import pwd
 from difflib import get_close_matches
 from typing import NamedTuple
 
 from initspawn.config.schema import Acls, Cap
 from initspawn.config.spot import Spot, nearest, shown
+from initspawn.config.target import Target
 from initspawn.linux.capabilities import NAMES, NUMBERS
 from initspawn.plan import IdMap
 
@@ -40,7 +38,7 @@ class Identity(NamedTuple):
 
 
 def identify(
-    acls: Acls, spot: Spot, *, supervisor: Person, own_users: bool, disguised: bool
+    acls: Acls, spot: Spot, target: Target, *, supervisor: Person, own_users: bool, disguised: bool
 ) -> Identity | None:
     """Who runs, or None with the reason noted.
 
@@ -53,7 +51,7 @@ def identify(
             "say `acls: {user: NAME}`, or `user: root` to really run as root",
         )
         return None
-    wanted = _wanted(acls, spot, supervisor)
+    wanted = _wanted(acls, spot, supervisor, target)
     if wanted is None:
         return None
     if supervisor.user == 0:
@@ -89,43 +87,40 @@ def _refuse_change(acls: Acls, spot: Spot, supervisor: Person, wanted: Person) -
     )
 
 
-def _wanted(acls: Acls, spot: Spot, supervisor: Person) -> Person | None:
+def _wanted(acls: Acls, spot: Spot, supervisor: Person, target: Target) -> Person | None:
     """The ids that `acls` names; the supervisor's own where it names none."""
     user: int | None = supervisor.user
     if acls.user is not None:
-        user = _user(acls.user, spot["user"])
+        user = _user(acls.user, spot["user"], target)
     group: int | None
     if acls.group is not None:
-        group = _group(acls.group, spot["group"])
+        group = _group(acls.group, spot["group"], target)
     elif user is None or user == supervisor.user:
         group = supervisor.group
     else:
-        group = _primary_group(user, spot)
+        group = _primary_group(user, spot, target)
     return None if user is None or group is None else Person(user, group)
 
 
-def _user(name: str | int, spot: Spot) -> int | None:
+def _user(name: str | int, spot: Spot, target: Target) -> int | None:
     number = _number(name)
     if number is not None:
         return _in_range(number, spot)
-    try:
-        return pwd.getpwnam(str(name)).pw_uid
-    except KeyError:
-        known = [entry.pw_name for entry in pwd.getpwall()]
-        spot.refuse(f"there is no user {shown(name)}", nearest(str(name), known))
+    found = target.accounts.user(str(name))
+    if found is None:
+        spot.refuse(f"there is no user {shown(name)}", nearest(str(name), target.accounts.user_names()))
         return None
+    return found.number
 
 
-def _group(name: str | int, spot: Spot) -> int | None:
+def _group(name: str | int, spot: Spot, target: Target) -> int | None:
     number = _number(name)
     if number is not None:
         return _in_range(number, spot)
-    try:
-        return grp.getgrnam(str(name)).gr_gid
-    except KeyError:
-        known = [entry.gr_name for entry in grp.getgrall()]
-        spot.refuse(f"there is no group {shown(name)}", nearest(str(name), known))
-        return None
+    found = target.accounts.group(str(name))
+    if found is None:
+        spot.refuse(f"there is no group {shown(name)}", nearest(str(name), target.accounts.group_names()))
+    return found
 
 
 def _number(name: str | int) -> int | None:
@@ -141,30 +136,32 @@ def _in_range(number: int, spot: Spot) -> int | None:
     return None
 
 
-def _primary_group(user: int, spot: Spot) -> int | None:
-    try:
-        return pwd.getpwuid(user).pw_gid
-    except KeyError:
+def _primary_group(user: int, spot: Spot, target: Target) -> int | None:
+    found = target.accounts.user(user)
+    if found is None:
         spot.refuse(f"user {user} is not known here and so has no primary group", "say `group` too")
         return None
+    return found.group
 
 
-def home_and_name(user: int) -> tuple[str, str]:
+def home_and_name(user: int, target: Target) -> tuple[str, str]:
     """HOME and USER of a user; `/` and the number for one that is not known."""
-    try:
-        entry = pwd.getpwuid(user)
-    except KeyError:
-        return "/", str(user)
-    return entry.pw_dir or "/", entry.pw_name
+    found = target.accounts.user(user)
+    return ("/", str(user)) if found is None else (found.home or "/", found.name)
 
 
-def capability_mask(caps: list[Cap], spot: Spot, *, supervisor: Person, own_users: bool) -> int:
-    """What is left when the entries are applied in order to nothing. What is wrong is noted."""
-    last = _last_capability()
+def capability_mask(
+    caps: list[Cap], spot: Spot, target: Target, *, supervisor: Person, own_users: bool
+) -> tuple[int, int]:
+    """What is left when the entries are applied in order to nothing. What is wrong is noted.
+
+    Returns the mask, and those of it that a plan made ahead gives only where they are held.
+    """
+    last = target.last_capability
     every = (1 << last + 1) - 1
     # A user namespace of its own begins with all capabilities, over what belongs to it.
-    limit = every if own_users else _bounding(supervisor, every)
-    mask = 0
+    limit = every if own_users or supervisor.user != 0 else target.bounding & every
+    mask = if_held = 0
     for index, entry in enumerate(caps):
         place = spot[index]["cap"]
         name = entry.cap.upper().removeprefix("CAP_")
@@ -177,6 +174,7 @@ def capability_mask(caps: list[Cap], spot: Spot, *, supervisor: Person, own_user
         else:
             place.refuse(f"unknown capability {shown(entry.cap)}", _nearest_capability(name))
             continue
+        if_held &= ~wanted
         if entry.mode == "unset":
             mask &= ~wanted
         elif supervisor.user != 0 and not own_users:
@@ -190,29 +188,8 @@ def capability_mask(caps: list[Cap], spot: Spot, *, supervisor: Person, own_user
             place.refuse(f"initspawn itself was started without {name}")
         else:
             mask |= wanted
-    return mask
-
-
-def _last_capability() -> int:
-    try:
-        with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
-            return int(file.read())
-    except OSError:  # compiling where no /proc is mounted
-        return len(NAMES) - 1
-
-
-def _bounding(supervisor: Person, every: int) -> int:
-    """The capabilities that the supervisor can give: its bounding set, if it is this process's user."""
-    if supervisor.user != 0 or os.geteuid() != 0:
-        return every
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("CapBnd:"):
-                    return int(line.split()[1], 16) & every
-    except OSError:
-        pass  # compiling where no /proc is mounted
-    return every
+            if_held |= wanted if target.late and name == "ALL" else 0
+    return mask, if_held
 
 
 def _nearest_capability(name: str) -> str:

@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Sequence
 
+from initspawn.late import is_late
 from initspawn.plan import Mount
+from initspawn.tree import HERE, Tree
 
 _MAX_LINKS = 40  # as the kernel, path_resolution(7)
 _FULL = ("proc", "dev")  # file systems that are not empty when the command starts
 
 
-class View:
-    """The file tree that commands of one sandbox see: the host's own, or one that mounts fill."""
+class Unsettled(Exception):
+    """What is at a path will be known only when the supervisor starts."""
 
-    def __init__(self, new_root: bool, mounts: Sequence[Mount]) -> None:
+
+class View:
+    """The file tree that commands of one sandbox see: the host's own, or one that mounts fill.
+
+    `tree`: the host's files. Every question about a path raises Unsettled where the plan is made ahead
+    and the answer depends on the running machine.
+    """
+
+    def __init__(self, new_root: bool, mounts: Sequence[Mount], tree: Tree = HERE) -> None:
         self.new_root = new_root
+        self.tree = tree
         self._mounts = mounts
 
     def host_path(self, path: str) -> str | None:
         """The host's path of what commands see at `path`, links followed as inside; None: nothing."""
         if not self.new_root:
-            return path if os.path.exists(path) else None
+            return path if self.tree.exists(path) else None
         inside = self._follow(path)
         found = None if inside is None else self._provider(inside)
-        return found if found is not None and os.path.exists(found) else None
+        return found if found is not None and self.tree.exists(found) else None
 
     def is_directory(self, path: str) -> bool:
         """Whether commands see a directory at `path`."""
         if not self.new_root:
-            return os.path.isdir(path)
+            return self.tree.is_directory(path)
         inside = self._follow(path)
         if inside is None:
             return False
         provider = self._provider(inside)
         if provider is not None:
-            return os.path.isdir(provider)
+            return self.tree.is_directory(provider)
         return any(_makes_directory(mount, inside) for mount in self._mounts)
 
     def is_file(self, path: str) -> bool:
@@ -44,7 +54,7 @@ class View:
         if any(mount.operation == "file" and mount.target == path for mount in self._mounts):
             return not self.is_directory(path)
         host = self.host_path(path)
-        return host is not None and not os.path.isdir(host)
+        return host is not None and not self.tree.is_directory(host)
 
     def is_link(self, path: str) -> bool:
         """Whether a symbolic link, leading anywhere or nowhere, is at `path`."""
@@ -91,14 +101,13 @@ class View:
         """The text of the symbolic link at a path, None if there is none."""
         for mount in reversed(self._mounts):
             if mount.operation == "symlink" and mount.target == inside:
+                if is_late(mount.source):
+                    raise Unsettled
                 return mount.source
             if mount.operation != "dir" and _covers(mount, inside):
                 break
         host = self._provider(inside)
-        try:
-            return None if host is None else os.readlink(host)
-        except OSError:  # no link, or nothing there
-            return None
+        return None if host is None else self.tree.readlink(host)
 
     def _provider(self, inside: str) -> str | None:
         """The host's path of a path without links; None if no bind provides it."""
@@ -107,6 +116,8 @@ class View:
             if mount.operation in ("dir", "symlink", "lock") or not _covers(mount, inside):
                 continue
             if mount.operation == "bind":
+                if mount.late:
+                    raise Unsettled
                 return (mount.source.rstrip("/") + inside[len(mount.target) :]) or "/"
             return None
         return None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
-import stat
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from initspawn.config.execfd import OutputFault, output_of
 from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.identity import Person
-from initspawn.config.inside import View
+from initspawn.config.inside import Unsettled, View
 from initspawn.config.schema import MountEntry
 from initspawn.config.spot import Spot, shown
+from initspawn.config.target import Target
+from initspawn.execfd import OutputFault, output_of
+from initspawn.late import RUNTIME, is_late
 from initspawn.plan import Mount
+from initspawn.sources import SourceFault, find
 
 _BIND = {"ro": True, "read": True, "rw": False, "write": False}
 _FRESH = {
@@ -48,13 +48,18 @@ def build_mounts(entries: list[MountEntry], names: Names, builder: Builder, spot
         needed = _SHOWN.get(mount.operation)
         if needed and builder.supervisor.user != 0 and needed not in builder.namespaces:
             spot[index]["mode"].refuse(f"an ordinary user needs an own {needed} namespace for this")
-        _check_place(mount, View(True, mounts), spot[index]["target"])
+        try:
+            _check_place(mount, View(True, mounts, names.target.tree), spot[index]["target"])
+        except Unsettled:
+            pass  # the launch will say
         mounts.append(mount)
     return tuple(mounts)
 
 
 def _check_place(mount: Mount, before: View, spot: Spot) -> None:
-    """Note why a mount cannot be put on its target, given those before it."""
+    """Note why a mount cannot be put on its target, given those before it. Raises Unsettled."""
+    if mount.operation == "bind" and mount.late:
+        raise Unsettled
     is_file, is_directory = before.is_file(mount.target), before.is_directory(mount.target)
     if mount.operation == "lock":
         if not is_file:
@@ -65,7 +70,7 @@ def _check_place(mount: Mount, before: View, spot: Spot) -> None:
     elif is_file or is_directory:
         wants_directory = mount.operation != "file"
         if mount.operation == "bind":
-            wants_directory = os.path.isdir(mount.source)
+            wants_directory = before.tree.is_directory(mount.source)
         if wants_directory != is_directory:
             spot.refuse("a directory cannot be mounted on a file, nor a file on a directory")
     else:
@@ -92,11 +97,11 @@ def _mount(entry: MountEntry, names: Names, builder: Builder, spot: Spot) -> Mou
     if target is None:
         return None
     if entry.mode in _BIND:
-        return _bind(target, source, entry.mode, builder, spot)
+        return _bind(target, source, entry.mode, names.target, builder, spot)
     if entry.mode == "symlink":
         return _symlink(target, source, spot)
     if entry.mode == "execfd":
-        return _file(target, source, builder, spot)
+        return _file(target, source, names.target, builder, spot)
     if source is not None:
         spot["source"].refuse(f"`{entry.mode}` takes no source", "remove it")
         return None
@@ -121,10 +126,14 @@ def _symlink(target: str, source: str | None, spot: Spot) -> Mount | None:
     return Mount(operation="symlink", target=target, source=source)
 
 
-def _file(target: str, source: str | None, builder: Builder, spot: Spot) -> Mount | None:
+def _file(
+    target: str, source: str | None, machine: Target, builder: Builder, spot: Spot
+) -> Mount | None:
     if not source:
         spot.refuse("`execfd` needs a `source`: the shell line whose output becomes the file")
         return None
+    if machine.late:
+        return Mount(operation="file", target=target, source=source, late="line")
     if builder.refused:
         return None
     try:
@@ -135,66 +144,34 @@ def _file(target: str, source: str | None, builder: Builder, spot: Spot) -> Moun
     return Mount(operation="file", target=target, data=data)
 
 
-def _bind(target: str, source: str | None, mode: str, builder: Builder, spot: Spot) -> Mount | None:
+def _bind(
+    target: str, source: str | None, mode: str, machine: Target, builder: Builder, spot: Spot
+) -> Mount | None:
     place = spot["target"] if source is None else spot["source"]
-    path = _path(target if source is None else source, place)
-    if path is None or not _is_safe(path, builder, place):
+    source = target if source is None else source
+    path = source if is_late(source) else _path(source, place)
+    if path is None:
         return None
-    if not os.path.exists(path):
-        if not builder.autocreate:
-            place.refuse(f"{shown(path)} does not exist", "make it, or say `opts: {autocreate: true}`")
-            return None
-        if builder.refused or not _create(path, builder, place):
-            return None
-    # Resolved now: a link that somebody plants on the way later is refused at the start.
-    source = os.path.realpath(path)
-    return Mount(operation="bind", target=target, source=source, read_only=_BIND[mode])
-
-
-def _create(path: str, builder: Builder, spot: Spot) -> bool:
-    """Make a directory and its missing parents, for the command's user."""
-    made = []
+    mount = Mount(operation="bind", target=target, source=path, read_only=_BIND[mode])
+    if _is_late_source(path, machine, builder.autocreate):
+        return mount.replace(late="create" if builder.autocreate else "find")
+    if builder.refused and builder.autocreate and not machine.tree.exists(path):
+        return None
     try:
-        for step in _steps(path):
-            if not os.path.lexists(step):
-                os.mkdir(step, 0o755)
-                made.append(step)
-                os.chmod(step, 0o755)  # whatever our umask is
-        # Inside out: nobody else can touch what is still below a directory of ours.
-        for step in reversed(made):
-            if builder.supervisor.user == 0:
-                os.chown(step, builder.command.user, builder.command.group, follow_symlinks=False)
-    except OSError as error:
-        spot.refuse(f"{shown(path)} cannot be made: {error.strerror}")
+        found = find(
+            path, machine.tree, create=builder.autocreate, supervisor=builder.supervisor.user,
+            owner=builder.command,
+        )  # fmt: skip
+    except SourceFault as fault:
+        place.refuse(fault.message, fault.hint)
+        return None
+    return mount.replace(source=found)
+
+
+def _is_late_source(path: str, machine: Target, autocreate: bool) -> bool:
+    """Whether a source can be looked for only when the supervisor starts."""
+    if not machine.late:
         return False
-    return True
-
-
-def _is_safe(path: str, builder: Builder, spot: Spot) -> bool:
-    """Below a directory where everybody may write, nothing of a stranger's is taken for a source.
-
-    Whoever makes /var/tmp/NAME first would otherwise choose what the command sees there.
-    """
-    trusted = {0, builder.supervisor.user, builder.command.user}
-    for start in dict.fromkeys((path, os.path.realpath(path))):
-        open_to_all = False
-        for step in _steps(start):
-            try:
-                found = os.lstat(step)
-            except OSError:
-                break  # nothing there: the caller says so
-            if open_to_all and found.st_uid not in trusted:
-                spot.refuse(
-                    f"{shown(step)} belongs to user {found.st_uid}, in a directory where everybody may write",
-                    "use a directory that only root or the command's user can make",
-                )
-                return False
-            if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_IWOTH:
-                open_to_all = True
-    return True
-
-
-def _steps(path: str) -> Iterator[str]:
-    """/a, /a/b, /a/b/c for /a/b/c."""
-    names = path.strip("/").split("/")
-    return ("/" + "/".join(names[: count + 1]) for count in range(len(names)))
+    if is_late(path) or any(f"{path}/".startswith(f"{top}/") for top in RUNTIME):
+        return True
+    return autocreate and not machine.tree.exists(path)

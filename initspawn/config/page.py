@@ -6,6 +6,7 @@ import os
 
 from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.spot import Spot, shown
+from initspawn.late import is_late
 
 INDEX = "index.html"
 
@@ -17,16 +18,22 @@ def page_directory(text: str | None, names: Names, spot: Spot) -> str | None:
     """
     if text is None:
         return None
+    tree = names.target.tree
     try:
-        path = os.path.join(os.path.dirname(os.path.abspath(spot.report.file)), expand(text, names))
+        path = expand(text, names)
     except ExpandFault as fault:
         spot.refuse(str(fault))
         return None
-    reason = not_a_page(path)
+    beside = tree.name(os.path.dirname(os.path.abspath(spot.report.file)))
+    if is_late(path) or (beside is None and not path.startswith("/")):
+        spot.refuse("is a directory that only the running machine has", "write its absolute path there")
+        return None
+    path = os.path.join(beside or "/", path)
+    reason = not_a_page(tree.place(path))
     if reason:
         spot.refuse(reason, f"make a directory with an {INDEX} in it")
         return None
-    return os.path.realpath(path)
+    return tree.real(path)
 
 
 def not_a_page(path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
-from initspawn.config.inside import View
+from initspawn.config.inside import Unsettled, View
 from initspawn.config.spot import Spot, shown
 
 _HEAD = 256  # bytes of a script that the kernel looks at (BINPRM_BUF_SIZE)
@@ -14,20 +14,28 @@ _PT_INTERP = 3
 
 
 def check_program(path: str, view: View, spot: Spot) -> None:
-    """Note at `spot` why a program cannot start inside; says nothing if it can."""
+    """Note at `spot` why a program cannot start inside; says nothing if it can, or if nobody knows yet."""
+    try:
+        _check(path, view, spot)
+    except Unsettled:
+        pass  # the launch will say
+
+
+def _check(path: str, view: View, spot: Spot) -> None:
     wanted, what = path, "it"
     for _ in range(_MAX_CHAIN):
         host = view.host_path(wanted)
         if host is None:
             _refuse_missing(path, wanted, view, spot)
             return
-        if not os.path.isfile(host):
+        place = view.tree.place(host)
+        if not os.path.isfile(place):
             spot.refuse(f"{shown(wanted)} is no file")
             return
-        if not os.access(host, os.X_OK):
+        if not view.tree.is_executable(host):
             spot.refuse(f"{shown(wanted)} is not executable", f"{what} needs mode 755, and no noexec mount")
             return
-        interpreter = _interpreter(host)
+        interpreter = _interpreter(place)
         if interpreter is None:
             return
         wanted, what = interpreter, "the interpreter"
@@ -44,10 +52,10 @@ def _refuse_missing(path: str, wanted: str, view: View, spot: Spot) -> None:
         )
 
 
-def _interpreter(host: str) -> str | None:
+def _interpreter(place: str) -> str | None:
     """The absolute path of the program that the kernel starts for this one, None if there is none."""
     try:
-        with open(host, "rb") as file:
+        with open(place, "rb") as file:
             head = file.read(_HEAD)
             if head.startswith(b"#!"):
                 words = head[2:].split(b"\n", 1)[0].split()

@@ -8,12 +8,14 @@ import resource
 from initspawn.config.environment import environment
 from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.identity import Identity, Person, capability_mask, identify
-from initspawn.config.inside import View
+from initspawn.config.inside import Unsettled, View
 from initspawn.config.mounts import Builder, build_mounts
 from initspawn.config.namespace import Isolation, isolate
 from initspawn.config.schema import Acls, Sandbox
 from initspawn.config.seccomp import compile_filters
 from initspawn.config.spot import Spot, shown
+from initspawn.config.target import Target
+from initspawn.late import is_late
 from initspawn.plan import Mount
 from initspawn.plan import Sandbox as PlanSandbox
 
@@ -33,8 +35,9 @@ def compile_sandbox(
     """
     # What only follows from a value that was refused is not told.
     readable = spot["namespace"].clean and spot["acls"].clean
+    target = names.target
     isolation = isolate(sandbox.namespace, spot["namespace"], privileged=supervisor.user == 0)
-    found = _identity(sandbox.acls, spot["acls"], supervisor, isolation) if readable else None
+    found = _identity(sandbox.acls, spot["acls"], target, supervisor, isolation) if readable else None
     identity = found or Identity(supervisor.user, supervisor.group, (), None)
     names = names.also(SANDBOX_UID=sandbox.uid, SBOXUSER=str(identity.inside.user))
     new_root = sandbox.namespace is not None and sandbox.namespace.mounts is not None
@@ -42,17 +45,17 @@ def compile_sandbox(
     if found or not new_root:
         mounts = _mounts(sandbox, isolation, names, supervisor, identity, spot)
     complete = mounts is not None and spot["namespace"].clean
-    caps = 0
+    caps = if_held = 0
     if readable:
-        caps = capability_mask(
-            sandbox.caps, spot["caps"], supervisor=supervisor, own_users=isolation.own_users
+        caps, if_held = capability_mask(
+            sandbox.caps, spot["caps"], target, supervisor=supervisor, own_users=isolation.own_users
         )
     if sandbox.seccomp and sandbox.allow_setuid:
         spot["allow_setuid"].refuse(
             "does not go together with `seccomp`",
             "a filter may only be loaded where no privileges can be gained",
         )
-    view = View(new_root, mounts or ()) if complete else None
+    view = View(new_root, mounts or (), target.tree) if complete else None
     return (
         PlanSandbox(
             uid=sandbox.uid,
@@ -67,6 +70,7 @@ def compile_sandbox(
             umask=_umask(sandbox.acls, spot["acls"]),
             directory=_directory(sandbox.acls, names, view, spot["acls"]["chdir"]),
             capabilities=caps,
+            if_held=if_held,
             no_new_privileges=not sandbox.allow_setuid,
             namespaces=isolation.namespaces,
             id_map=identity.id_map,
@@ -81,7 +85,9 @@ def compile_sandbox(
     )
 
 
-def _identity(acls: Acls, spot: Spot, supervisor: Person, isolation: Isolation) -> Identity | None:
+def _identity(
+    acls: Acls, spot: Spot, target: Target, supervisor: Person, isolation: Isolation
+) -> Identity | None:
     """Who runs, or None with the reason noted."""
     if acls.runmod == "admin" and supervisor.user != 0:
         spot["runmod"].refuse("`admin` is for root only", "run initspawn as root, or remove it")
@@ -90,6 +96,7 @@ def _identity(acls: Acls, spot: Spot, supervisor: Person, isolation: Isolation) 
     return identify(
         acls,
         spot,
+        target,
         supervisor=supervisor,
         own_users=isolation.own_users,
         disguised=isolation.disguised,
@@ -140,9 +147,18 @@ def _directory(acls: Acls, names: Names, view: View | None, spot: Spot) -> str:
     except ExpandFault as fault:
         spot.refuse(str(fault))
         return "/"
+    if is_late(path):
+        return path
     if not path.startswith("/"):
         spot.refuse(f"{shown(path)} is not absolute", "begin it with `/`")
-    elif view is not None and not view.is_directory(path):
+    elif view is not None and not _may_be_directory(path, view):
         where = " inside the sandbox" if view.new_root else ""
         spot.refuse(f"{shown(path)} is no directory{where}")
     return path
+
+
+def _may_be_directory(path: str, view: View) -> bool:
+    try:
+        return view.is_directory(path)
+    except Unsettled:
+        return True  # the launch will say

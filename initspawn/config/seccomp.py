@@ -1,6 +1,6 @@
 """System call filters: names and actions become BPF (seccomp(2), libseccomp).
 
-A filter is made for the machine's own architecture; calls by another way in (i386 and x32 on x86-64)
+A filter is made for one architecture, the machine's own; calls by another way in (i386 and x32 on x86-64)
 end the process, or a filter for one numbering could be walked around with the other.
 """
 
@@ -20,6 +20,7 @@ from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.identity import Person
 from initspawn.config.schema import Comparison, Seccomp, SeccompRule
 from initspawn.config.spot import Spot, nearest, shown
+from initspawn.late import is_late
 
 # Action names, without the prefix that may be left out.
 _PREFIX = re.compile(r"sc?mp_act_")  # without the c: a misspelling that configurations carry on
@@ -59,7 +60,7 @@ _NUMBERS = range(1024)
 
 
 class _Rule(NamedTuple):
-    """One rule worked out: the call's number is negative where this machine does not have it."""
+    """One rule worked out: the call's number is negative where the machine does not have it."""
 
     syscall: str
     number: int
@@ -73,25 +74,26 @@ def compile_filters(
     """The filters in the order they are loaded. What is wrong is noted at `spot`."""
     if seccomp is None:
         return ()
+    arch = _arch(names.target.machine)
     if seccomp.rulespath is not None:
         filters = _ready(seccomp, names, supervisor, spot)
     else:
-        filters = _from_rules(seccomp, spot)
+        filters = _from_rules(seccomp, arch, spot)
     if filters and seccomp.locked:
         # First, because the other one may not allow a further filter to be loaded.
         denied = pyseccomp.ERRNO(errno.EPERM)
-        found = [(name, _number(name)) for name in LOCKED]
+        found = [(name, _number(name, arch)) for name in LOCKED]
         rules = [_Rule(name, number, denied, ()) for name, number in found if number is not None]
-        filters = [_bpf(pyseccomp.ALLOW, rules), *filters]
+        filters = [_bpf(pyseccomp.ALLOW, rules, arch), *filters]
     return tuple(filters)
 
 
-def _from_rules(seccomp: Seccomp, spot: Spot) -> list[bytes]:
+def _from_rules(seccomp: Seccomp, arch: int, spot: Spot) -> list[bytes]:
     """The filter that `default` and `rules` make; empty if it is refused."""
     default = _action(seccomp.default or _DEFAULT, None, spot["default"])
     rules: list[_Rule] = []
     for index, given in enumerate(seccomp.rules or ()):
-        rule = _rule(given, spot["rules"][index])
+        rule = _rule(given, arch, spot["rules"][index])
         if rule is None or default is None:
             continue
         reason = _conflict(rule, default, rules)
@@ -104,15 +106,16 @@ def _from_rules(seccomp: Seccomp, spot: Spot) -> list[bytes]:
     if (for_execve or [default])[0] not in (pyseccomp.ALLOW, pyseccomp.LOG):
         spot.refuse("`execve` is not allowed, so no command could ever start", _EXECVE_HINT)
         return []
-    return [_bpf(default, rules)]
+    return [_bpf(default, rules, arch)]
 
 
-def _rule(given: SeccompRule, spot: Spot) -> _Rule | None:
+def _rule(given: SeccompRule, arch: int, spot: Spot) -> _Rule | None:
     """One rule, or None with the reason noted."""
     action = _action(given.action, given.errno, spot["action"])
-    number = _number(given.syscall)
+    number = _number(given.syscall, arch)
     if number is None:
-        spot["syscall"].refuse(f"unknown system call {shown(given.syscall)}", _nearest(given.syscall))
+        hint = _nearest(given.syscall, arch)
+        spot["syscall"].refuse(f"unknown system call {shown(given.syscall)}", hint)
     conditions = [_condition(item, spot["args"][index]) for index, item in enumerate(given.args)]
     if len({item.index for item in given.args}) < len(given.args):
         spot["args"].refuse("one argument is compared twice", "write a second rule")
@@ -175,7 +178,11 @@ def _ready(seccomp: Seccomp, names: Names, supervisor: Person, spot: Spot) -> li
             spot[key].refuse("does not go together with `rulespath`, which is a whole filter", "remove one")
     place = spot["rulespath"]
     try:
-        program = bpf.read(expand(seccomp.rulespath or "", names), (0, supervisor.user))
+        path = expand(seccomp.rulespath or "", names)
+        if is_late(path):
+            place.refuse("needs a value that only the running machine knows", "name a file of the image")
+            return []
+        program = bpf.read(path, (0, supervisor.user), names.target.tree)
     except (ExpandFault, bpf.FilterFault) as fault:
         place.refuse(str(fault))
         return []
@@ -221,14 +228,19 @@ def _errno(number: str | int | None, spot: Spot) -> int | None:
     return int(pyseccomp.ERRNO(value))
 
 
-def _number(name: str) -> int | None:
-    """A system call's number here, negative if only other architectures have it, None if none has."""
-    number = int(pyseccomp.resolve_syscall(pyseccomp.system_arch(), name))
+def _arch(machine: str) -> int:
+    """libseccomp's number of a processor; one that no plan is made ahead for is our own."""
+    known = {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}
+    return int(known.get(machine, pyseccomp.system_arch()))
+
+
+def _number(name: str, arch: int) -> int | None:
+    """A system call's number there, negative if only other architectures have it, None if none has."""
+    number = int(pyseccomp.resolve_syscall(arch, name))
     return None if number == -1 else number
 
 
-def _nearest(name: str) -> str:
-    arch = pyseccomp.system_arch()
+def _nearest(name: str, arch: int) -> str:
     known = []
     for number in _NUMBERS:
         try:
@@ -238,16 +250,20 @@ def _nearest(name: str) -> str:
     return nearest(name, known)
 
 
-def _bpf(default: int, rules: Sequence[_Rule]) -> bytes:
+def _bpf(default: int, rules: Sequence[_Rule], arch: int) -> bytes:
     """One filter's program: an array of `struct sock_filter`. Raises OSError."""
     program = pyseccomp.SyscallFilter(default)
     program.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+    own = pyseccomp.system_arch()
+    if arch != own:
+        program.add_arch(arch)
+        program.remove_arch(own)
     for rule in dict.fromkeys(rules):
-        # libseccomp refuses a rule that says what the default says; a call that this machine
-        # does not have needs none.
+        # libseccomp refuses a rule that says what the default says; a call that the machine does not
+        # have needs none. It wants our own number of a call, a negative one included, and translates it.
         if rule.action != default and rule.number >= 0:
             conditions = [pyseccomp.Arg(*condition) for condition in rule.conditions]
-            program.add_rule(rule.action, rule.number, *conditions)
+            program.add_rule(rule.action, _number(rule.syscall, own), *conditions)
     fd = os.memfd_create("filter")
     with os.fdopen(fd, "w+b", buffering=0) as file:
         program.export_bpf(file)

@@ -115,7 +115,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
     found = difflib.get_close_matches(word.lower(), known, 1) if len(word) < 100 else []
     if found:
         return f"did you mean `{found[0]}`?"
-    return f"known: {', '.join(known)}" if len(known) <= 16 else ""
+    return f"known: {', '.join(known)}" if 0 < len(known) <= 16 else ""
 
 
 def shown(value: object) -> str:

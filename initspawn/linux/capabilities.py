@@ -33,6 +33,15 @@ def last_cap() -> int:
         return int(file.read())
 
 
+def bounding() -> int:
+    """The calling process's bounding set, a mask. Raises OSError."""
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"CapBnd:"):
+                return int(line.split()[1], 16)
+    raise OSError("/proc/self/status has no CapBnd")
+
+
 def capset_arguments(effective: int, permitted: int, inheritable: int) -> tuple[bytes, bytes]:
     """Header and data of capset(2) for the calling process."""
     low, high = 0xFFFFFFFF, 32

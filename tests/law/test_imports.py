@@ -35,18 +35,21 @@ class Rule(NamedTuple):
 
 
 RECORDS = "record errors plan event limits"
+AHEAD = "tree sources late execfd"  # what a plan made ahead needs when it is used
 FLOOR_0 = f"linux {RECORDS}"
 FLOOR_1 = f"{FLOOR_0} sandbox encoders"
 FLOOR_2 = f"{FLOOR_1} supervisor"
 FLOOR_3 = f"{FLOOR_2} verbs broker"
 FLOOR_4 = f"{FLOOR_3} control"
 WIRE = "errors limits event record control.wire"
-CONFIG = f"config {RECORDS} linux encoders.table"
+CONFIG = f"config {RECORDS} {AHEAD} linux encoders.table"
 
 # The longest name that fits a file decides.
 RULES = {
     "": Rule(),
     **{name: Rule(RECORDS) for name in RECORDS.split()},
+    **{name: Rule(f"{RECORDS} {AHEAD} linux") for name in AHEAD.split()},
+    "execfd": Rule(RECORDS, stdlib=ANY),
     "linux": Rule("linux"),
     "sandbox": Rule(f"{FLOOR_0} sandbox"),
     # Loaded for an argument that is no text: only requests bring those, and requests come as JSON.
@@ -63,7 +66,7 @@ RULES = {
     "control": Rule(FLOOR_4, stdlib=ANY),
     "control.wire": Rule(WIRE, stdlib=HANDFUL | {"json"}),
     "control.client": Rule(WIRE, stdlib=HANDFUL | {"json", "collections"}),  # json loads collections
-    "boot": Rule(f"{FLOOR_4} boot", stdlib=ANY),
+    "boot": Rule(f"{FLOOR_4} {AHEAD} boot", stdlib=ANY),
     "gateway": Rule(
         "gateway errors event limits record control.wire control.client",
         "websockets uvicorn h11 starlette msgspec",
@@ -74,8 +77,8 @@ RULES = {
     "config": Rule(CONFIG, "yaml msgspec", ANY),
     "config.seccomp": Rule(CONFIG, "yaml msgspec pyseccomp", ANY),
     "__main__": Rule("cli"),
-    "cli": Rule(f"{FLOOR_4} boot gateway config cli", stdlib=ANY),
-    "cli.doctor": Rule(f"{FLOOR_4} boot gateway config cli", "prctl", ANY),
+    "cli": Rule(f"{FLOOR_4} {AHEAD} boot gateway config cli", stdlib=ANY),
+    "cli.doctor": Rule(f"{FLOOR_4} {AHEAD} boot gateway config cli", "prctl", ANY),
 }
 
 

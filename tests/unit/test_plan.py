@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from initspawn import plan as plans
 from initspawn.errors import PlanError
-from initspawn.plan import TEXT, Api, Command, IdMap, Mount, Plan, Sandbox, load, save
+from initspawn.plan import TEXT, Api, Command, IdMap, Mount, Plan, Sandbox, is_plan, load, save, stale
 
 PLAN = Plan(
     user=0,
@@ -47,6 +47,8 @@ PLAN = Plan(
     ),
 )
 
+HEAD = plans.MAGIC + plans.fingerprint() + b"\n"
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -58,7 +60,7 @@ def path(tmp_path: Path) -> Path:
 
 def stored(body: bytes) -> bytes:
     """A file with that body, in order but for what the body says."""
-    return plans.MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
+    return HEAD + zlib.crc32(body).to_bytes(4, "little") + body
 
 
 def refused(path: Path) -> str:
@@ -110,7 +112,7 @@ def test_a_missing_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_others_may_not_write_it(path: Path, mode: int) -> None:
     path.chmod(mode)
-    assert f"others may write it (mode {mode:o})" in refused(path)
+    assert f"others may write it (mode {mode:o}): chmod go-w" in refused(path)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
@@ -131,12 +133,93 @@ def test_owner(path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, trusted:
         assert "belongs to user 1001" in refused(path)
 
 
+@pytest.mark.parametrize(
+    ("mode", "trusted"), [(0o777, False), (0o1777, False), (0o770, False), (0o755, True)]
+)
+def test_others_may_not_write_its_directory(path: Path, mode: int, trusted: bool) -> None:
+    """Not even with a sticky bit: an older plan of ours could have been linked there."""
+    path.parent.chmod(mode)
+    try:
+        if trusted:
+            assert load(str(path)) == PLAN
+        else:
+            assert f"{path.parent}: others may write it" in refused(path)
+    finally:
+        path.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize(("mode", "trusted"), [(0o777, False), (0o1777, True), (0o755, True)])
+def test_nor_one_on_the_way(tmp_path: Path, mode: int, trusted: bool) -> None:
+    path = tmp_path / "way" / "own" / "plan"
+    path.parent.mkdir(parents=True)
+    path.parent.chmod(0o755)
+    save(PLAN, str(path))
+    path.parent.parent.chmod(mode)
+    if trusted:
+        assert load(str(path)) == PLAN
+    else:
+        assert f"{path.parent.parent}: others may write it" in refused(path)
+
+
+@pytest.mark.parametrize("what", ["directory", "fifo"])
+def test_only_a_plain_file(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "plan"
+    (os.mkdir if what == "directory" else os.mkfifo)(path, 0o600)
+    assert "no plain file" in refused(path)
+    assert not is_plan(str(path))
+
+
+def test_no_more_is_read_than_a_plan_may_have(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "PLAN_BYTES", path.stat().st_size)
+    assert load(str(path)) == PLAN
+    monkeypatch.setattr(plans, "PLAN_BYTES", path.stat().st_size - 1)
+    assert "larger than" in refused(path)
+
+
+def test_what_looks_like_a_plan(path: Path, tmp_path: Path) -> None:
+    assert is_plan(str(path))
+    path.write_bytes(plans.MAGIC)
+    assert is_plan(str(path))
+    for content in (b"", plans.MAGIC[:-1], b"{}"):
+        path.write_bytes(content)
+        assert not is_plan(str(path))
+    assert not is_plan(str(tmp_path / "nothing"))
+    assert not is_plan("a\0b")
+
+
+def test_another_shape_of_records_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plans.fingerprint()
+    monkeypatch.setattr(Mount, "_fields", (*Mount._fields, "more"))
+    assert plans.fingerprint() != before
+
+
+def test_stale(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("1")
+    other.write_text("22")
+    sources = tuple(plans.source(str(path), str(path)) for path in (one, other))
+    plan = PLAN.replace(sources=sources)
+    assert stale(plan) is None
+    os.utime(one, (1, 1))
+    assert stale(plan) is None  # the same content
+    other.write_text("23")
+    assert stale(plan) == str(other)
+    other.write_text("222")
+    assert stale(plan) == str(other)
+    other.unlink()
+    assert stale(plan) is None
+    one.unlink()
+    one.mkdir()
+    assert stale(plan) == str(one)
+
+
 def test_trust_comes_before_marshal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loads(_: bytes) -> Any:
         pytest.fail("bytes that were not checked reached marshal")
 
     monkeypatch.setattr(marshal, "loads", loads)
-    for content, mode in ((path.read_bytes(), 0o666), (b"x" * 100, 0o600), (plans.MAGIC, 0o600)):
+    good = path.read_bytes()
+    for content, mode in ((good, 0o666), (b"x" * 100, 0o600), (plans.MAGIC, 0o600), (HEAD, 0o600)):
         path.write_bytes(content)
         path.chmod(mode)
         refused(path)
@@ -148,11 +231,11 @@ def test_trust_comes_before_marshal(path: Path, monkeypatch: pytest.MonkeyPatch)
         (b"", "not a plan"),
         (b"{}", "not a plan"),
         (plans.MAGIC[:-1], "not a plan"),
-        (plans.MAGIC, "damaged"),
-        (plans.MAGIC + b"\0\0\0", "damaged"),
+        (plans.MAGIC, "written by another initspawn"),
+        (plans.MAGIC + b"1 0.0.1 00000000\nabcd", "written by another initspawn ('1 0.0.1 00000000')"),
+        (HEAD, "damaged"),
+        (HEAD + b"\0\0\0", "damaged"),
         (stored(b"x")[:-1] + b"y", "damaged"),
-        (stored(marshal.dumps((plans.FORMAT + 1, {}))), f"format {plans.FORMAT + 1}, this initspawn reads"),
-        (stored(marshal.dumps((0, None))), "format 0"),
     ],
 )
 def test_wrong_content(path: Path, content: bytes, told: str) -> None:
@@ -187,6 +270,30 @@ def test_other_files_are_refused(path: Path, content: bytes) -> None:
     refused(path)
 
 
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.binary(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.sampled_from([*Plan._fields, *Api._fields, *Sandbox._fields]), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=PLAIN | st.fixed_dictionaries({"user": PLAIN, "group": PLAIN, "apis": st.lists(PLAIN, max_size=3)})
+)
+def test_any_body_is_a_plan_or_refused(path: Path, body: Any) -> None:
+    """What is in order but for its shape never ends in another exception."""
+    path.write_bytes(stored(marshal.dumps(body, 4)))
+    try:
+        assert isinstance(load(str(path)), Plan)
+    except PlanError as error:
+        assert str(error).startswith(f"{path}: holds no plan")  # noqa: PT017
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -194,17 +301,14 @@ def test_other_files_are_refused(path: Path, content: bytes) -> None:
         b"\xff",
         marshal.dumps(None),
         marshal.dumps((1, 2, 3)),
-        *(
-            marshal.dumps((plans.FORMAT, plain))
-            for plain in (None, 5, [], {}, {"user": 1}, {"user": 0, "group": 0, "more": 1})
-        ),
-        marshal.dumps((plans.FORMAT, {"user": 0, "group": 0, "apis": [{}, "x"]})),
+        *map(marshal.dumps, (5, [], {}, {"user": 1}, {"user": 0, "group": 0, "more": 1})),
+        marshal.dumps({"user": 0, "group": 0, "apis": [{}, "x"]}),
     ],
     ids=repr,
 )
 def test_a_body_of_another_shape(path: Path, body: bytes) -> None:
     path.write_bytes(stored(body))
-    assert "written by another initspawn or Python" in refused(path)
+    assert "holds no plan" in refused(path)
 
 
 def test_sandboxes_by_name() -> None:

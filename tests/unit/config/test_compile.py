@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def test_a_plan_can_be_stored(tmp_path: Path) -> None:
 
 
 def test_no_files_no_apis() -> None:
-    assert compile_files([], user=1, group=1, environ={}) == Plan(user=1, group=1)
+    assert compile_files([], user=1, group=1, environ={}) == Plan(user=1, group=1, machine=os.uname().machine)
 
 
 def test_verbs(build: Build) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from initspawn.config.target import here
 from initspawn.linux.capabilities import NAMES
 from initspawn.plan import Api, IdMap, Sandbox
 
@@ -213,7 +214,7 @@ def test_unset_needs_no_namespace(sandbox: Callable[..., Sandbox]) -> None:
 def test_root_gives_what_it_has(
     sandbox: Callable[..., Sandbox], problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("initspawn.config.identity._bounding", lambda *_: 0b100001)
+    monkeypatch.setattr("initspawn.config.compile.here", lambda: here()._replace(bounding=0b100001))
     acls = {"acls": {"user": "daemon"}}
     every = {"caps": {"cap": "ALL", "mode": "set"}, **acls}
     assert sandbox(every, user=0).capabilities == 0b100001

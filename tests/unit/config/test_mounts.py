@@ -11,12 +11,11 @@ from typing import Any, get_args
 
 import pytest
 
-from initspawn.config import execfd, mounts
-from initspawn.config.identity import Person
+from initspawn import execfd, sources
 from initspawn.config.mounts import MODES
 from initspawn.config.schema import MountMode
-from initspawn.config.spot import Report
 from initspawn.plan import Api, Mount
+from initspawn.tree import HERE
 
 Build = Callable[..., Api]
 Problems = Callable[..., list[str]]
@@ -157,7 +156,7 @@ def test_root_makes_sources_for_the_commands_user(
 ) -> None:
     given: list[tuple[str, int, int]] = []
     monkeypatch.setattr(os, "chown", lambda path, user, group, **_: given.append((path, user, group)))
-    monkeypatch.setattr("initspawn.config.mounts._is_safe", lambda *_: True)
+    monkeypatch.setattr("initspawn.sources._judge", lambda *_: None)
     entry = {"target": "/x", "source": str(tmp_path / "a" / "b"), "mode": "rw"}
     namespace = {"mounts": entry, "opts": {"autocreate": True}}
     build({"acls": {"user": 4001, "group": 4002}, "namespace": namespace, "commands": []}, user=0)
@@ -179,8 +178,11 @@ def test_a_strangers_source_below_an_open_directory(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "lstat", lstat)
 
     def is_safe(command: int) -> bool:
-        builder = mounts.Builder(Person(0, 0), Person(command, command), (), False)
-        return mounts._is_safe(str(open_to_all / "mine" / "x"), builder, Report("f", {}).root())
+        path = str(open_to_all / "mine" / "x")
+        try:
+            return sources.find(path, HERE, create=False, supervisor=0, owner=(command, command)) == path
+        except sources.SourceFault as fault:
+            return "in a directory where everybody may write" not in fault.message
 
     assert not is_safe(command=5000)
     assert is_safe(command=4000)

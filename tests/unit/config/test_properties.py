@@ -66,7 +66,7 @@ def _harmless() -> Any:
     """Nothing is run or made, whatever the data say."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("initspawn.config.mounts.output_of", lambda _: b"")
-        patch.setattr("initspawn.config.mounts._create", lambda *_: True)
+        patch.setattr("initspawn.sources._make", lambda *_: None)
         yield
 
 

@@ -177,14 +177,16 @@ def test_one_item_per_template_or_none_at_all(
         return
     assert len(argv) == len(arguments) + 1
     assert argv[0] == "/bin/c"
+    behind = False
     for template, item in zip(arguments, argv[1:], strict=True):
         assert "\0" not in item
         given = values if isinstance(values, dict) else {}
         texts = [text if kind == TEXT else _text(given.get(text)) for kind, text in template]
         assert item == "".join(texts)
-        if item.startswith("-"):
+        if item.startswith("-") and not behind:
             first = next(kind for (kind, _), text in zip(template, texts, strict=True) if text)
             assert first == TEXT
+        behind = behind or template == ((TEXT, "--"),)
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,7 @@
-"""The output of a shell line, taken once when the configuration is compiled."""
+"""The output of a shell line, taken once: when the configuration is compiled, or when the supervisor starts.
+
+Not a boot module: it is loaded where a plan made ahead has such a line.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import signal
 import subprocess
 import time
 
-from initspawn.config.spot import shown
+from initspawn.errors import InitspawnError
 
 TIMEOUT = 5.0
 MAX_OUTPUT = 1 << 20
+_SAID = 60  # characters of its errors that a message repeats
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -21,14 +25,14 @@ _ENVIRONMENT = {
 }
 
 
-class OutputFault(Exception):
+class OutputFault(InitspawnError):
     """The line failed, took too long or said too much; the message says which."""
 
 
 def output_of(line: str) -> bytes:
     """What `/bin/sh -c LINE` writes to its standard output. Raises OutputFault.
 
-    The line is the configuration author's, who is trusted; it runs as whoever compiles.
+    The line is the configuration author's, who is trusted; it runs as whoever compiles, or as the supervisor.
     """
     try:
         process = subprocess.Popen(
@@ -51,7 +55,8 @@ def output_of(line: str) -> bytes:
                 os.killpg(process.pid, signal.SIGKILL)
             raise fault if isinstance(fault, OutputFault) else _too_slow() from None
     if status:
-        said = shown(errors.decode(errors="replace").strip())
+        said = ascii(errors.decode(errors="replace").strip())
+        said = said if len(said) <= _SAID else f"{said[:_SAID]}..."
         raise OutputFault(f"the line ended with status {status} and said {said}")
     return output
 

@@ -1,0 +1,88 @@
+"""`initspawn compile`: configuration files become a plan that a supervisor starts from, here or elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from initspawn.cli.compiled import person
+from initspawn.cli.exits import UsageError
+from initspawn.cli.output import write_line
+from initspawn.config.compile import compile_files
+from initspawn.config.target import MACHINES, Target, elsewhere, here
+from initspawn.linux.capabilities import NAMES, NUMBERS
+from initspawn.plan import is_plan, save
+
+HELP = "compile configuration files into a plan, for this machine or for an image of another"
+EXAMPLES = """\
+examples:
+  initspawn compile vpn.json reset.yaml -o plan
+  initspawn compile --root rootfs --arch aarch64 rootfs/etc/initspawn/vpn.json -o rootfs/var/lib/vpn.plan
+
+With --root, users, groups, programs and bind sources are looked up in that directory and nothing leads
+out of it. What only the running machine knows is filled in when the supervisor starts.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of `compile`."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("files", nargs="+", metavar="FILE", help="configuration, JSON or YAML")
+    parser.add_argument("-o", "--output", metavar="PLAN", required=True, help="the file to write")
+    parser.add_argument("--root", metavar="DIR", help="the file tree of the machine that the plan is for")
+    parser.add_argument(
+        "--arch", choices=MACHINES, help="its processor, for seccomp filters (default: this machine's)"
+    )
+    parser.add_argument(
+        "--user", metavar="NAME", help="who its supervisor runs as (default: root with --root, else you)"
+    )
+    parser.add_argument(
+        "--last-cap", metavar="NAME",
+        help=f"the last capability that its kernel knows, with --root (default: {NAMES[-1]})",
+    )  # fmt: skip
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Write the plan. Returns 0; raises ConfigError with what `check` would say, UsageError, OSError."""
+    for path in arguments.files:
+        if is_plan(path):
+            raise UsageError(f"{path} is a plan already; name the files it was made of")
+    target = _target(arguments)
+    user, group = _supervisor(arguments, target)
+    plan = compile_files(arguments.files, user=user, group=group, environ=os.environ, target=target)
+    save(plan, arguments.output)
+    commands = sum(len(api.commands) for api in plan.apis)
+    size = os.path.getsize(arguments.output)
+    write_line(
+        f"{arguments.output}: {len(plan.apis)} APIs, {commands} commands, {size} bytes, "
+        f"for user {user} on {plan.machine}",
+        sys.stdout,
+    )
+    return 0
+
+
+def _target(arguments: argparse.Namespace) -> Target:
+    if arguments.root is None:
+        if arguments.last_cap is not None:
+            raise UsageError("--last-cap goes with --root: this machine's kernel is asked")
+        return here(late=True, machine=arguments.arch)
+    last = None
+    if arguments.last_cap is not None:
+        last = NUMBERS.get(arguments.last_cap.upper().removeprefix("CAP_"))
+        if last is None:
+            raise UsageError(f"--last-cap: {arguments.last_cap!r} is no capability, see capabilities(7)")
+    return elsewhere(arguments.root, machine=arguments.arch, last_capability=last)
+
+
+def _supervisor(arguments: argparse.Namespace, target: Target) -> tuple[int, int]:
+    """The user and group that the target's supervisor runs as."""
+    if arguments.root is None:
+        return person(arguments.user) if arguments.user is not None else (os.geteuid(), os.getegid())
+    name = "0" if arguments.user is None else arguments.user
+    found = target.accounts.user(int(name) if name.isdecimal() else name)
+    if found is not None:
+        return found.number, found.group
+    if name in ("0", "root"):  # an image need not list root
+        return 0, 0
+    raise UsageError(f"there is no user {name!r} in {arguments.root}/etc/passwd")
