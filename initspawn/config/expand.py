@@ -142,6 +142,8 @@ def _value(match: re.Match[str], names: Names) -> str:
     """What one `$` form stands for."""
     if match["plain"]:
         return "$"
+    if match["lone"] and match.string.startswith("${@", match.start()):
+        raise ExpandFault("`${@key}` is not known: write the value itself, in YAML perhaps as an alias")
     if match["lone"]:
         raise ExpandFault(f"a `$` without a name; {_PLAIN_DOLLAR}")
     name = match["name"] or match["round"] or match["curly"]

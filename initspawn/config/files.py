@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from initspawn.errors import ConfigError, Problem
 
@@ -13,7 +14,7 @@ def files_of(paths: list[str]) -> list[str]:
     """The files, in order; those of a directory by name, hidden ones and sub-directories left out.
 
     What is no directory stays as it is, for the reader to judge. Raises ConfigError with every directory
-    that cannot be read or has none.
+    that cannot be read, has none, or may be written by everybody: whose files those are nobody knows.
     """
     files: list[str] = []
     problems: list[Problem] = []
@@ -22,11 +23,14 @@ def files_of(paths: list[str]) -> list[str]:
             files.append(path)
             continue
         try:
+            open_to_all = os.stat(path).st_mode & stat.S_IWOTH
             found = [name for name in sorted(os.listdir(path)) if _is_configuration(path, name)]
         except OSError as error:
             problems.append(_problem(path, f"cannot be read: {error.strerror}"))
             continue
-        if not found:
+        if open_to_all:
+            problems.append(_problem(path, "everybody may put files into it", _CLOSE))
+        elif not found:
             problems.append(_problem(path, "is a directory without any configuration", _HINT))
         files += [os.path.join(path, name) for name in found]
     if problems:
@@ -34,6 +38,7 @@ def files_of(paths: list[str]) -> list[str]:
     return files
 
 
+_CLOSE = "say `chmod o-w`, or name the files"
 _HINT = f"files in it must end in {', '.join(EXTENSIONS)}"
 
 

@@ -53,6 +53,7 @@ def test_dollar(text: str, result: str) -> None:
         ("$1", "`$$`"),
         ("${FOO", "`$$`"),
         ("${FOO+x}", "`$$`"),
+        ("a${@uid}", "`${@key}` is not known: write the value itself"),
         ("${A-$MISSING}", "`$MISSING`"),
     ],
 )

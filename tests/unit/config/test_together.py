@@ -131,3 +131,12 @@ def test_directories_without_files(tmp_path: Path) -> None:
     said = compiled(tmp_path / "a", tmp_path / "b")
     hint = "is a directory without any configuration (files in it must end in .json, .yaml, .yml)"
     assert said == [f"{tmp_path}/a: {hint}", f"{tmp_path}/b: {hint}"]
+
+
+def test_a_directory_that_everybody_may_write(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(MINIMAL % "a")
+    tmp_path.chmod(0o1777)
+    hint = "everybody may put files into it (say `chmod o-w`, or name the files)"
+    assert compiled(tmp_path) == [f"{tmp_path}: {hint}"]
+    tmp_path.chmod(0o755)
+    compile_files([str(tmp_path)], user=ORDINARY, group=ORDINARY, environ={})
