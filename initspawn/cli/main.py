@@ -44,6 +44,7 @@ COMMANDS = {
     "check": "say what is wrong in configuration files, or what they offer",
     "explain": "say what a verb runs, as whom, and how it is confined",
     "compare": "run one command in several sandboxes and say what differs",
+    "schema": "print the JSON Schema of configuration files, for editors",
     "doctor": "say what this kernel and this user can do",
 }
 EXAMPLES = """\
