@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
+import configuration
 import launch
 
-BENCHMARKS = (launch,)
+BENCHMARKS = (launch, configuration)
 
 if __name__ == "__main__":
     for benchmark in BENCHMARKS:
