@@ -49,9 +49,9 @@ def compile_actions(config: Config, spot: Spot, taken: Mapping[str, str]) -> dic
 
 def check_targets(config: Config, apis: Collection[Api], spot: Spot) -> None:
     """Note at `spot` every action that calls, or waits for, what none of these APIs has."""
-    verbs = {api.api: [*(command.verb for command in api.commands), *CALLABLE] for api in apis}
+    verbs = {api.api: {*(command.verb for command in api.commands), *CALLABLE} for api in apis}
     extra = {(api.api, action.uid) for api in apis for action in api.extra}
-    events = [f"{api.api}/{command.verb}" for api in apis for command in api.commands]
+    events = {f"{api.api}/{command.verb}" for api in apis for command in api.commands}
     for name in ("onload", "onstart", "events", "extra"):
         for index, action in enumerate(getattr(config, name)):
             found = _URI.fullmatch(action.action)
@@ -69,7 +69,7 @@ def check_targets(config: Config, apis: Collection[Api], spot: Spot) -> None:
             else:
                 place.refuse(f"API {shown(api)} has no verb {shown(verb)}", nearest(verb, verbs[api]))
     for index, action in enumerate(config.events):
-        if not any(named_by(action.uid, event) for event in events):
+        if action.uid not in events and not any(named_by(action.uid, event) for event in events):
             hint = nearest(action.uid, events) or "an event has the name of its command: API/VERB"
             spot["events"][index]["uid"].refuse(f"no event is called {shown(action.uid)}", hint)
 

@@ -124,7 +124,8 @@ class Task:
 
     def note(self, what: str, text: str) -> None:
         """Tell what a caller does with it, if it is to tell that much."""
-        if self.verbose >= verbosity.CONTROL and not self.ended:
+        # A reader that is behind is not to lose output by what other callers do.
+        if self.verbose >= verbosity.CONTROL and not self.ended and not self._paused:
             self._tell(verbosity.line(what, self.command, f"{self.id} {text}".rstrip()))
 
     def drain(self) -> None:

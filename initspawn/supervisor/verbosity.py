@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from initspawn.plan import Command
 
 RUNS, CONTROL, COMMAND_LINE, ARGUMENTS, MEASURED = 1, 2, 3, 5, 9
+_LONGEST = 16384  # characters of a line: an argument alone may be eight times as long
 _MARKS = {TEXT: "", REQUIRED: "%", OPTIONAL: "?"}
 
 
@@ -41,8 +42,8 @@ def at_start(
 
 
 def line(what: str, command: Command, text: str) -> str:
-    """One line, such as `command(ls)=> /bin/ls /etc`."""
-    return f"{what}({command.uid})=> {text}"
+    """One line, such as `command(ls)=> /bin/ls /etc`; cut where it would be endless."""
+    return f"{what}({command.uid})=> {text}"[:_LONGEST]
 
 
 def _word(item: str) -> str:

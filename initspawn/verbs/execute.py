@@ -14,7 +14,6 @@ from initspawn.verbs.query import whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from typing import Any
 
     from initspawn.plan import Api, Sandbox
@@ -43,8 +42,8 @@ def sandbox_of(api: Api, query: Any) -> Sandbox:
     raise _wrong("invalid sandbox uid")
 
 
-def command_of(sandbox: Sandbox, query: dict[str, Any], taken: Collection[str]) -> Command:
-    """The command of a query in that sandbox; `taken` are verbs it cannot have. Raises RequestError."""
+def command_of(sandbox: Sandbox, query: dict[str, Any]) -> Command:
+    """The command of a query in that sandbox. Raises RequestError."""
     program = query.get("exec")
     if not isinstance(program, dict) or not isinstance(program.get("cmdpath"), str):
         raise _wrong("`exec` must be {cmdpath: /PATH, args: [TEXT]}")
@@ -57,8 +56,6 @@ def command_of(sandbox: Sandbox, query: dict[str, Any], taken: Collection[str]) 
     if not isinstance(uid, str) or not _is_name(uid):
         raise _wrong("`uid` must be a name: no path, printable, 64 characters at most")
     verb = f"{sandbox.prefix}/{uid}" if sandbox.prefix else uid
-    if verb in taken:
-        raise _wrong(f"`uid`: `{verb}` is a verb already")
     encoder, options = _encoder(query.get("encoder", DEFAULT))
     return Command(
         uid=uid,

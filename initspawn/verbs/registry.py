@@ -83,8 +83,9 @@ class Registry:
         if action == query.START:
             sandbox = execute.sandbox_of(api, asked)
             self._require(caller.identity, EXECUTE, sandbox.privilege)
-            taken = {command.verb for command in api.commands}
-            command = execute.command_of(sandbox, asked, taken)
+            command = execute.command_of(sandbox, asked)
+            if (api.api, command.verb) in self._commands:
+                raise RequestError("invalid-request", f"`uid`: `{command.verb}` is a verb already")
             actions.start(self.supervisor, caller, api, command, None, answer, verbose)
             return
         tasks = [

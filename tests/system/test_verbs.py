@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.system.server import Client, Server, children, serving, wait_for, write
+from tests.system.server import PATIENCE, Client, Server, children, serving, wait_for, write
 from tests.system.test_serve import config, shell
 
 pytestmark = pytest.mark.needs("userns")
@@ -32,6 +35,7 @@ COMMANDS = [
     program("quiet", "/bin/true", encoder="sync"),
     program("echo", "/bin/echo", "[%a%]", "?b?", encoder={"output": "sync", "opts": {"maxlen": 65536}}),
     program("size", "/bin/sh", "-c", 'printf %%s "$$1" | wc -c', "sh", "%a%", encoder="sync"),
+    program("much", "/bin/true", *["%a%"] * 100, encoder="sync"),
     program("told", "/bin/sh", "-c", "echo done", "sh", "%a%", encoder="sync", verbose=5),
     program("sleep", "/bin/sleep", "100"),
     shell("tree", "sleep 100 & echo $! ; wait", encoder="line"),
@@ -137,6 +141,13 @@ def test_a_value_longer_than_the_kernel_takes(client: Client) -> None:
     reply = client.call("test/size", {"a": "x" * 131072})
     assert reply["request"]["status"] == "invalid-request"
     assert "131071 bytes" in reply["request"]["info"]
+
+
+def test_more_arguments_than_the_kernel_takes(client: Client) -> None:
+    request = client.call("test/much", {"a": "x" * 131071})["request"]
+    assert request["status"] == "internal-error"
+    assert "start refused at" in request["info"]
+    assert client.call("test/much", {"a": "x"})["response"]["status"] == {"exit": 0}
 
 
 def test_check_090_verbose(client: Client) -> None:
@@ -285,6 +296,21 @@ def test_check_105_a_grandchild_holds_the_output(client: Client) -> None:
         {"type": "final-event", "status": {"exit": 7}},
     ]
     assert time.monotonic() - began < 10
+
+
+def test_check_106_start_over_http(server: Server) -> None:
+    address = urlsplit(server.page)
+    assert address.hostname is not None
+    connection = HTTPConnection(address.hostname, address.port, timeout=PATIENCE)
+    head = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
+    for verb, more in (("sync", {"status": {"exit": 4}, "stdout": ["a"]}), ("true", {})):
+        connection.request("POST", f"/api/test/{verb}", "{}", head)
+        answer = connection.getresponse()
+        reply = json.load(answer)
+        assert (answer.status, reply["request"]["status"]) == (200, "success")
+        base = {"api": "test", "sandbox": "box", "command": verb, "pid": reply["response"]["pid"]}
+        assert reply["response"] == {**base, **more}
+    connection.close()
 
 
 def test_check_107_what_cannot_be_executed(tmp_path: Path) -> None:

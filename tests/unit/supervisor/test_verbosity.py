@@ -35,6 +35,11 @@ def test_levels(level: int, lines: list[str]) -> None:
     assert list(at_start(level, COMMAND, "s/c@7", ARGV, {"umask": 18})) == lines
 
 
+def test_no_line_is_endless() -> None:
+    lines = list(at_start(9, COMMAND, "s/c@7", ("/bin/c", "x" * 100000, ""), {"umask": "y" * 100000}))
+    assert max(len(line) for line in lines) == 16384
+
+
 def test_whatever_an_item_holds_it_stays_one_line() -> None:
     argv = ("/bin/c", "--a=x\ny", "two words")
     assert list(at_start(4, COMMAND, "s/c@7", argv, {}))[1] == r"command(c)=> /bin/c '--a=x\ny' 'two words'"
