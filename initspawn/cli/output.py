@@ -76,7 +76,7 @@ def show_output(data: dict[str, Any], out: TextIO, err: TextIO) -> None:
                 write_line(item if isinstance(item, str) else _json(item), stream)
         if data.get(f"{name}-overflow"):
             write_line(f"initspawn: the rest of {name} was discarded", err)
-    for name in ("json-error", "error"):
+    for name in ("json-error", "log-error", "encoder-error", "error"):
         if name in data:
             write_line(f"initspawn: {name}: {data[name]}", err)
 

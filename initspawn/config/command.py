@@ -36,7 +36,7 @@ def compile_command(
     if path is not None and look and not is_late(path):
         view = View(compiled.new_root, compiled.mounts, names.target.tree)
         check_program(path, view, spot["exec"]["cmdpath"])
-    encoder, options = compile_encoder(command.encoder, spot["encoder"])
+    encoder, options = compile_encoder(command.encoder, names, spot["encoder"])
     # An explicit 0 means none, also where the sandbox has a limit.
     timeout = command.timeout if command.timeout is not None else sandbox.acls.timeout
     return PlanCommand(

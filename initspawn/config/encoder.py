@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from typing import Any
 
+from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.schema import Encoder, EncoderOpts
 from initspawn.config.spot import Spot, shown
-from initspawn.encoders.table import DEFAULT, ENCODERS, FLAGS, NUMBERS, complete
+from initspawn.encoders.table import DEFAULT, ENCODERS, FLAGS, NUMBERS, PATHS, complete
+from initspawn.late import is_late
 
 ALIASES = {"document": "text"}
 _BUILTINS = "builtins"  # what the encoders here are called where a plug-in is named
@@ -15,7 +18,7 @@ _BUILTINS = "builtins"  # what the encoders here are called where a plug-in is n
 _COMMON = ("maxlen", "maxline")
 
 
-def compile_encoder(encoder: str | Encoder | None, spot: Spot) -> tuple[str, dict[str, Any]]:
+def compile_encoder(encoder: str | Encoder | None, names: Names, spot: Spot) -> tuple[str, dict[str, Any]]:
     """The encoder's name and options for the plan. What is wrong is noted at `spot`."""
     given = encoder if isinstance(encoder, Encoder) else Encoder(output=encoder or DEFAULT)
     place = spot["output"] if isinstance(encoder, Encoder) else spot
@@ -27,23 +30,38 @@ def compile_encoder(encoder: str | Encoder | None, spot: Spot) -> tuple[str, dic
     if name not in ENCODERS:
         _refuse(given.output, place.coded("ENCODER_NOT_FOUND"))
         return DEFAULT, {}
-    return name, _options(name, given.opts, spot.coded(EncoderOpts.code)["opts"])
+    return name, _options(name, given.opts, names, spot.coded(EncoderOpts.code)["opts"])
 
 
-def _options(name: str, opts: EncoderOpts, spot: Spot) -> dict[str, Any]:
+def _options(name: str, opts: EncoderOpts, names: Names, spot: Spot) -> dict[str, Any]:
     given = {
         option: getattr(opts, option)
         for option in opts.__struct_fields__
         if getattr(opts, option) is not None
     }
-    known = (*NUMBERS[name], *FLAGS.get(name, ()))
+    paths = PATHS.get(name, ())
+    known = (*NUMBERS[name], *FLAGS.get(name, ()), *paths)
     for option in given.keys() - {*known, *_COMMON}:
         spot[option].refuse(f"`{name}` has no such option", f"it has {', '.join(known)}")
     for option, (_, allowed) in NUMBERS[name].items():
         if given.get(option, allowed[0]) not in allowed:
             message = f"must be from {allowed[0]} to {allowed[-1]}, not {given.pop(option)}"
             spot[option].refuse(message)
+    for option in given.keys() & paths:
+        given[option] = _path(given[option], names, spot[option])
     return complete(name, given)
+
+
+def _path(path: str, names: Names, spot: Spot) -> str:
+    """A file of the host, as it will be opened at each start."""
+    try:
+        path = expand(path, names)
+    except ExpandFault as fault:
+        spot.refuse(str(fault))
+        return path
+    if not is_late(path) and (not path.startswith("/") or path != os.path.normpath(path)):
+        spot.refuse(f"{shown(path)} is no full path of a file", "write it from `/` on, without `..` or `//`")
+    return path
 
 
 def _refuse(wanted: str, spot: Spot) -> None:

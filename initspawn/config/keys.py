@@ -219,6 +219,13 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
             "32",
         ),
         "base64": Key("`true`: `raw` tells the streams in base64, byte for byte", True, "`false`"),
+        "stdout": Key(
+            "full path of the file that `log` appends stdout to, byte for byte; `$NAME` is "
+            "[expanded](#expansion)",
+            "/var/log/acme/$COMMAND_UID.out",
+            "initspawn's own",
+        ),
+        "stderr": Key("the same for stderr; it may be the same file", "/dev/null", "initspawn's own"),
     },
     "Encoder": {
         "output": Key("the encoder's name, in any case", "json"),

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 _LIMITS = "limits come with a later version"
 _PLUGINS = "plug-ins come with a later version"
 _LABELS = "security labels come with a later version"
-_ENCODER = "it belongs to an encoder of a later version"
 _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a second sandbox"
 
 # By the name of the schema's class: the key, and why it is refused.
@@ -19,7 +18,6 @@ LATER: Mapping[str, Mapping[str, str]] = {
     "Sandbox": {"cgroups": _LIMITS, "landlock": "Landlock rules come with a later version"},
     "Acls": {"label": _LABELS},
     "NamespaceOpts": {"bwrap": "initspawn makes namespaces itself and runs no bwrap", "selinux": _LABELS},
-    "EncoderOpts": dict.fromkeys(("stdout", "stderr", "blkcount"), _ENCODER),
 }
 
 # The same for keys that belong to another object of the file.

@@ -184,7 +184,7 @@ class Exec(Part):
 
 
 class EncoderOpts(Part):
-    """Bounds of what an encoder keeps. Which encoder has which, and how far, is in `encoders.table`."""
+    """What an encoder keeps, and where. Which encoder has which, and how far, is in `encoders.table`."""
 
     noun = "encoder options"
     code = "INVALID_OPTIONS"
@@ -193,6 +193,8 @@ class EncoderOpts(Part):
     maxline: Annotated[int, Meta(ge=MAXLINE[0], le=MAXLINE[-1])] | None = None
     maxdepth: Annotated[int, Meta(ge=MAXDEPTH[0], le=MAXDEPTH[-1])] | None = None
     base64: bool | None = None
+    stdout: Annotated[str, Meta(min_length=1)] | None = None
+    stderr: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class Encoder(Part):

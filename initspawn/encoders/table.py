@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from initspawn.encoders.line import Line
 from initspawn.encoders.lines import STREAM_BYTES
+from initspawn.encoders.log import Log
 from initspawn.encoders.raw import Raw
 from initspawn.encoders.sync import Sync
 from initspawn.encoders.text import Text
@@ -26,7 +27,7 @@ def _json(**options: Any) -> Encoder:
 
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
-    "text": Text, "line": Line, "sync": Sync, "raw": Raw, "json": _json,
+    "text": Text, "line": Line, "sync": Sync, "raw": Raw, "log": Log, "json": _json,
 }  # fmt: skip
 
 # A cut line holds at least one character of four bytes and its backslash. The upper ends keep a line,
@@ -44,8 +45,10 @@ NUMBERS: dict[str, dict[str, tuple[int, range]]] = {
     "line": {"maxlen": _LINES},
     "raw": {"maxlen": (STREAM_BYTES, RAW_BYTES)},
     "json": {"maxlen": _LINES, "maxdepth": (MAX_DEPTH, MAXDEPTH)},
+    "log": {},
 }
 FLAGS = {"raw": ("base64",)}
+PATHS = {"log": ("stdout", "stderr")}
 
 
 def make(name: str, options: dict[str, Any] | None = None) -> Encoder:
@@ -72,4 +75,8 @@ def complete(name: str, options: dict[str, Any]) -> dict[str, Any]:
         found[option] = options.get(option, False)
         if not isinstance(found[option], bool):
             raise ValueError(f"`{option}` must be true or false, not {found[option]!r}")
+    for option in PATHS.get(name, ()):
+        found[option] = options.get(option, "")
+        if not isinstance(found[option], str):
+            raise ValueError(f"`{option}` must be a path, not {found[option]!r}")
     return found

@@ -54,6 +54,20 @@ def open_without_links(path: str) -> int:
     return syscall("openat2", AT_FDCWD, os.fsencode(path), how, len(how), target=path)
 
 
+def open_to_append(path: str, mode: int) -> int:
+    """A regular file of the host, or /dev/null, for appending; made with `mode` if it is missing. No part of
+    the path may be a symbolic link; never waits, whatever is there. Raises OSError.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    how = struct.pack("=3Q", flags, mode, RESOLVE_NO_SYMLINKS)
+    fd = syscall("openat2", AT_FDCWD, os.fsencode(path), how, len(how), target=path)
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) and found.st_rdev != os.makedev(1, 3):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return fd
+
+
 def open_file_in_root(root: int, path: str) -> int:
     """A regular file below `root` for reading; never waits, whatever was put in its place. Raises OSError."""
     fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)

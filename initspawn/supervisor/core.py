@@ -77,16 +77,15 @@ class Supervisor:
             argv=argv, on_start=on_start, on_end=on_end,
             verbose=command.verbose if verbose is None else verbose,
         )  # fmt: skip
-        if "pid" not in task.sandbox.namespaces:
-            try:
-                task.cgroup = self.groups.make(f"{api.api}.{task.sandbox.uid}", f"{command.uid}-{id(task):x}")
-            except OSError as error:
-                raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
+        task.open()
         try:
+            if "pid" not in task.sandbox.namespaces:
+                task.cgroup = self._make_group(task)
             task.start = self._launcher.start(
                 task.sandbox, argv, cgroup=task.cgroup, descriptors=descriptors
             )
         except LaunchRefused:
+            task.close()
             self._remove_group(task)
             raise
         self._starting.append(task)
@@ -294,7 +293,15 @@ class Supervisor:
         if task.start.handshake is not None:
             self.reactor.forget(task.start.handshake.fileno())
         task.start.close()
+        task.close()
         self._remove_group(task)
+
+    def _make_group(self, task: Task) -> str | None:
+        try:
+            name = f"{task.command.uid}-{id(task):x}"
+            return self.groups.make(f"{task.api.api}.{task.sandbox.uid}", name)
+        except OSError as error:
+            raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
 
     def _remove_group(self, task: Task) -> None:
         group = task.cgroup

@@ -6,11 +6,13 @@ import _signal
 import os
 
 from initspawn.encoders.base import STDERR, STDOUT
+from initspawn.encoders.log import Log
 from initspawn.encoders.table import make
 from initspawn.event import DATA, FINAL, INITIAL
 from initspawn.limits import DRAIN_SECONDS, STALL_SECONDS
 from initspawn.supervisor import verbosity
 from initspawn.supervisor.eventlog import EventLog
+from initspawn.supervisor.logfiles import LogFiles
 from initspawn.supervisor.reactor import READ
 from initspawn.supervisor.task import Life
 
@@ -57,6 +59,7 @@ class Task:
         self.life = Life()
         self.log = EventLog()
         self.encoder = make(command.encoder, command.encoder_options)
+        self.files: LogFiles | None = None
         self.start: Start | None = None
         self.cgroup: str | None = None
         self.pid = 0
@@ -110,6 +113,17 @@ class Task:
     def _measured(self) -> dict[str, Any]:
         """Without what may be long and is equal to the plan anyway, or the task would not have run."""
         return {name: value for name, value in self.measurement.items() if name not in _LONG}
+
+    def open(self) -> None:
+        """Open the files its output goes to, if it goes to files. Raises LaunchRefused."""
+        if isinstance(self.encoder, Log):
+            self.files = LogFiles(self.encoder.paths, self.sandbox.user)
+            self.encoder.write = self.files.write
+
+    def close(self) -> None:
+        """Give back what `open` opened."""
+        if self.files is not None:
+            self.files.close()
 
     def read(self) -> None:
         """The command runs: say so where the reply comes later, and read what it writes."""

@@ -84,3 +84,15 @@ def test_check_067_maxlen_zero(problems: Problems) -> None:
 def test_check_068_maxlen_alone(build: Build) -> None:
     (made,) = build({}, encoder={"output": "text", "opts": {"maxlen": 100}}).commands
     assert made.encoder_options == {"maxlen": 100, "maxline": 128}
+
+
+def test_check_061_names_of_log_files(build: Build) -> None:
+    opts = {"stdout": "/tmp/$SANDBOX_UID-$COMMAND_UID.out", "maxlen": 1024}
+    (made,) = build({}, encoder={"output": "log", "opts": opts}).commands
+    assert (made.encoder, made.encoder_options) == ("log", {"stdout": "/tmp/s-c.out", "stderr": ""})
+
+
+@pytest.mark.parametrize("path", ["out", "~/out", "/var/../out", "/var//out", "/var/log/", "/tmp/$NOSUCH"])
+def test_log_files_are_full_paths(problems: Problems, path: str) -> None:
+    (problem,) = problems({}, encoder={"output": "log", "opts": {"stderr": path}})
+    assert "encoder.opts.stderr: INVALID_OPTIONS" in problem

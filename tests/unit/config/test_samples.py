@@ -92,11 +92,19 @@ def test_the_namespace_fragment(build: Build, problems: Problems, tmp_path: Path
     assert "mounted are: /etc/passwd, /home, /usr, /sbin, /tmp" in said
 
 
-@pytest.mark.parametrize("name", ["cgroups", "encoder-log"])
+@pytest.mark.parametrize("name", ["cgroups"])
 def test_what_is_not_built_yet_says_so(problems: Problems, name: str) -> None:
     fragment = seed(name)
     said = problems(fragment) if name == "cgroups" else problems({}, **fragment)
     assert any("known but not built yet" in problem for problem in said)
+
+
+def test_the_log_fragment(build: Build) -> None:
+    (made,) = build({}, **seed("encoder-log")).commands
+    assert made.encoder == "log"
+    assert made.encoder_options == {
+        "stdout": "/tmp/afb-initspawn-s-c.out", "stderr": "/tmp/afb-initspawn-s-c.err",
+    }  # fmt: skip
 
 
 def test_the_json_fragment(build: Build) -> None:

@@ -163,7 +163,7 @@ def test_names_have_no_case(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("nope", {}, "no encoder 'nope'; there are text, line, sync, raw, json"),
+        ("nope", {}, "no encoder 'nope'; there are text, line, sync, raw, log, json"),
         ("text", {"maxlen": 0}, "`maxlen` must be a whole number from 6 to 65536, not 0"),
         ("text", {"maxlen": 65537}, "not 65537"),
         ("text", {"maxlen": True}, "not True"),
