@@ -11,12 +11,12 @@ from difflib import get_close_matches
 from importlib import resources
 
 from initspawn.cli.arguments import FORMS, parse_arguments
+from initspawn.cli.compiled import FILES, plan_to_run
 from initspawn.cli.exits import OK, REFUSED, UsageError
 from initspawn.cli.findings import Finding, Value, findings, of_run
 from initspawn.cli.output import plain, show_json, write_line
 from initspawn.cli.pick import pick
 from initspawn.cli.sequence import run_in_turn
-from initspawn.config.compile import compile_files
 from initspawn.config.inside import View
 from initspawn.plan import Api, Command, Sandbox
 from initspawn.sandbox.bind import bind
@@ -40,7 +40,7 @@ _LONGEST, _LONGEST_OUTPUT = 10, 40  # lines of one cell
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `compare`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("file", metavar="FILE", help="configuration, JSON or YAML")
+    parser.add_argument("file", metavar="FILE", help=FILES)
     parser.add_argument("verb", metavar="VERB", help="the verb, or API/VERB")
     parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help=FORMS)
     parser.add_argument(
@@ -58,11 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run and compare. Returns 0, or 125 when nothing could be started in any of the sandboxes.
 
-    Raises ConfigError, RequestError for a verb or arguments that do not fit, UsageError, OSError.
+    Raises ConfigError, PlanError, RequestError for a verb or arguments that do not fit, UsageError, OSError.
     """
     if not 0 < arguments.timeout <= 3600:
         raise UsageError("--timeout is a number of seconds from 0 to 3600")
-    plan = compile_files([arguments.file], user=os.geteuid(), group=os.getegid(), environ=os.environ)
+    plan = plan_to_run([arguments.file])
     api, command = pick(plan, arguments.verb)
     argv = bind(command, parse_arguments(arguments.arguments))
     sandboxes = choose(api, command, arguments.sandbox)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from initspawn.gateway.bounds import PAGE_BYTES
 from initspawn.gateway.files import KINDS, Directory
@@ -154,6 +157,30 @@ def test_kinds_are_written_in_lower_case_and_say_their_letters() -> None:
     for suffix, kind in KINDS.items():
         assert suffix == suffix.lower()
         assert not kind.startswith("text/") or kind.endswith("; charset=utf-8")
+
+
+NAMES = st.sampled_from(
+    ["index.html", "sub", "deep", "up", "out.txt", "pipe", ".hidden", ".git", "config", "..", ".", "", "page",
+     "secret.txt", "a b.JS", "etc", "passwd", "\0", "\ud800", "x" * 256]
+) | st.text(max_size=5)  # fmt: skip
+
+
+@given(st.lists(NAMES, min_size=1, max_size=6))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+def test_whatever_is_asked_for_it_lies_in_the_directory(site: Path, names: list[str]) -> None:
+    inside = {os.stat(place).st_ino for place, _, _ in os.walk(site)}
+    inside |= {os.lstat(Path(place) / name).st_ino for place, _, files in os.walk(site) for name in files}
+    page = Directory(str(site))
+    try:
+        fd = page._open(names)
+    except (OSError, ValueError):
+        return
+    finally:
+        os.close(page._root)
+    found = os.fstat(fd)
+    os.close(fd)
+    assert found.st_ino in inside
+    assert not stat.S_ISLNK(found.st_mode)
 
 
 def test_a_page_that_is_none(tmp_path: Path) -> None:

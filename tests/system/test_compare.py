@@ -115,3 +115,16 @@ def test_a_command_without_end_and_a_tree_without_python(as_user: Ordinary) -> N
     assert "No such file" in ends[1]
     assert len(found["the command", "stdout"][0]) == 2000
     assert "No such file" in found["may", "(looking around)"][1]
+
+
+def test_a_plan_made_ahead(as_user: Ordinary) -> None:
+    file = shutil.copy(LEARN, as_user.home)
+    os.chmod(file, 0o644)
+    made = as_user.run([*as_user.initspawn, "compile", str(file), "-o", "learn.plan"])
+    assert made.returncode == 0, made
+    options = ["compare", "learn.plan", "open/who", *of("tree tight"), "--json"]
+    done = as_user.run([*as_user.initspawn, *options], timeout=60)
+    assert done.returncode == 0, done
+    found = {(one["section"], one["name"]): one["values"] for one in json.loads(done.stdout)["findings"]}
+    assert found["may", "trace a process"] == ["allowed", "EPERM"]
+    assert found["the command", "end"] == ["exit 0", "exit 0"]
