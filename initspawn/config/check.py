@@ -95,9 +95,25 @@ def _by_key(
         elif name in misplaced(part):
             spot[key].refuse(f"`{key}` is no key of a {part.noun}", misplaced(part)[name])
         else:
-            hint = _glued(key, part) or nearest(key, fields | part.aliases.keys())
+            hint = _glued(key, part) or _elsewhere(key) or nearest(key, fields | part.aliases.keys())
             spot[key].refuse(f"unknown key in {part.noun}", hint)
     return given
+
+
+def _elsewhere(key: str) -> str:
+    """A hint for a key that other objects have; empty if none has, or too many."""
+    homes = _homes().get(key, [])
+    return f"it is a key of {' or '.join(homes)}" if 0 < len(homes) < 4 else ""
+
+
+@cache
+def _homes() -> Mapping[str, list[str]]:
+    """What the objects are called that have a key, in the schema's order."""
+    homes: dict[str, list[str]] = {}
+    for part in Part.__subclasses__():
+        for key in (*part.__struct_fields__, *part.aliases):
+            homes.setdefault(key, []).append(part.noun)
+    return homes
 
 
 def _glued(text: Any, part: type[Part]) -> str:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from msgspec import structs
 
 from initspawn.config.actions import check_targets, compile_actions
 from initspawn.config.check import check
@@ -19,7 +22,7 @@ from initspawn.config.identity import Person
 from initspawn.config.load import load
 from initspawn.config.page import page_directory
 from initspawn.config.sandbox import compile_sandbox
-from initspawn.config.schema import Config, Sandbox
+from initspawn.config.schema import Config, Metadata, Sandbox
 from initspawn.config.spot import Report, Spot, shown
 from initspawn.config.target import Target, here
 from initspawn.errors import ConfigError, Problem
@@ -142,7 +145,7 @@ def _api(
     _check_api_name(metadata.api, spot["metadata"]["api"], hidden=hidden)
     names = builtin_names(
         environ, api=metadata.api, user=supervisor.user, group=supervisor.group, target=target
-    )
+    ).also(AFB_CONFIG=_settings(metadata))
     sandboxes: list[PlanSandbox] = []
     commands: list[PlanCommand] = []
     verbs = dict.fromkeys(RESERVED_VERBS, "")
@@ -170,6 +173,12 @@ def _api(
         commands=tuple(commands),
         **compile_actions(config, spot, verbs),
     )
+
+
+def _settings(metadata: Metadata) -> str:
+    """What a binder would call the API's settings: its metadata, as JSON."""
+    given = {name: value for name, value in structs.asdict(metadata).items() if value}
+    return json.dumps(given, ensure_ascii=False)
 
 
 def _compile_one(

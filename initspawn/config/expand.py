@@ -28,7 +28,6 @@ LONGEST_LABEL = 63
 
 # Why a name that exists elsewhere is unknown at a place.
 _REASONS = {
-    "AFB_CONFIG": "a configuration does not hold itself",
     "COMMAND_UID": "only a command's `exec` has one",
     "SBOXUSER": "only a sandbox has one",
     "SANDBOX_UID": "only a sandbox has one",

@@ -187,6 +187,8 @@ def test_a_command_line_as_exec_is_told_its_form(problems: Problems) -> None:
         ({"acls": "user:daemon"}, "not 'user:daemon' (write `user: daemon`, with a space)"),
         ({"acls": {"user:daemon": None}}, "unknown key in acls (write `user: daemon`, with a space)"),
         ({"acls": "root:daemon"}, "must be an object, not 'root:daemon' (write {user: NAME})"),
+        ({"umask": "027"}, "unknown key in sandbox (it is a key of acls)"),
+        ({"timeout": 3}, "unknown key in sandbox (it is a key of acls or command)"),
         ({"acls": {"umask": None}}, "must be text, not null (leave the key out)"),
     ],
 )

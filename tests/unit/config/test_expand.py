@@ -48,7 +48,6 @@ def test_dollar(text: str, result: str) -> None:
         ("$MISSING", "`$MISSING` is neither"),
         ("${SANDBOX_UIS}", "did you mean `$SANDBOX_UID`?"),
         ("$FOOBAR", "`$FOOBAR`"),
-        ("$AFB_CONFIG", "a configuration does not hold itself"),
         ("100$", "`$$`"),
         ("$1", "`$$`"),
         ("${FOO", "`$$`"),
@@ -148,3 +147,13 @@ def test_a_date_format_is_told_how_percent_signs_are_written(text: str) -> None:
     with pytest.raises(ExpandFault, match="a plain `%` is written `%%`"):
         template(text, NAMES)
     assert template(text.replace("%", "%%"), NAMES) == ((TEXT, text),)
+
+
+def test_the_settings_of_the_api(build: Callable[..., Api]) -> None:
+    program = {"cmdpath": "/bin/true", "args": "$AFB_CONFIG"}
+    raw = {
+        "metadata": {"uid": "u", "api": "t", "info": "50% é"},
+        "sandboxes": {"uid": "s", "commands": {"uid": "c", "exec": program}},
+    }
+    (((kind, text),),) = build(raw=raw).commands[0].arguments
+    assert (kind, text) == (TEXT, '{"uid": "u", "api": "t", "info": "50% é"}')
