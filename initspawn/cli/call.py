@@ -44,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("procedure", metavar="API/VERB", help="what to call")
     parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help=FORMS)
     parser.add_argument("--action", choices=ACTIONS, help="what to do with a command (default: start)")
+    parser.add_argument("--verbose", type=int, choices=range(5), help="how much the task tells of itself")
     parser.add_argument("--no-follow", action="store_true", help="print the reply and leave")
     parser.add_argument("--json", action="store_true", help="print reply and events as they are, one a line")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="give up after S seconds (exit 124)")
@@ -70,7 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
     """
     if "/" not in arguments.procedure:
         raise UsageError(f"{arguments.procedure!r} is no procedure: write API/VERB")
-    query = make_query(arguments.arguments, arguments.action)
+    query = make_query(arguments.arguments, arguments.action, arguments.verbose)
     path = arguments.socket or _socket_of(arguments.run_dir)
     deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
     try:
@@ -93,19 +94,21 @@ def main(arguments: argparse.Namespace) -> int:
         return Followed(client, reply, arguments, deadline).run()
 
 
-def make_query(words: list[str], action: str | None) -> Any:
+def make_query(words: list[str], action: str | None, verbose: int | None = None) -> Any:
     """What is sent for the words of the command line. Raises UsageError.
 
-    An action takes the words as its `args`. Otherwise they are sent as they are, unless a named argument
-    would be read as part of the query itself.
+    With an action or a verbosity the words are their `args`. Otherwise they are sent as they are, unless a
+    named argument would be read as part of the query itself.
     """
     values = parse_arguments(words)
     named = isinstance(values, dict) and not (len(words) == 1 and is_json(words[0]))
-    if action is None and not (named and _QUERY_KEYS & values.keys()):
+    if action is None and verbose is None and not (named and _QUERY_KEYS & values.keys()):
         return values
     query: dict[str, Any] = {"action": action or "start"}
     if values is not None:
         query["args"] = values
+    if verbose is not None:
+        query["verbose"] = verbose
     return query
 
 

@@ -41,6 +41,9 @@ def _show(api: Api) -> None:
     header = ("VERB", "SANDBOX", "USER", "CONFINED BY", "ABOUT")
     rows = [_row(command, api.sandbox(command.sandbox)) for command in api.commands]
     show_table([header, *rows], indent="  ")
+    for kind in ("onload", "events", "extra"):
+        for action in getattr(api, kind):
+            write_line(f"  {kind} {action.uid}: {action.api}/{action.verb}", sys.stdout)
 
 
 def _row(command: Command, sandbox: Sandbox) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help=FILES)
     parser.add_argument("verb", metavar="VERB", help="the verb, or API/VERB")
     parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help=FORMS)
+    parser.add_argument("--verbose", type=int, choices=range(10), help="how much it tells of itself")
     parser.add_argument("--json", action="store_true", help="print the events as they are, one a line")
 
 
@@ -52,7 +53,9 @@ def main(arguments: argparse.Namespace) -> int:
     used = api.replace(sandboxes=(api.sandbox(command.sandbox),), commands=(command,))
     once.supervisor = Supervisor(Plan(user=plan.user, group=plan.group, apis=(used,)), reactor)
     try:
-        once.supervisor.start(used, command, argv, on_start=once.on_start, on_end=once.on_end)
+        once.supervisor.start(
+            used, command, argv, on_start=once.on_start, on_end=once.on_end, verbose=arguments.verbose
+        )
         reactor.run()
     finally:
         once.supervisor.close(reactor.stop)

@@ -10,7 +10,7 @@ import pytest
 
 from initspawn.errors import RequestError
 from tests.system.server import Client, serving, wait_for, write
-from tests.system.test_serve import config, shell
+from tests.system.test_serve import ROOT, config, shell
 
 pytestmark = pytest.mark.needs("userns")
 
@@ -120,3 +120,14 @@ def test_without_tokens_exec_is_denied_all_the_same(tmp_path: Path) -> None:
     with serving(tmp_path, "--no-auth", file) as server, server.client() as client:
         assert client.call("test/ping")["response"] == "pong=1"
         assert client.call("test/exec", query)["request"]["status"] == "insufficient-scope"
+
+
+def test_the_sample(tmp_path: Path) -> None:
+    with serving(tmp_path, str(ROOT / "configs" / "autostart.yaml")) as server, server.client() as client:
+        (first,) = wait_for(lambda: ended(client, "notice"), "the notice of the first line")
+        (link,) = (task for task in client.call("initspawn/tasks")["response"] if task["command"] == "link")
+        assert first["argv"][1:] == ["link", "data", str(link["pid"]), "wg0 up"]
+        assert client.call("autostart/off")["response"] == [f"box/link@{link['pid']}"]
+        tasks = wait_for(lambda: len(ended(client, "notice")) == 2 and ended(client, "notice"), "the last")
+        assert tasks[-1]["argv"][1:] == ["link", "final-event", str(link["pid"]), ""]
+        assert server.stop() == (0, "")

@@ -179,3 +179,8 @@ def test_the_socket_has_the_name_the_supervisor_gives_it() -> None:
 )
 def test_what_is_sent(words: list[str], action: str | None, query: Any) -> None:
     assert call.make_query(words, action) == query
+
+
+def test_verbosity_is_sent() -> None:
+    assert call.make_query([], None, 3) == {"action": "start", "verbose": 3}
+    assert call.make_query(["a=1"], "stop", 0) == {"action": "stop", "args": {"a": "1"}, "verbose": 0}

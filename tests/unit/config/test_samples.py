@@ -24,7 +24,7 @@ def seed(name: str) -> dict[str, Any]:
     return data
 
 
-@pytest.mark.parametrize("name", ["demo.yaml", "learn.yaml", "minimal.json"])
+@pytest.mark.parametrize("name", ["autostart.yaml", "demo.yaml", "learn.yaml", "minimal.json"])
 @pytest.mark.parametrize("user", [0, 1000])
 def test_ours_compile_for_root_and_for_others(name: str, user: int) -> None:
     made = compile_files([str(CONFIGS / name)], user=user, group=user, environ=os.environ)
