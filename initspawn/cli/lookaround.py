@@ -32,7 +32,9 @@ def call(name: str, *arguments: Any) -> None:
     """A function of the C library that answers -1 for an error. Raises OSError."""
     import ctypes
 
-    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) == -1:
+    # A number may be meant as a long: as an int its upper half would be left to chance.
+    longs = [ctypes.c_long(item) if isinstance(item, int) else item for item in arguments]
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*longs) == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +130,17 @@ def test_a_plan_made_ahead(as_user: Ordinary) -> None:
     found = {(one["section"], one["name"]): one["values"] for one in json.loads(done.stdout)["findings"]}
     assert found["may", "trace a process"] == ["allowed", "EPERM"]
     assert found["the command", "end"] == ["exit 0", "exit 0"]
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing(as_user: Ordinary) -> None:
+    file = shutil.copy(LEARN, as_user.home)
+    os.chmod(file, 0o644)
+    text = Path(file).read_text().replace("[/proc/net/dev]", "[/dev/zero]")  # goes on until its time is over
+    Path(file).write_text(text)
+    command = [*as_user.initspawn, "compare", str(file), "open/network", *of("open tight")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with as_user.popen(command, start_new_session=True, **pipes) as process:
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "")
