@@ -106,7 +106,16 @@ def _from_rules(seccomp: Seccomp, arch: int, spot: Spot) -> list[bytes]:
     if (for_execve or [default])[0] not in (pyseccomp.ALLOW, pyseccomp.LOG):
         spot.refuse("`execve` is not allowed, so no command could ever start", _EXECVE_HINT)
         return []
-    return [_bpf(default, rules, arch)]
+    try:
+        program = _bpf(default, rules, arch)
+    except OSError as error:
+        spot["rules"].refuse(f"libseccomp makes no filter of these rules: {error.strerror or error}")
+        return []
+    fault = bpf.fault(program)
+    if fault:
+        spot["rules"].refuse(f"the filter of these rules {fault}", "write fewer rules")
+        return []
+    return [program]
 
 
 def _rule(given: SeccompRule, arch: int, spot: Spot) -> _Rule | None:

@@ -13,7 +13,7 @@ import pyseccomp
 import pytest
 
 from tests.support.users import Ordinary
-from tests.system.server import write
+from tests.system.server import serving, write
 
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -147,3 +147,16 @@ def test_a_ready_filter_is_loaded(run: Runner, as_user: Ordinary, locked: bool) 
     assert "Disk quota exceeded" in done.stderr
     found = status(run({"seccomp": seccomp}, *STATUS, user=as_user))
     assert found["Seccomp_filters"] == ("2" if locked else "1")
+
+
+def test_a_directory_of_configurations_is_served(as_user: Ordinary) -> None:
+    place = as_user.home / "conf.d"
+    place.mkdir(mode=0o755)
+    exec_ = {"cmdpath": "/bin/echo", "args": "$API_NAME"}
+    for api in ("one", "two"):
+        commands = {"uid": "c", "encoder": "sync", "exec": exec_}
+        config = {"metadata": {"uid": "u", "api": api}, "sandboxes": {"uid": "sb", "commands": commands}}
+        write(place, f"{api}.json", config)
+    with serving(as_user.home, str(place), user=as_user) as server, server.client() as client:
+        told = [client.call(f"{api}/c")["response"]["stdout"] for api in ("one", "two")]
+    assert told == [["one"], ["two"]]

@@ -222,3 +222,21 @@ ONE = {"index": 0, "op": "==", "value": 1}
 def test_comparisons_refused(problems: Problems, rules: Any, said: str) -> None:
     (problem,) = problems({"seccomp": {"default": "allow", "rules": rules}})
     assert said in problem
+
+
+def test_more_rules_than_the_kernel_takes(build: Build, problems: Problems) -> None:
+    rules = [rule("openat", "log", args={**ONE, "value": value}) for value in range(4200)]
+    (said,) = problems({"seccomp": {"default": "allow", "rules": rules}})
+    assert "seccomp.rules: the filter of these rules has more than 4096 instructions (write fewer" in said
+    (program,) = filters(build, default="allow", rules=rules[:1000])
+    assert run(program, number("openat"), 999) == LOG
+    assert run(program, number("openat"), 1000) == ALLOW
+
+
+def test_a_failing_library_is_told(problems: Problems, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(pyseccomp.SyscallFilter, "export_bpf", failing)
+    (said,) = problems({"seccomp": {"default": "allow", "rules": rule("mkdir", "log")}})
+    assert "libseccomp makes no filter of these rules: Cannot allocate memory" in said
