@@ -128,6 +128,17 @@ def test_only_reading(own: Gateway, method: str) -> None:
         assert client.request("/index.html", method=method)[0] == 405
 
 
+def test_head_tells_the_size_and_sends_nothing(own: Gateway) -> None:
+    with own.client() as client:
+        client.send(b"HEAD /large.bin HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := client.socket.recv(65536):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"content-length: 300000\r\n" in answer
+        assert answer.endswith(b"\r\n\r\n")
+
+
 def test_the_built_in_page_moves(own: Gateway) -> None:
     for path, (name, _) in FILES.items():
         with own.client() as client:

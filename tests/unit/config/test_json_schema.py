@@ -24,6 +24,7 @@ CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SCHEMA = json_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
 WHOLE = [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("*.json"), *CONFIGS.glob("scripts/*.yaml")]
+YAML = [path for path in WHOLE if path.suffix == ".yaml"]
 
 
 def accepted(data: Any) -> tuple[bool, bool]:
@@ -46,6 +47,12 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
 def test_all_samples_are_accepted(path: Path) -> None:
     VALIDATOR.validate(load(str(path)).data)
     assert len(WHOLE) >= 4
+
+
+@pytest.mark.parametrize("path", YAML, ids=lambda path: path.name)
+def test_yaml_samples_name_it_for_editors(path: Path) -> None:
+    name = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+    assert json.loads((path.parent / name).read_text(encoding="utf-8")) == SCHEMA
 
 
 @pytest.mark.parametrize(("part", "name"), [(part, name) for part, keys in KEYS.items() for name in keys])
