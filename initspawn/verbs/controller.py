@@ -11,6 +11,7 @@ import os
 import sys
 
 from initspawn.event import named_by
+from initspawn.limits import EVENT_TASKS
 from initspawn.supervisor.eventlog import Reader
 from initspawn.verbs import query
 from initspawn.verbs.access import Identity
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from initspawn.supervisor.running import Task
     from initspawn.verbs.answer import Answer
     from initspawn.verbs.registry import Registry
+
+
+_PAUSE = 0.2  # seconds, until it is looked again whether there is room for another task
 
 
 class Controller:
@@ -113,6 +117,10 @@ class Listener:
         self._scheduled = False
         if self._closed or self._unanswered:
             return
+        if any(self._is_crowded(action) for action in self._handlers):
+            self._scheduled = True  # the events wait, and if they become too many their command
+            self._controller.supervisor.reactor.after(_PAUSE, self._next)
+            return
         event = self._reader.take()
         if event is None or self._controller.supervisor.closing:
             if not self._task.life.alive:
@@ -123,6 +131,11 @@ class Listener:
         for action in self._handlers:
             caller = Itself(self._controller, self._owner.api, (*self._owner.causes, action))
             self._controller.call(caller, action, data, self._done(action))
+
+    def _is_crowded(self, action: Action) -> bool:
+        """Whether what a command writes would take the places of all other tasks."""
+        starts = query.parse(action.query)[0] == query.START
+        return starts and self._controller.registry.running(action.api, action.verb) >= EVENT_TASKS
 
     def _done(self, action: Action) -> Callable[[Answer], None]:
         def done(result: Answer) -> None:

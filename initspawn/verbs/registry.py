@@ -36,6 +36,11 @@ class Registry:
             (api.api, extra.uid): extra for api in self.apis.values() for extra in api.extra
         }
 
+    def running(self, api: str, verb: str) -> int:
+        """How many tasks of a command are alive; 0 for what is no command."""
+        command = self._commands.get((api, verb))
+        return len(self.supervisor.alive(self.apis[api], command)) if command is not None else 0
+
     def call(self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]) -> None:
         """Do what is asked, if this caller may; `answer` is called once, now or later."""
         try:

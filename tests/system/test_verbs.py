@@ -39,6 +39,7 @@ COMMANDS = [
     program("told", "/bin/sh", "-c", "echo done", "sh", "%a%", encoder="sync", verbose=5),
     program("sleep", "/bin/sleep", "100"),
     shell("tree", "sleep 100 & echo $! ; wait", encoder="line"),
+    shell("amid", "printf half >&2; echo ready; exec sleep 100", encoder="line"),
     program("once", "/bin/sleep", "100", once=True),
     program("slow", "/bin/sleep", "100", timeout=1),
     program("brief", "/bin/sleep", "0.2", timeout=5),
@@ -181,6 +182,16 @@ def test_what_callers_do_is_told(client: Client, server: Server) -> None:
     assert data["stderr"] == [
         f"start(sleep)=> {task}", f"subscribe(sleep)=> {task}", f"stop(sleep)=> {task} signal 2"
     ]  # fmt: skip
+
+
+def test_a_line_of_its_own(client: Client) -> None:
+    """What is told while the command is in the middle of a line begins a new one."""
+    pid = start(client, "amid", {"verbose": 2})
+    client.until(lambda event: event["pid"] == pid and "stdout" in event)
+    stop(client, "amid")
+    client.final(pid)
+    said = [event["stderr"] for event in client.events if "stderr" in event]
+    assert said == [f"start(amid)=> box/amid@{pid}", "half", f"stop(amid)=> box/amid@{pid} signal 2"]
 
 
 # Control.

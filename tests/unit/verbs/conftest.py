@@ -78,10 +78,16 @@ class FakeReactor:
 
     def __init__(self) -> None:
         self._waiting: list[Callable[[], None]] = []
+        self.later: list[Callable[[], None]] = []
 
     def after(self, seconds: float, callback: Callable[[], None]) -> None:
-        assert seconds == 0
-        self._waiting.append(callback)
+        (self.later if seconds else self._waiting).append(callback)
+
+    def pass_time(self) -> None:
+        """Let run what was to wait a while."""
+        waiting, self.later = self.later, []
+        self._waiting += waiting
+        self.run()
 
     def run(self) -> None:
         """Until there is nothing left to do."""

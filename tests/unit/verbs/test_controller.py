@@ -8,6 +8,7 @@ import pytest
 
 from initspawn.config.compile import compile_raw
 from initspawn.errors import RequestError
+from initspawn.limits import EVENT_TASKS
 from initspawn.plan import Plan
 from initspawn.verbs.access import Identity
 from initspawn.verbs.answer import Answer
@@ -158,6 +159,36 @@ def test_events_one_after_the_other() -> None:
     made.runs(2)
     made.runs(3)
     assert [args[2] for args in made.started[1:]] == ["0", "1", "2"]
+
+
+def test_events_do_not_take_every_place() -> None:
+    """What a command writes starts so many tasks at most; the rest of it waits, and nothing is lost."""
+    made = Controlled(onload=action("go", "c"), events=action("t/c", "pid"))
+    task = made.runs()
+    for number in range(EVENT_TASKS + 3):
+        task.log.append({"pid": task.pid, "type": "data", "stdout": number})
+    made.supervisor.reactor.run()
+    for number in range(EVENT_TASKS):
+        made.runs(1 + number)
+    assert len(made.started) == 1 + EVENT_TASKS
+    made.supervisor.reactor.pass_time()
+    assert len(made.started) == 1 + EVENT_TASKS
+    for number in range(3):
+        made.ends(made.supervisor.every[1 + number])
+        made.supervisor.reactor.pass_time()
+        made.runs(1 + EVENT_TASKS + number)
+    assert [args[2] for args in made.started[1:]] == [str(number) for number in range(EVENT_TASKS + 3)]
+
+
+def test_a_full_house_can_still_be_stopped() -> None:
+    made = Controlled(
+        onload=[action("go", "z", args={"z": 1}), *(action(str(n), "c") for n in range(EVENT_TASKS))],
+        events=action("t/z", "c", args={"action": "stop"}),
+    )
+    for number in range(1 + EVENT_TASKS):
+        made.runs(number)
+    made.happens(made.supervisor.every[0], type="data")
+    assert len(made.supervisor.sent) == EVENT_TASKS
 
 
 def test_all_actions_of_one_event() -> None:
