@@ -105,13 +105,13 @@ class Machine:
             connection, qmp = socket.socketpair()
             self.qmp = Qmp(connection)
             stack.callback(self.qmp.close)
-            with agent, qmp:
+            with agent, qmp, (self.place / "qemu").open("wb") as said:
                 argv = command_line(self.shape, self.place, agent.fileno(), qmp.fileno())
                 self._process = subprocess.Popen(
                     [*UNTIL_PARENT_ENDS, "sh", str(os.getpid()), *argv],
                     pass_fds=(agent.fileno(), qmp.fileno()),
                     stdin=None if self.shape.terminal else subprocess.DEVNULL,
-                    stdout=None if self.shape.terminal else (self.place / "qemu").open("wb"),
+                    stdout=None if self.shape.terminal else said,
                     stderr=None if self.shape.terminal else subprocess.STDOUT,
                 )
             stack.callback(self._kill)

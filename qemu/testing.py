@@ -18,6 +18,12 @@ UNIT = (
 )  # fmt: skip
 
 
+def in_unit(*argv: str, properties: Sequence[str] = ()) -> list[str]:
+    """The command line that runs this one in such a unit, until it ends, with its exit code."""
+    settings = [f"--property={one}" for one in properties]
+    return [*UNIT, *settings, *(word.replace("$", "$$") for word in argv)]  # systemd expands what has one $
+
+
 class Outcome(NamedTuple):
     """pytest's exit code, its output, and its results as JUnit XML (empty if it did not get that far)."""
 
@@ -31,6 +37,6 @@ def run_tests(
 ) -> Outcome:
     """Run pytest with these arguments as root. Raises GuestError when it takes too long."""
     pytest = ("python3", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={JUNIT}", *arguments)
-    done = guest.run(*UNIT, *pytest, timeout=timeout, listener=listener)
+    done = guest.run(*in_unit(*pytest), timeout=timeout, listener=listener)
     found = guest.run("test", "-e", JUNIT).code == 0
     return Outcome(done.code, done.out + done.err, guest.read(JUNIT) if found else b"")

@@ -1,0 +1,37 @@
+"""The machine of these tests: booted once, for all that leave it as it was.
+
+It is made of this checkout; the first time that takes half a minute more. See docs/image.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qemu.guest import Guest
+from qemu.image import Image, build
+from qemu.machine import Shape
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker of pytest-xdist gets all of them: its one guest is enough for two processors."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("guest"))
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    """The image of this checkout."""
+    return build()
+
+
+@pytest.fixture(scope="session")
+def guest(image: Image) -> Iterator[Guest]:
+    """A booted guest that serves the demonstration on its port 1234."""
+    with Guest(Shape(image, cpus=2, memory=1024, append="quiet initspawn.demo=1234")) as machine:
+        yield machine.wait_agent()
