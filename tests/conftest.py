@@ -21,11 +21,11 @@ import hypothesis
 import pytest
 
 from tests.support import leftovers, users
+from tests.support.pace import IN_GUEST
 from tests.support.probes import NOBODY, PROBES, missing
 
 HERE = Path(__file__).parent
 MUST_WORK = os.environ.get("INITSPAWN_MUST_WORK", "") not in ("", "0")
-IN_GUEST = os.environ.get("INITSPAWN_GUEST", "") not in ("", "0")
 NOT_IN_GUEST = {"node", "lua", "tcl", "chromium"}  # what depends on no kernel and would make the image large
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

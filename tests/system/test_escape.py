@@ -130,6 +130,7 @@ def attempts(who: Person, box: Sandbox) -> dict[str, str]:
     return found
 
 
+@pytest.mark.guest_too
 @everybody
 def test_every_attempt_is_denied(who: Person, device: None) -> None:
     found = attempts(who, boxes.full(who, filters=()))
@@ -182,6 +183,7 @@ except OSError as error: print(errno.errorcode[error.errno])
 """
 
 
+@pytest.mark.guest_too
 @everybody
 def test_namespaces_made_inside_undo_nothing(who: Person) -> None:
     """A kernel that lets everybody make user namespaces lets a command make one: its mounts stay locked."""
@@ -217,6 +219,7 @@ def test_a_setuid_program_gives_nothing_unless_it_is_allowed(who: Person) -> Non
     assert sets == ["0" * 16] * 2
 
 
+@pytest.mark.guest_too
 @everybody
 def test_two_tasks_share_nothing_fresh(who: Person) -> None:
     assert who.call(_two, boxes.full(who, filters=())) == ["", "", "", "1 2", "ECONNREFUSED"]
@@ -285,6 +288,7 @@ def _later(box: Sandbox, home: Path) -> Result:
     return result
 
 
+@pytest.mark.guest_too
 @root
 def test_a_mount_made_inside_never_appears_outside(who: Person) -> None:
     own = tuple(name for name in NAMESPACES if name != "user")
@@ -400,6 +404,7 @@ def _swap(box: Sandbox, home: Path, outside: Path) -> list[str]:
             swapper.kill()
 
 
+@pytest.mark.guest_too
 @everybody
 def test_a_killed_supervisor_takes_everything_with_it(who: Person) -> None:
     """Nothing runs on unwatched: not a command that hides in sessions of its own, in its namespace."""

@@ -25,6 +25,7 @@ from initspawn.sandbox import ladder
 from initspawn.sandbox.measure import Baseline
 from initspawn.sandbox.program import Program
 from initspawn.supervisor import core
+from tests.support.pace import SLOWER
 from tests.system import boxes
 from tests.system.conftest import ROOT_AND_A_USER, root_and_a_user
 from tests.system.harness import PATIENCE, PYTHON, Bench, Person, Result, alive, bench, own_mounts
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.needs("userns", "seccomp")
 
 ALL = (*ladder.REAPER_STEPS, *ladder.COMMAND_STEPS)
 NO_SUCH_FD = 9999
-SOON = 1.0  # seconds, in place of those a start may take
+SOON = 1.0 * SLOWER  # seconds, in place of those a start may take
 
 
 def chosen(who: Person) -> Sandbox:

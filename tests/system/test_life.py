@@ -16,6 +16,7 @@ import pytest
 from initspawn.event import DATA, FINAL
 from initspawn.plan import Sandbox
 from initspawn.supervisor import core, running
+from tests.support.pace import SLOWER
 from tests.system import boxes
 from tests.system.conftest import ROOT_AND_A_USER, everybody, root_and_a_user
 from tests.system.harness import Bench, Person, Result, Run, alive, bench, children, descriptors, marked
@@ -115,6 +116,7 @@ def _ignoring(box: Sandbox, kind: str) -> Result:
         return run.stop().end()
 
 
+@pytest.mark.guest_too
 @each_way
 def test_daemons_end_with_their_command(who: Person, kind: str) -> None:
     result = who.call(_daemons, KINDS[kind](who), kind, "20", "leaving")
@@ -139,8 +141,9 @@ def test_a_storm_of_processes_ends_at_a_time_limit(who: Person, kind: str) -> No
 
 
 def _storm(box: Sandbox, kind: str) -> Result:
+    count = f"{200 / SLOWER:.0f}"
     with prepared(box, kind) as (made, word):
-        return made.python(DAEMONS, word, "200", "staying", timeout=1.5).until("started").end()
+        return made.python(DAEMONS, word, count, "staying", timeout=1.5 * SLOWER).until("started").end()
 
 
 @each_way
@@ -294,6 +297,7 @@ def _suspend(box: Sandbox, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
         return first, run.stop().end().status
 
 
+@pytest.mark.guest_too
 @each_way
 def test_when_its_reaper_is_killed_the_command_dies(who: Person, kind: str) -> None:
     result = who.call(_kill_reaper, KINDS[kind](who), kind)

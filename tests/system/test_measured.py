@@ -126,6 +126,7 @@ def test_a_command_has_exactly_what_its_sandbox_says(who: Person, kind: str) -> 
     check(who, KINDS[kind](who))
 
 
+@pytest.mark.guest_too
 @root
 @pytest.mark.needs("userns", "seccomp")
 @pytest.mark.parametrize("kind", ROOT_KINDS)

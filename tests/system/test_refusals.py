@@ -131,6 +131,7 @@ SANDBOXES: dict[str, tuple[Values, str, str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.guest_too
 @everybody
 @pytest.mark.parametrize("kind", SANDBOXES)
 def test_a_sandbox_that_cannot_be_built_is_refused(who: Person, kind: str) -> None:

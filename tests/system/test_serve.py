@@ -72,6 +72,7 @@ def test_demo_as_an_ordinary_user(as_user: Ordinary) -> None:
         assert not server.run_dir.exists()
 
 
+@pytest.mark.guest_too
 @pytest.mark.root
 def test_demo_as_root(tmp_path: Path) -> None:
     with serving(tmp_path, DEMO) as server, server.client() as client:

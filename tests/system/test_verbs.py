@@ -331,7 +331,7 @@ def test_check_107_what_cannot_be_executed(tmp_path: Path) -> None:
     tool = place / "tool"
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
-    for path in (tmp_path.parent.parent, tmp_path.parent, tmp_path, place):
+    for path in (*tmp_path.parents[:3], tmp_path, place):  # pytest-xdist has one more
         path.chmod(path.stat().st_mode | 0o055)
     file = write(tmp_path, "test.json", config(program("tool", str(tool))))
     with serving(tmp_path, file) as server, server.client() as client:
