@@ -3,7 +3,8 @@
 Called with `--run-dir DIR --plan FILE [--start-fd N]`. The start descriptor carries what must not be on a
 command line, as marshal of a dictionary:
 
-    tokens     SHA-256 of each valid token to its scopes
+    tokens     SHA-256 of each token of this run to its name and its scopes
+    state      the directory of the token file and the audit log; default: the run directory
     open       True: whoever reaches the gateway may do everything
     listen     the descriptor of the gateway's listening socket, absent without a gateway
     unix       descriptors of listening unix sockets, each with the protocol spoken there: `http`, `wsapi API`
@@ -25,7 +26,7 @@ from initspawn.plan import load
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.keeper import Keeper
 from initspawn.supervisor.reactor import Reactor
-from initspawn.verbs.access import EVERYTHING, NOBODY, Identity, Tokens
+from initspawn.verbs.access import EVERYTHING, NOBODY, Identity, Token, Tokens
 from initspawn.verbs.controller import Controller
 from initspawn.verbs.registry import Registry
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from initspawn.control.server import Door
+    from initspawn.control.state import State
     from initspawn.plan import Api, Plan
 
 CONTROL = "control"  # the local door's socket, in the run directory
@@ -92,6 +94,7 @@ class Main:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.registry = Registry(self.supervisor)
         self.doors: list[Door] = []
+        self.state: State | None = None
         self._announced = False
 
     def run(self) -> int:
@@ -104,6 +107,8 @@ class Main:
         finally:
             for door in self.doors:
                 door.close()
+            if self.state is not None:
+                self.state.close(remove=self.start.get("temporary", False) and "state" not in self.start)
             self.reactor.close()
             if self.start.get("temporary"):
                 self._clean()
@@ -131,25 +136,31 @@ class Main:
     def _open(self) -> None:
         # JSON and all that comes with it: not before the first commands are on their way.
         from initspawn.control.server import Door, ServiceDoor, listen
+        from initspawn.control.state import State
 
-        tokens = Tokens({known: frozenset(scopes) for known, scopes in self.start.get("tokens", {}).items()})
+        tokens = Tokens(
+            Token(name=name, digest=known, scopes=frozenset(scopes))
+            for known, (name, scopes) in self.start.get("tokens", {}).items()
+        )
+        self.state = State(self.start.get("state") or self.run_dir, self.reactor, tokens)
+        self.registry.audit = self.state.audit.record
         path = os.path.join(self.run_dir, CONTROL)
         _remove_stale(path)
         self.doors.append(
             Door(
-                listen(path), reactor=self.reactor, registry=self.registry, tokens=tokens,
+                listen(path), name="control", reactor=self.reactor, registry=self.registry, tokens=tokens,
                 identify=lambda user, pid: self._peer(user, pid, NOBODY),
             )
         )  # fmt: skip
         found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
         if found is None or "listen" not in self.start:
             return
-        everybody = Identity(kind="token", scopes=frozenset((EVERYTHING,)))
+        everybody = Identity(kind="token", scopes=frozenset((EVERYTHING,)), name="everybody")
         stranger = everybody if self.start.get("open") else NOBODY
         path = os.path.join(self.run_dir, GATEWAY_DOOR)
         _remove_stale(path)
         door = Door(
-            listen(path), reactor=self.reactor, registry=self.registry, tokens=tokens,
+            listen(path), name="network", reactor=self.reactor, registry=self.registry, tokens=tokens,
             identify=lambda _user, _pid: stranger, on_connect=self._announce,
         )  # fmt: skip
         self.doors.append(door)
@@ -157,8 +168,8 @@ class Main:
         for fd, protocol in self.start.get("unix", ()):
             os.set_inheritable(fd, False)
             door = ServiceDoor(
-                _socket.socket(fileno=fd), ours, protocol.encode(), reactor=self.reactor,
-                registry=self.registry, tokens=tokens,
+                _socket.socket(fileno=fd), ours, protocol.encode(), name=f"unix {protocol}",
+                reactor=self.reactor, registry=self.registry, tokens=tokens,
                 identify=lambda user, pid: self._peer(user, pid, stranger),
             )  # fmt: skip
             self.doors.append(door)
@@ -167,7 +178,7 @@ class Main:
     def _peer(self, user: int, pid: int, stranger: Identity) -> Identity:
         """Root and our own user are trusted, unless it is one of our tasks that shows their number."""
         if user in (0, os.geteuid()) and not self.supervisor.owns(pid):
-            return Identity(kind="local", user=user)
+            return Identity(kind="local", user=user, name=f"user:{user}")
         return stranger
 
     def _keep_gateway(self, api: Api, path: str) -> None:

@@ -64,6 +64,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--page", metavar="DIR", help="serve this page of yours instead of the test page")
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
+    parser.add_argument(
+        "--state-dir", metavar="DIR",
+        help="token file and audit log, which then outlive this run (default: the run directory)",
+    )  # fmt: skip
     parser.add_argument("--no-auth", action="store_true", help="ask nobody for a token; loopback only")
     parser.add_argument(
         "--gateway-user", default=USER, metavar="NAME", help=f"who the gateway is, as root (default {USER})"
@@ -95,6 +99,9 @@ def main(arguments: argparse.Namespace) -> int:
     sockets = wanted_sockets(arguments.unix, arguments.ws_server, plan)
     listener = listen_tcp(arguments.host, arguments.port)
     prepare_run_dir(run_dir)
+    state_dir = arguments.state_dir and os.path.abspath(arguments.state_dir)
+    if state_dir is not None:
+        prepare_run_dir(state_dir)
     _lock(run_dir)
     os.makedirs(os.path.join(run_dir, GATEWAY), exist_ok=True)
     os.chmod(os.path.join(run_dir, GATEWAY), 0o711)  # whatever our umask: the gateway is another user
@@ -109,7 +116,8 @@ def main(arguments: argparse.Namespace) -> int:
     plan_file = os.path.join(run_dir, "plan")
     save(plan.replace(apis=(*plan.apis, hidden), sources=()), plan_file)
     start = {
-        "tokens": {digest(token): (EVERYTHING,)},
+        "tokens": {digest(token): ("start", (EVERYTHING,))},
+        **({"state": state_dir} if state_dir is not None else {}),
         "open": arguments.no_auth,
         "listen": listener.fileno(),
         "unix": listen_unix(sockets),

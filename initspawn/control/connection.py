@@ -13,6 +13,7 @@ from initspawn.limits import OUT_BYTES, READ_CHUNK
 from initspawn.supervisor.eventlog import DROPPED, Reader
 from initspawn.supervisor.reactor import READ, WRITE
 from initspawn.verbs.access import NOBODY, OUTPUT, Identity, allowed
+from initspawn.verbs.answer import Answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from initspawn.control.server import Door
     from initspawn.event import Event
     from initspawn.supervisor.running import Task
-    from initspawn.verbs.answer import Answer
 
 _EVENTS_AT_ONCE = 256  # events encoded for one client before others get their turn
 _PENDING = 256  # calls of one client that wait for their answer
@@ -32,16 +32,21 @@ _PENDING = 256  # calls of one client that wait for their answer
 class Visitor:
     """The `Caller` of a single call whose credential is for it alone."""
 
-    def __init__(self, identity: Identity, connection: Connection | None) -> None:
+    def __init__(self, identity: Identity, connection: Connection, events: bool, session: str) -> None:
         self.identity = identity
-        self._connection = connection  # None: it hears no events
+        self.session = session
+        self.door = connection.door
+        self._connection = connection
+        self._events = events
 
     def subscribe(self, task: Task) -> None:
-        if self._connection is not None:
-            self._connection.subscribe(task)
+        """Send the connection the events, as long as who has called may read them; if it hears any."""
+        if self._events:
+            self._connection.subscribe(task, self.identity)
 
     def unsubscribe(self, task: Task) -> None:
-        if self._connection is not None:
+        """Send it no more of them."""
+        if self._events:
             self._connection.unsubscribe(task)
 
 
@@ -50,6 +55,8 @@ class Connection:
 
     def __init__(self, door: Door, sock: _socket.socket, identity: Identity) -> None:
         self.identity = identity
+        self.session = ""
+        self.door = door.name
         self._base = identity  # who it is without a token
         self._door = door
         self._socket = sock
@@ -57,20 +64,20 @@ class Connection:
         self._frames = wire.FrameReader()
         self._waiting: list[bytes] = []  # bodies that wait for their turn
         self._out = bytearray()
-        self._readers: dict[Task, Reader] = {}
+        self._readers: dict[Task, tuple[Reader, Identity]] = {}  # each with who has subscribed
         self._pending = 0
         self._scheduled = False
         self._mask = READ
         self._closed = False
         door.reactor.watch(self._fd, READ, self._on_ready)
 
-    def subscribe(self, task: Task) -> None:
+    def subscribe(self, task: Task, identity: Identity | None = None) -> None:
         """Send this client the task's events, from the first that is kept."""
         if self._closed:
             return
         self._out += wire.encode({"subscribed": task.event_name})
         if task not in self._readers:
-            self._readers[task] = Reader(task.log, self._wake)
+            self._readers[task] = (Reader(task.log, self._wake), identity or self.identity)
         self._wake()
 
     def unsubscribe(self, task: Task) -> None:
@@ -80,10 +87,10 @@ class Connection:
             self._wake()
 
     def _forget(self, task: Task) -> bool:
-        reader = self._readers.pop(task, None)
-        if reader is not None:
-            reader.close()
-        return reader is not None
+        found = self._readers.pop(task, None)
+        if found is not None:
+            found[0].close()
+        return found is not None
 
     def close(self) -> None:
         """Forget the client; its tasks run on."""
@@ -132,9 +139,8 @@ class Connection:
             except wire.WireError as error:
                 self._fault(str(error))
                 return
-            if request.unsubscribe is not None:
-                for task in [task for task in self._readers if task.event_name == request.unsubscribe]:
-                    self.unsubscribe(task)
+            if request.order is not None:
+                self._obey(request)
                 continue
             self._pending += 1
             caller = self._caller(request)
@@ -143,12 +149,31 @@ class Connection:
             )
         self._update()
 
+    def _obey(self, request: wire.Request) -> None:
+        """What is no call of a verb."""
+        tokens = self._door.tokens
+        if request.order == wire.UNSUBSCRIBE:
+            for task in [task for task in self._readers if task.event_name == request.about]:
+                self.unsubscribe(task)
+            return
+        self._pending += 1
+        answer = self._answer_for(request.number)
+        if request.order == wire.LOGOUT:
+            tokens.log_out(request.about)
+            answer(Answer())
+            return
+        fresh = tokens.log_in(request.about)
+        answer(Answer(response=fresh) if fresh else Answer(status="invalid-token"))
+
     def _caller(self, request: wire.Request) -> Connection | Visitor:
         """Whose call this is: this client's from now on, or that of one who is here for this call."""
         if request.single:
-            return Visitor(self._who(request.token, request.behalf), self if request.events else None)
+            identity = self._who(request.token, request.behalf)
+            return Visitor(identity, self, request.events, request.session or "")
         if request.token is not None:
-            self._identify(request.token)
+            self._identify(self._who(request.token))
+        if request.session is not None:
+            self.session = request.session
         return self
 
     def _who(self, token: str | None, behalf: int | None = None) -> Identity:
@@ -164,12 +189,25 @@ class Connection:
         found = self._door.tokens.identity(token)
         return base if found.kind == "nobody" else found
 
-    def _identify(self, token: str) -> None:
-        """A token came: from now on the client is who shows it, and reads only what that one may."""
-        self.identity = self._who(token)
+    def _identify(self, identity: Identity) -> None:
+        """From now on the client is another one, and reads only what that one may."""
+        self.identity = identity
         for task in list(self._readers):
-            if not allowed(self.identity, OUTPUT, task.command.privilege or task.sandbox.privilege):
-                self.unsubscribe(task)
+            self._check(task, identity)
+
+    def recheck(self) -> None:
+        """The valid tokens have changed: who has shown another one is nobody any more."""
+        current = self._door.tokens.current(self.identity)
+        if current != self.identity:
+            self.identity = self._base if current.kind == "nobody" else current
+        for task, (_, identity) in list(self._readers.items()):
+            self._check(task, self._door.tokens.current(identity))
+
+    def _check(self, task: Task, identity: Identity) -> None:
+        """Go on with a task's events only if this one may read them."""
+        privilege = task.command.privilege or task.sandbox.privilege
+        if not allowed(identity, OUTPUT, privilege, task.owner):
+            self.unsubscribe(task)
 
     def _busy(self) -> bool:
         return self._pending >= _PENDING or len(self._out) > OUT_BYTES
@@ -234,7 +272,7 @@ class Connection:
     def _collect(self) -> None:
         """Events into the output, from all subscribed tasks in turn, as far as there is room."""
         budget = _EVENTS_AT_ONCE
-        for task, reader in list(self._readers.items()):
+        for task, (reader, _) in list(self._readers.items()):
             while len(self._out) < OUT_BYTES:
                 if not budget:
                     self._wake()

@@ -45,12 +45,14 @@ class Door:
         self,
         listener: _socket.socket,
         *,
+        name: str,
         reactor: Reactor,
         registry: Registry,
         tokens: Tokens,
         identify: Callable[[int, int], Identity],
         on_connect: Callable[[], None] = lambda: None,
     ) -> None:
+        self.name = name  # in the audit log
         self.reactor = reactor
         self.registry = registry
         self.tokens = tokens
@@ -58,7 +60,12 @@ class Door:
         self._identify = identify
         self._on_connect = on_connect
         self._socket = listener
+        tokens.on_change.append(self._recheck)
         reactor.watch(listener.fileno(), READ, lambda _: self._accept())
+
+    def _recheck(self) -> None:
+        for connection in list(self.connections):
+            connection.recheck()
 
     def _accept_again(self) -> None:
         if self._socket.fileno() >= 0:

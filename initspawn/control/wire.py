@@ -9,6 +9,8 @@ Client to server
         "single": true      token and session are for this call alone; else for all later ones too
         "behalf": N         the user number that the client acts for: it has no more rights than that one
         "events": false     the call subscribes to nothing
+    {"id": N, "login": TEXT}    trades a token for another of the same rights that is over sooner
+    {"id": N, "logout": TEXT}   ends such another token
     {"id": N, "unsubscribe": "api/verb"}                no more events of this name; nothing is answered
 Server to client
     {"id": N, "status": TEXT, "code": N, "info": TEXT?, "response": ANY?}     the answer to call N
@@ -90,7 +92,7 @@ def decode(body: bytes) -> dict[str, Any]:
 
 
 class Request(Record):
-    """A client's call; with `unsubscribe` there is no call. None: nothing was said."""
+    """A client's call; with one of `ORDERS` in `order` it is that, about `about`. None: nothing was said."""
 
     number: int
     procedure: str = ""
@@ -100,9 +102,11 @@ class Request(Record):
     behalf: int | None = None
     single: bool = False
     events: bool = True
-    unsubscribe: str | None = None
+    order: str | None = None
+    about: str = ""
 
 
+LOGIN, LOGOUT, UNSUBSCRIBE = ORDERS = ("login", "logout", "unsubscribe")
 _KEYS = {"id", "call", "args", "token", "session", "behalf", "single", "events"}
 
 
@@ -112,8 +116,9 @@ def decode_call(body: bytes) -> Request:
     number, procedure, behalf = message.get("id"), message.get("call"), message.get("behalf")
     if not _whole(number):
         raise WireError("`id` must be a whole number from 0 to 2**53")
-    if message.keys() == {"id", "unsubscribe"}:
-        return Request(number=number, unsubscribe=_text(message, "unsubscribe"))
+    for order in ORDERS:
+        if message.keys() == {"id", order}:
+            return Request(number=number, order=order, about=_text(message, order) or "")
     if not isinstance(procedure, str):
         raise WireError("`call` must be a text `api/verb`")
     if behalf is not None and not _whole(behalf):

@@ -163,6 +163,18 @@ def session_cookie(port: int) -> str:
     return f"x-afb-uuid-{port}"
 
 
+def token_cookie(port: int) -> str:
+    """The name of the cookie with the credential."""
+    return f"initspawn-token-{port}"
+
+
+def believed_cookie(headers: Headers, port: int) -> str | None:
+    """The credential of a request that has no other one, if a page of ours has sent it."""
+    if not any(values(headers, "origin")):
+        return None
+    return find_cookie(headers, token_cookie(port)) or None
+
+
 def find_cookie(headers: Headers, name: str) -> str | None:
     """The first cookie of that name (RFC 6265, section 5.4)."""
     for value in values(headers, "cookie"):

@@ -135,6 +135,19 @@ def encode_single(number: int, procedure: str, args: bytes, token: str | None, s
     )  # fmt: skip
 
 
+def encode_order(number: int, order: str, token: str) -> bytes:
+    """The control message that is about a token: `login` or `logout`."""
+    return b'{"id":%d,%b:%b}' % (number, encode(order), encode(token))
+
+
+def decode_text(value: Raw) -> str:
+    """A response that is a text; empty if it is something else."""
+    try:
+        return _string.decode(value)
+    except DecodeError:
+        return ""
+
+
 def text_json(text: str) -> bytes:
     """A credential or session found in the upgrade request, as JSON."""
     return encode(text)

@@ -12,6 +12,7 @@ from initspawn.gateway import afb, rest
 from initspawn.gateway.admission import (
     Headers,
     Refused,
+    believed_cookie,
     check_fetch_site,
     find_session,
     find_token,
@@ -74,14 +75,17 @@ async def _respond(scope: Scope, receive: Receive) -> Response:
     arguments, fields = rest.arguments(scope["method"], query, kind, body)
     port = scope["server"][1] if scope["server"] else 0
     session = find_session(headers, fields, port)
-    call = afb.encode_single(1, procedure, arguments, find_token(headers, fields), session)
-    answer = await _ask(scope["state"]["way"], call)
+    token = find_token(headers, fields)
+    if token is None and scope["method"] != "GET":
+        token = believed_cookie(headers, port)
+    call = afb.encode_single(1, procedure, arguments, token, session)
+    answer = await ask(scope["state"]["way"], call)
     status, more = rest.status(answer)
     cookie = f"{session_cookie(port)}={session}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Lax"
     return Response(afb.answer_object(answer), status, {**more, "Set-Cookie": cookie}, rest.JSON)
 
 
-async def _ask(way: Way, call: bytes) -> afb.Answer:
+async def ask(way: Way, call: bytes) -> afb.Answer:
     """The supervisor's answer. Raises Refused(503) without a way to it, (500) if it goes away meanwhile."""
     exchange = Exchange()
     try:

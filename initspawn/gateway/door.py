@@ -17,6 +17,7 @@ from websockets.http11 import Request, Response
 from initspawn.gateway import afb
 from initspawn.gateway.admission import (
     Refused,
+    believed_cookie,
     check_fetch_site,
     check_version,
     choose_subprotocol,
@@ -122,7 +123,7 @@ class Door(Conversation):
         if response.status_code != 101:
             raise Refused(response.status_code)
         fields = query_fields(request.path.partition("?")[2])
-        token = find_token(headers, fields)
+        token = find_token(headers, fields) or believed_cookie(headers, port)
         self._json.token = afb.text_json(token) if token is not None else None
         self._json.session = afb.text_json(find_session(headers, fields, port))
         return response

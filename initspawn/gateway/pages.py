@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from initspawn.gateway.admission import HostPolicy, Refused
 from initspawn.gateway.calls import Rest
 from initspawn.gateway.files import Directory
+from initspawn.gateway.login import login, logout
 
 WWW = Path(__file__).with_name("www")
 BUILT_IN = "/initspawn"  # where the test page is when there is one of the user's own
@@ -89,6 +90,7 @@ def application(hosts: HostPolicy, state: Mapping[str, Any], page: str | None = 
     place = "" if page is None else BUILT_IN
     routes = [Route(place + path, _file(*entry), methods=["GET"]) for path, entry in FILES.items()]
     routes.append(Route("/api/{procedure:path}", Rest()))
+    routes += [Route("/login", login, methods=["POST"]), Route("/logout", logout, methods=["POST"])]
     if page is not None:
         routes.append(Route("/{path:path}", Directory(page).answer, methods=["GET"]))
     app = Starlette(

@@ -67,6 +67,7 @@ class Task:
         self.usage: dict[str, float] = {}
         self.measurement: dict[str, Any] = {}
         self.refusal: LaunchRefused | None = None
+        self.owner = ""  # the name of whoever started it; empty: we ourselves
         self.reason = ""  # why it is being ended: timeout or stop
         self.command_status: int | None = None  # its wait status, if we saw it as its tracer
         self.began = reactor.clock()

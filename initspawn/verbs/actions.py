@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         """A door's end of one client."""
 
         identity: Identity
+        session: str
+        door: str
 
         def subscribe(self, task: Task) -> None:
             """Send this client the task's events, from the first that is kept."""
@@ -64,7 +66,8 @@ def start(
         if task.encoder.synchronous and task.refusal is None:
             answer(Answer(response=task.result()))
 
-    supervisor.start(api, command, argv, on_start=on_start, on_end=on_end, verbose=verbose)
+    task = supervisor.start(api, command, argv, on_start=on_start, on_end=on_end, verbose=verbose)
+    task.owner = identity.name
 
 
 def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: str, arguments: Any) -> Any:

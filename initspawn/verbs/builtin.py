@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from initspawn import __version__, limits
 from initspawn.errors import RequestError
-from initspawn.verbs.access import RECORDS, SEE
+from initspawn.verbs.access import RECORDS, SEE, allowed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from initspawn.plan import Api
+    from initspawn.verbs.actions import Caller
     from initspawn.verbs.registry import Registry
 
 MONITOR = "monitor"
@@ -22,12 +23,14 @@ def action(api: str, verb: str) -> str:
     return RECORDS if (api, verb) == (OWN, "tasks") else SEE
 
 
-def call(registry: Registry, name: str, verb: str, arguments: Any) -> Any:
+def call(registry: Registry, caller: Caller, name: str, verb: str, arguments: Any) -> Any:
     """The response of a built-in procedure. Raises RequestError for one that does not exist."""
     if name == MONITOR:
-        return _monitor(registry, verb, arguments)
+        from initspawn.verbs import monitor
+
+        return monitor.call(registry, caller, verb, arguments)
     if name == OWN:
-        return _own(registry, verb)
+        return _own(registry, caller, verb)
     api = registry.apis.get(name)
     if api is None:
         raise RequestError("unknown-api")
@@ -67,16 +70,7 @@ def _present(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _monitor(registry: Registry, verb: str, arguments: Any) -> Any:
-    if verb != "get":
-        raise RequestError("unknown-verb")
-    wanted = arguments.get("apis") if isinstance(arguments, dict) else None
-    if wanted is None:
-        return None
-    return {"apis": {MONITOR: True, **dict.fromkeys(registry.apis, True)}}
-
-
-def _own(registry: Registry, verb: str) -> Any:
+def _own(registry: Registry, caller: Caller, verb: str) -> Any:
     supervisor = registry.supervisor
     if verb == "ping":
         registry.pings += 1
@@ -85,5 +79,9 @@ def _own(registry: Registry, verb: str) -> Any:
         return {"version": __version__, "apis": list(registry.apis), "limits": limits.TABLE}
     if verb == "tasks":
         every = [*supervisor.ended, *supervisor.tasks]
-        return [task.record() for task in every if not task.api.hidden]
+        return [
+            task.record()
+            for task in every
+            if not task.api.hidden and allowed(caller.identity, RECORDS, None, task.owner)
+        ]
     raise RequestError("unknown-verb")

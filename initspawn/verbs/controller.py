@@ -62,7 +62,9 @@ class Itself:
     """An API as a caller. `causes` are the actions that led to this call, the first one first."""
 
     def __init__(self, controller: Controller, api: Api, causes: tuple[Action, ...]) -> None:
-        self.identity = Identity(kind="local", user=os.geteuid())
+        self.identity = Identity(kind="local", user=os.geteuid(), name=f"api:{api.api}")
+        self.session = ""
+        self.door = "configuration"
         self.api = api
         self.causes = causes
         self._controller = controller

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from initspawn.verbs.access import Identity
     from initspawn.verbs.actions import Caller
 
+ALLOWED = "allowed"
 _ACTIONS = {query.START: START, query.STOP: STOP, query.SUBSCRIBE: OUTPUT, query.UNSUBSCRIBE: OUTPUT}
 
 
@@ -27,6 +28,7 @@ class Registry:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
+        self.audit: Callable[[str, str, str, str | None, str], None] = lambda *_: None
         self.pings = 0
         self.apis: dict[str, Api] = {api.api: api for api in supervisor.plan.apis if not api.hidden}
         self._commands: dict[tuple[str, str], Command] = {
@@ -43,13 +45,28 @@ class Registry:
 
     def call(self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]) -> None:
         """Do what is asked, if this caller may; `answer` is called once, now or later."""
+        decision = ALLOWED
         try:
             self._call(caller, procedure, arguments, answer)
         except RequestError as error:
+            decision = error.status
             answer(Answer(status=error.status, info=error.info or None))
         except Exception:  # a fault of ours: told, answered, and nobody else's trouble
             sys.excepthook(*sys.exc_info())
-            answer(Answer(status="internal-error"))
+            decision = "internal-error"
+            answer(Answer(status=decision))
+        if decision != ALLOWED or not self._harmless(procedure):
+            self.audit(caller.door, caller.identity.name, procedure, _action_of(arguments), decision)
+
+    def _harmless(self, procedure: str) -> bool:
+        """Whether it is built in, and only tells what everybody who may see anything may know."""
+        name, _, verb = procedure.partition("/")
+        return (
+            (name, verb) not in self._commands
+            and (name, verb) not in self._extra
+            and verb != EXECUTE
+            and builtin.action(name, verb) == SEE
+        )
 
     def _call(self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]) -> None:
         name, _, verb = procedure.partition("/")
@@ -66,7 +83,7 @@ class Registry:
         if command is None:
             # The right comes before the existence: who may see nothing learns nothing.
             self._require(caller.identity, builtin.action(name, verb), None)
-            answer(Answer(response=builtin.call(self, name, verb, arguments)))
+            answer(Answer(response=builtin.call(self, caller, name, verb, arguments)))
             return
         api = self.apis[name]
         privilege = command.privilege or api.sandbox(command.sandbox).privilege
@@ -78,7 +95,12 @@ class Registry:
         if action == query.START:
             actions.start(self.supervisor, caller, api, command, arguments, answer, verbose)
         else:
-            tasks = self.supervisor.alive(api, command)
+            # Somebody else's task is as if it were not there for whoever may not touch it.
+            tasks = [
+                task
+                for task in self.supervisor.alive(api, command)
+                if allowed(caller.identity, _ACTIONS[action], privilege, task.owner)
+            ]
             answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))
 
     def _execute(self, caller: Caller, api: Api, asked: Any, answer: Callable[[Answer], None]) -> None:
@@ -98,10 +120,16 @@ class Registry:
             for task in self.supervisor.tasks
             if task.api is api
             and (api.api, task.command.verb) not in self._commands
-            and allowed(caller.identity, EXECUTE, task.sandbox.privilege)
+            and allowed(caller.identity, EXECUTE, task.sandbox.privilege, task.owner)
         ]
         answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))
 
     def _require(self, identity: Identity, action: str, privilege: str | None) -> None:
         if not allowed(identity, action, privilege):
             raise RequestError("insufficient-scope")
+
+
+def _action_of(arguments: Any) -> str | None:
+    """The action that a query names, if it names one."""
+    action = arguments.get("action") if isinstance(arguments, dict) else None
+    return action if isinstance(action, str) else None

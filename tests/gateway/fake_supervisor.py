@@ -125,14 +125,25 @@ class Connection:
 
     def handle(self, request: Request) -> None:
         number, procedure, args = request.number, request.procedure, request.args
-        if request.unsubscribe is not None:
-            self.supervisor.calls.append(("unsubscribe", request.unsubscribe))
+        if request.order is not None:
+            self.supervisor.calls.append((request.order, request.about))
+            if request.about == "good":
+                self.answer(number, "fresh")
+            else:
+                self.answer(number, status="invalid-token", code=-7)
             return
+        before = self.token, self.session
         if request.single:
             self.token, self.session = request.token, request.session
         self.token = self.token if request.token is None else request.token
         self.session = self.session if request.session is None else request.session
         self.quiet = not request.events
+        self.do(number, procedure, args)
+        if request.single:
+            self.token, self.session = before
+
+    def do(self, number: int, procedure: str, args: Any) -> None:
+        """What the procedure's name says."""
         self.supervisor.calls.append((procedure, args))
         verb = procedure.partition("/")[2].partition("/")[0]
         action = getattr(self, f"do_{verb}", None)

@@ -197,3 +197,113 @@ def test_a_service_socket(tmp_path: Path, config: str) -> None:
         places = [received.index(message) for message in messages]
         assert places == sorted(places)
     assert not (tmp_path / "t").exists()
+
+
+# Tokens that come and go, and what is written down of it.
+
+
+def token(place: Path, *arguments: str) -> tuple[int, str]:
+    """`initspawn token`: exit code and output."""
+    command = [sys.executable, "-m", "initspawn", "token", *arguments, "--state-dir", str(place)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert "Traceback" not in result.stderr
+    return result.returncode, result.stdout.strip() or result.stderr.strip()
+
+
+def test_a_token_is_made_used_and_revoked_while_the_server_runs(tmp_path: Path, config: str) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    with serving(tmp_path, "--state-dir", str(state), config) as server:
+        code, shown = token(state, "add", "viewer", "--scope", "start", "--scope", "output")
+        assert code == 0
+        assert shown not in (state / "tokens").read_text()
+
+        def ping() -> bool:
+            viewer = {"Authorization": f"Bearer {shown}"}
+            return request(server, "POST", "/api/t/echo", {"a": "1"}, **viewer)[0] == 200
+
+        wait_for(ping, "the token")
+        code, listed = token(state, "list")
+        assert listed == "viewer  output start  never ends"
+        assert token(state, "add", "viewer", "--scope", "see")[0] == 100
+        with server.client(f"{server.open_url}?token={shown}") as client:
+            pid = client.call("t/count")["response"]["pid"]
+            assert token(state, "revoke", "viewer") == (0, "")
+            wait_for(lambda: not ping(), "the revocation")
+            # The open connection is nobody's any more: no call, and no event of its own task either.
+            assert client.call("t/echo", {"a": "1"})["request"]["status"] == "insufficient-scope"
+            request(server, "POST", f"/api/t/count?token={server.token}", {"action": "stop"})
+            with Client(str(server.run_dir / "control"), PATIENCE) as local:
+                wait_for(
+                    lambda: [t for t in local.call("initspawn/tasks").response
+                             if t["pid"] == pid and t["state"] == "ended"], "its end"
+                )  # fmt: skip
+            assert client.call("t/ping")["request"]["status"] == "insufficient-scope"
+            assert client.events == []
+        assert token(state, "revoke", "viewer")[0] == 127
+        assert server.stop() == (0, "")
+    lines = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
+    seen = {(line["door"], line["who"], line["call"], line.get("action"), line["decision"]) for line in lines}
+    assert {
+        ("network", "token:viewer", "t/echo", None, "allowed"),
+        ("network", "token:viewer", "t/count", None, "allowed"),
+        ("network", "nobody", "t/echo", None, "insufficient-scope"),
+        ("network", "token:start", "t/count", "stop", "allowed"),
+    } <= seen
+    assert not any(shown in json.dumps(line) or server.token in json.dumps(line) for line in lines)
+
+
+def test_a_token_is_over_when_its_time_is(tmp_path: Path, config: str) -> None:
+    with serving(tmp_path, config) as server:
+        _, shown = token(server.run_dir, "add", "short", "--scope", "*", "--expires", "3s")
+        with server.client(f"{server.open_url}?token={shown}") as client:
+            wait_for(lambda: client.call("t/ping", None)["request"]["status"] != "success", "the end")
+        assert request(server, "GET", f"/api/t/ping?token={shown}")[0] == 403
+        assert server.stop() == (0, "")
+
+
+def test_of_a_damaged_file_no_token_is_valid(tmp_path: Path, config: str) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    _, shown = token(state, "add", "one", "--scope", "*")
+    with serving(tmp_path, "--state-dir", str(state), config) as server:
+        path = f"/api/t/ping?token={shown}"
+        assert request(server, "GET", path)[0] == 200
+        (state / "tokens").chmod(0o644)
+        os.utime(state / "tokens")
+        (state / "tokens").write_text((state / "tokens").read_text())
+        wait_for(lambda: request(server, "GET", path)[0] == 403, "the refusal")
+        assert request(server, "GET", f"/api/t/ping?token={server.token}")[0] == 200
+        code, said = server.stop()
+    assert code == 0
+    assert "no token of the file is valid" in said
+    assert "chmod 600" in said
+
+
+def test_the_page_logs_in(server: Server) -> None:
+    host = server.page.split("/")[2]
+    ours = {"Origin": f"http://{host}"}
+    connection = http.client.HTTPConnection(host, timeout=PATIENCE)
+    connection.request("POST", "/login", None, {"Authorization": f"Bearer {server.token}", **ours})
+    response = connection.getresponse()
+    connection.close()
+    assert response.status == 204
+    cookie = response.headers["Set-Cookie"].partition(";")[0]
+    assert server.token not in cookie
+    assert request(server, "POST", "/api/t/ping", None, Cookie=cookie, **ours)[0] == 200
+    assert request(server, "GET", "/api/t/ping", None, Cookie=cookie, **ours)[0] == 403
+    assert request(server, "POST", "/logout", None, Cookie=cookie, **ours)[0] == 204
+    assert request(server, "POST", "/api/t/ping", None, Cookie=cookie, **ours)[0] == 403
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("add",), ("add", "x"), ("add", "a b", "--scope", "see"), ("list", "x"), ("revoke",),
+        ("add", "x", "--scope", "see", "--expires", "soon"), ("nope",),
+    ],
+)  # fmt: skip
+def test_wrong_usage_of_token(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    assert token(tmp_path / "state", *arguments)[0] == 100
+    assert not (tmp_path / "state" / "tokens").exists()

@@ -7,36 +7,30 @@ const SUBPROTOCOL = "x-afb-ws-json1";
 const CALL = 2, RETOK = 3, RETERR = 4, EVENT = 5;
 const MAX_LINES = 1000;         // lines kept per card
 const MAX_WAIT = 10000;         // milliseconds between two attempts to connect
-const TOKEN_KEY = "initspawn-token";
 const REFUSALS = ["unauthorized", "invalid-token", "forbidden", "insufficient-scope"];
 
 const $ = (id) => document.getElementById(id);
 
-/* The token: from the address (and away from there at once), or from this tab's memory. */
+/* The token: from the address, and away from there at once. */
 function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token")
     || new URLSearchParams(location.search).get("token");
   if (given) {
-    remember(given);
     history.replaceState(null, "", location.pathname);
   }
-  try {
-    return given || sessionStorage.getItem(TOKEN_KEY) || "";
-  } catch {
-    return given || "";
-  }
+  return given || "";
 }
 
-function remember(token) {
-  try {
-    sessionStorage.setItem(TOKEN_KEY, token);
-  } catch { /* storage is switched off: the token lives as long as the page */ }
+/* Trades a token for a cookie that no script can read; false if it is not valid. */
+async function login(token) {
+  const headers = { Authorization: `Bearer ${token}` };
+  const answer = await fetch("/login", { method: "POST", headers }).catch(() => null);
+  return answer !== null && answer.ok;
 }
 
 /* Calls and events over one WebSocket, which is opened again when it is lost. */
 class Link {
-  constructor(token, hooks) {
-    this.token = token;
+  constructor(hooks) {
     this.hooks = hooks;
     this.pending = new Map();
     this.number = 0;
@@ -73,11 +67,7 @@ class Link {
       }
       const id = String(++this.number);
       this.pending.set(id, { resolve, reject });
-      const message = [CALL, id, procedure, args];
-      if (this.token) {
-        message.push(this.token);
-      }
-      this.socket.send(JSON.stringify(message));
+      this.socket.send(JSON.stringify([CALL, id, procedure, args]));
     });
   }
 
@@ -307,7 +297,7 @@ function askForToken() {
 class Page {
   constructor() {
     this.cards = new Map();
-    this.link = new Link(takeToken(), {
+    this.link = new Link({
       opened: () => this.load(),
       lost: (wait) => this.state("lost", `no connection, next attempt in ${Math.ceil(wait / 1000)} s`),
       event: (name, data) => this.event(name, data),
@@ -317,11 +307,10 @@ class Page {
     });
     $("token-form").addEventListener("submit", (submit) => {
       submit.preventDefault();
-      this.link.token = $("token").value.trim();
-      remember(this.link.token);
+      const token = $("token").value.trim();
       $("token").value = "";
       $("token-form").hidden = true;
-      this.load();
+      login(token).then(() => this.link.socket.close());  // and open it again with the cookie
     });
   }
 
@@ -391,4 +380,5 @@ class Page {
   }
 }
 
-new Page();
+const token = takeToken();
+(token ? login(token) : Promise.resolve()).then(() => new Page());

@@ -64,7 +64,7 @@ def test_a_call_with_all_its_keys() -> None:
     assert decode_call(body) == Request(
         number=1, procedure="a/b", token="t", session="s", behalf=0, single=True, events=False
     )
-    assert decode_call(b'{"id":1,"unsubscribe":"a/b"}') == Request(number=1, unsubscribe="a/b")
+    assert decode_call(b'{"id":1,"unsubscribe":"a/b"}') == Request(number=1, order="unsubscribe", about="a/b")
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,7 @@ def test_a_call_with_all_its_keys() -> None:
         b'{"id":1,"call":"a/b","behalf":true}',
         b'{"id":1,"unsubscribe":1}',
         b'{"id":1,"unsubscribe":"a/b","token":"t"}',
+        b'{"id":1,"login":1}',
     ],
 )
 def test_bodies_that_are_no_calls(body: bytes) -> None:

@@ -28,6 +28,7 @@ class FakeTask:
         self.argv = argv
         self.pid = pid
         self.life = Life()
+        self.owner = ""
         self.refusal: LaunchRefused | None = None
         self.log = EventLog()
         self.encoder = SimpleNamespace(synchronous=command.encoder == "sync")
@@ -136,6 +137,8 @@ class Client:
 
     def __init__(self, registry: Registry, identity: Identity) -> None:
         self.identity = identity
+        self.session = "S"
+        self.door = "test"
         self.subscribed: list[int] = []
         self.log: list[Any] = []
         self._registry = registry

@@ -9,12 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initspawn.verbs import access
-from initspawn.verbs.access import ACTIONS, EXECUTE, NOBODY, Identity, Tokens, allowed, digest
+from initspawn.verbs.access import (
+    ACTIONS,
+    EXECUTE,
+    INPUT,
+    NOBODY,
+    OTHERS,
+    OUTPUT,
+    RECORDS,
+    SESSION_SECONDS,
+    STOP,
+    Identity,
+    Token,
+    Tokens,
+    allowed,
+    digest,
+)
 
 PRIVILEGE = "urn:AGL:permission:x"
 PRIVILEGES = [None, PRIVILEGE, ""]
-ORDINARY = [action for action in ACTIONS if action != EXECUTE]
+ORDINARY = [action for action in ACTIONS if action not in (EXECUTE, OTHERS)]
 
 
 def token(*scopes: str) -> Identity:
@@ -22,7 +36,7 @@ def token(*scopes: str) -> Identity:
 
 
 def test_the_actions() -> None:
-    assert ACTIONS == ("see", "start", "stop", "output", "records", "exec")
+    assert ACTIONS == ("see", "start", "stop", "input", "output", "others", "records", "exec")
 
 
 @pytest.mark.parametrize("action", ORDINARY)
@@ -95,13 +109,59 @@ def test_unknown_actions_are_denied(identity: Identity, action: Any) -> None:
     privilege=st.none() | st.sampled_from(["p", "q", ""]),
 )
 def test_nothing_else_allows(kind: str, scopes: frozenset[str], action: str, privilege: str | None) -> None:
-    grants = {"*", action if privilege is None else privilege} & scopes
+    one = action if privilege is None else privilege
+    grants = {"*", *([one] if privilege is None or action != OTHERS else [])} & scopes
     named = action != EXECUTE or EXECUTE in scopes
     expected = action in ACTIONS and (kind == "local" or (kind == "token" and bool(grants) and named))
     assert allowed(Identity(kind=kind, scopes=scopes), action, privilege) is expected
 
 
+# Other people's tasks, and actions granted apart.
+
+
+def named(name: str, *scopes: str) -> Identity:
+    return Identity(kind="token", name=name, scopes=frozenset(scopes))
+
+
+@pytest.mark.parametrize("privilege", [None, "p"])
+@pytest.mark.parametrize("action", [STOP, OUTPUT, INPUT, RECORDS])
+def test_the_tasks_of_others(action: str, privilege: str | None) -> None:
+    plain = ("p",) if privilege else (action,)
+    apart = (f"p#{action}",) if privilege else (action,)
+    more = "p#others" if privilege else "others"
+    for scopes in (plain, apart):
+        assert allowed(named("me", *scopes), action, privilege, "me")
+        assert not allowed(named("me", *scopes), action, privilege, "you")
+        assert not allowed(named("me", *scopes), action, privilege, "")
+        assert allowed(named("me", *scopes, more), action, privilege, "you")
+    assert not allowed(named("me", more), action, privilege, "you")
+    assert allowed(named("me", "*"), action, privilege, "you")
+    assert allowed(Identity(kind="local", name="me"), action, privilege, "you")
+    assert not allowed(NOBODY, action, privilege, NOBODY.name)
+
+
+@pytest.mark.parametrize("granted", ACTIONS)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_of_a_privilege_can_be_granted_alone(granted: str, action: str) -> None:
+    identity = token(f"p#{granted}")
+    assert allowed(identity, action, "p") is (granted == action and action != EXECUTE)
+    assert not allowed(identity, action, None)
+    assert not allowed(identity, action, "q")
+
+
 # Tokens.
+
+
+def valid(text: str, *scopes: str, expires: float | None = None) -> Token:
+    return Token(name=text, digest=digest(text), scopes=frozenset(scopes), expires=expires)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def test_a_token_is_stored_as_its_sha256() -> None:
@@ -110,21 +170,23 @@ def test_a_token_is_stored_as_its_sha256() -> None:
 
 
 def test_tokens() -> None:
-    tokens = Tokens({digest("one"): frozenset(("see",)), digest("two"): frozenset(("*",))})
-    assert tokens.identity("one") == token("see")
-    assert tokens.identity("two") == token("*")
+    tokens = Tokens([valid("one", "see"), valid("two", "*")])
+    assert tokens.identity("one") == Identity(
+        kind="token", scopes=frozenset(("see",)), name="token:one", key=digest("one")
+    )
+    assert tokens.identity("two").scopes == {"*"}
 
 
 @pytest.mark.parametrize(
     "shown", [None, "", "On", "one ", "ONE", digest("one"), "one\0", "\ud800", "x" * 10000]
 )
 def test_other_tokens(shown: str | None) -> None:
-    assert Tokens({digest("one"): frozenset(("*",))}).identity(shown) is NOBODY
+    assert Tokens([valid("one", "*")]).identity(shown) is NOBODY
 
 
 @pytest.mark.parametrize("shown", [None, "", "one"])
 def test_where_no_token_is_valid(shown: str | None) -> None:
-    assert Tokens({}).identity(shown) is NOBODY
+    assert Tokens().identity(shown) is NOBODY
 
 
 def test_every_known_token_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +200,72 @@ def test_every_known_token_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
         return shown == known
 
     monkeypatch.setattr(_operator, "_compare_digest", compare)
-    hashes = {digest(name): frozenset((name,)) for name in ("one", "two", "three")}
-    assert Tokens(hashes).identity("one") == token("one")
-    assert compared == list(hashes)
-    assert access.EVERYTHING not in Tokens(hashes).identity("one").scopes
+    tokens = Tokens([valid(name, name) for name in ("one", "two", "three")])
+    assert tokens.identity("one").scopes == {"one"}
+    assert compared == [digest(name) for name in ("one", "two", "three")]
+
+
+def test_a_token_is_over() -> None:
+    clock = Clock()
+    tokens = Tokens([valid("one", "*", expires=1010.0), valid("two", "*")], clock)
+    identity = tokens.identity("one")
+    assert tokens.next_expiry() == 10.0
+    assert tokens.current(identity) == identity
+    clock.now = 1010.0
+    assert tokens.identity("one") is NOBODY
+    assert tokens.current(identity) is NOBODY
+    assert tokens.next_expiry() is None
+    assert tokens.identity("two").kind == "token"
+
+
+def test_a_stored_token_is_revoked() -> None:
+    tokens, told = Tokens([valid("fixed", "*")]), []
+    tokens.on_change.append(lambda: told.append(True))
+    tokens.store([valid("one", "see")])
+    identity = tokens.identity("one")
+    assert identity.name == "token:one"
+    tokens.store([Token(name="one", digest=digest("other"), scopes=frozenset(("see",)))])
+    assert tokens.current(identity) is NOBODY
+    assert tokens.identity("fixed").kind == "token"
+    assert told == [True, True]
+    local = Identity(kind="local")
+    assert tokens.current(local) is local
+
+
+def test_logging_in() -> None:
+    clock = Clock()
+    tokens = Tokens([valid("one", "see", expires=5000.0)], clock)
+    assert tokens.log_in("wrong") is None
+    assert tokens.log_in(None) is None
+    fresh = tokens.log_in("one")
+    assert fresh is not None
+    assert fresh != "one"
+    identity = tokens.identity(fresh)
+    assert (identity.name, identity.scopes) == ("token:one", {"see"})
+    assert tokens.log_in(fresh) is None  # it does not renew itself
+    tokens.log_out("one")
+    tokens.log_out("wrong")
+    assert tokens.identity(fresh) == identity
+    tokens.log_out(fresh)
+    assert tokens.identity(fresh) is NOBODY
+    again = tokens.log_in("one")
+    clock.now = 5000.0  # with the token it came from
+    assert tokens.identity(again) is NOBODY
+
+
+def test_log_ins_are_bounded_and_end() -> None:
+    clock = Clock()
+    tokens = Tokens([valid("one", "see")], clock)
+    fresh = [tokens.log_in("one") for _ in range(65)]
+    assert tokens.identity(fresh[0]) is NOBODY
+    assert tokens.identity(fresh[1]).kind == "token"
+    clock.now += SESSION_SECONDS
+    assert tokens.identity(fresh[1]) is NOBODY
+
+
+def test_a_log_in_ends_with_the_token_it_came_from() -> None:
+    tokens = Tokens()
+    tokens.store([valid("one", "see")])
+    fresh = tokens.log_in("one")
+    tokens.store([])
+    assert tokens.identity(fresh) is NOBODY

@@ -1,0 +1,66 @@
+"""What outlives a supervisor if its state directory does: the token file and the audit log."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from initspawn.control.audit import Audit
+from initspawn.control.tokens import NAME, TokenFileError, read
+from initspawn.linux import inotify
+from initspawn.supervisor.reactor import READ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.supervisor.reactor import Reactor, Timer
+    from initspawn.verbs.access import Tokens
+
+AUDIT = "audit.jsonl"
+
+
+class State:
+    """Keeps `tokens` as the file in `directory` says, and writes the audit log there. Raises OSError."""
+
+    def __init__(self, directory: str, reactor: Reactor, tokens: Tokens) -> None:
+        self._directory = directory
+        self._reactor = reactor
+        self._tokens = tokens
+        self._timer: Timer | None = None
+        self._watch = inotify.watch(directory)  # before the first reading: no change is missed
+        self.audit = Audit(os.path.join(directory, AUDIT))
+        reactor.watch(self._watch, READ, lambda _: self._changed())
+        tokens.on_change.append(self._wait_for_expiry)
+        self._read()
+
+    def close(self, *, remove: bool) -> None:
+        """Close everything; with `remove` the files go too."""
+        self._reactor.forget(self._watch)
+        os.close(self._watch)
+        self.audit.close()
+        for name in (NAME, f"{NAME}.lock", AUDIT, f"{AUDIT}.1") if remove else ():
+            try:
+                os.unlink(os.path.join(self._directory, name))
+            except FileNotFoundError:
+                pass
+
+    def _changed(self) -> None:
+        if inotify.changed(self._watch) & {NAME.encode(), b""}:
+            self._read()
+
+    def _read(self) -> None:
+        """Take the file's tokens; of one that is damaged none."""
+        try:
+            found = read(os.path.join(self._directory, NAME))
+        except TokenFileError as error:
+            print(f"initspawn: no token of the file is valid: {error}", file=sys.stderr, flush=True)
+            found = []
+        self._tokens.store(found)
+
+    def _wait_for_expiry(self) -> None:
+        """Tell the doors when the next token is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds = self._tokens.next_expiry()
+        if seconds is not None:
+            # epoll takes no longer waits than some days
+            self._timer = self._reactor.after(min(max(seconds, 0.0) + 0.01, 86400.0), self._tokens.changed)

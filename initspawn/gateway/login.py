@@ -1,0 +1,53 @@
+"""`POST /login` and `POST /logout`: a page trades its token for a cookie that no script can read.
+
+The supervisor makes a token of its own for the cookie, which is over after some hours. `SameSite=Strict`: no
+other site's page makes a browser send it; and a request that has nothing but the cookie must say by its
+`Origin`, which was compared with `Host`, that it comes from here. A GET is never believed for its cookie.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from initspawn.gateway import afb
+from initspawn.gateway.admission import (
+    Refused,
+    believed_cookie,
+    check_fetch_site,
+    find_token,
+    token_cookie,
+)
+from initspawn.gateway.calls import ask
+
+_FOR_EVER = 12 * 3600  # seconds; the token in it is over by then
+
+
+async def login(request: Request) -> Response:
+    """204 and the cookie for a valid token in a header, else 401."""
+    return await _answer(request, "login")
+
+
+async def logout(request: Request) -> Response:
+    """204, and the cookie is worth nothing any more."""
+    return await _answer(request, "logout")
+
+
+async def _answer(request: Request, order: str) -> Response:
+    scope = request.scope
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    port = scope["server"][1] if scope["server"] else 0
+    try:
+        check_fetch_site(headers)
+        token = find_token(headers, {}) if order == "login" else believed_cookie(headers, port)
+        if not token:
+            raise Refused(401)
+        answer = await ask(scope["state"]["way"], afb.encode_order(1, order, token))
+    except Refused as refused:
+        return Response(refused.body, refused.status, dict(refused.headers))
+    if answer.code < 0:
+        return Response(status_code=401)
+    fresh = afb.decode_text(answer.response) if order == "login" else ""
+    age = _FOR_EVER if fresh else 0
+    cookie = f"{token_cookie(port)}={fresh}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict"
+    return Response(status_code=204, headers={"Set-Cookie": cookie})
