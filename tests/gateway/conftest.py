@@ -54,8 +54,12 @@ class Gateway:
         number = self.listener.fileno()
         command = [sys.executable, "-c", STARTER, repr(self.bounds), "--listen-fd", str(number)]
         command += ["--control", self.supervisor.path, *self.options]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.handover = ours
+        command += ["--handover-fd", str(theirs.fileno())]
         seen = len(self.supervisor.connections)
-        self.process = subprocess.Popen(command, pass_fds=[number], stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(command, pass_fds=[number, theirs.fileno()], stderr=subprocess.PIPE)
+        theirs.close()
         try:
             until(lambda: len(self.supervisor.connections) > seen, "the gateway's hello")
         except AssertionError:
@@ -70,8 +74,19 @@ class Gateway:
     def wait(self) -> int:
         """The exit status of a process that ends by itself; what it wrote is in `errors`."""
         _, errors = self.process.communicate(timeout=PATIENCE)
+        self.handover.close()
         self.errors += errors or b""
         return self.process.returncode
+
+    def local(self, protocol: str, *, mask: bool = True) -> RawClient:
+        """A client of a unix socket, handed over as the supervisor does it."""
+        client, peer = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        socket.send_fds(self.handover, [protocol.encode()], [peer.fileno(), theirs.fileno()])
+        peer.close()
+        theirs.close()
+        self.supervisor.adopt(ours)
+        return RawClient(self.port, mask=mask, connected=client)
 
     def client(self, *, mask: bool = True, receive_buffer: int = 0) -> RawClient:
         return RawClient(self.port, mask=mask, receive_buffer=receive_buffer)

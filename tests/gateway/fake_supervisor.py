@@ -41,6 +41,8 @@ class FakeSupervisor:
         self.path = path
         self.full = False  # whether connections are ended at once, with a fault
         self.calls: list[tuple[str, Any]] = []
+        # Procedure to what is sent for a call of it; `id` is filled in where a message has it.
+        self.script: dict[str, list[dict[str, Any]]] = {}
         self.connections: list[Connection] = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
@@ -81,11 +83,16 @@ class FakeSupervisor:
                 accepted.sendall(encode({"fault": "too many connections"}))
                 accepted.close()
                 continue
-            connection = Connection(self, accepted)
-            self.connections.append(connection)
-            thread = threading.Thread(target=connection.run)
-            self.threads.append(thread)
-            thread.start()
+            self.adopt(accepted)
+
+    def adopt(self, accepted: socket.socket) -> Connection:
+        """Serve one control connection."""
+        connection = Connection(self, accepted)
+        self.connections.append(connection)
+        thread = threading.Thread(target=connection.run)
+        self.threads.append(thread)
+        thread.start()
+        return connection
 
 
 class Connection:
@@ -145,6 +152,11 @@ class Connection:
     def do(self, number: int, procedure: str, args: Any) -> None:
         """What the procedure's name says."""
         self.supervisor.calls.append((procedure, args))
+        if procedure in self.supervisor.script:
+            for message in self.supervisor.script[procedure]:
+                filled = {**message, "id": number} if "id" in message else message
+                self.socket.sendall(encode(filled))
+            return
         verb = procedure.partition("/")[2].partition("/")[0]
         action = getattr(self, f"do_{verb}", None)
         if action is None or not procedure.startswith("x/"):

@@ -35,14 +35,17 @@ def frame(payload: bytes, opcode: int = TEXT, *, mask: bool = True, fin: bool = 
 class RawClient:
     """A TCP connection to the gateway; `mask` says whether its frames are masked."""
 
-    def __init__(self, port: int, *, mask: bool = True, receive_buffer: int = 0) -> None:
+    def __init__(
+        self, port: int, *, mask: bool = True, receive_buffer: int = 0, connected: socket.socket | None = None
+    ) -> None:
         self.mask = mask
         self.port = port
-        self.socket = socket.socket()
+        self.socket = connected or socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE)
-        self.socket.connect(("127.0.0.1", port))
+        if connected is None:
+            self.socket.connect(("127.0.0.1", port))
         self.buffer = b""
         self.number = 0
 
