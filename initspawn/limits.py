@@ -27,6 +27,8 @@ ARGUMENT_BYTES = 131072  # one argument: the kernel's MAX_ARG_STRLEN
 MAX_LINE_BYTES = 512  # default `maxlen` of the line encoders
 MAX_DEPTH = 32  # default `maxdepth` of the json encoder
 JSON_BYTES = 524_288  # one value of the json encoder, as the command writes it
+PLUGIN_SECONDS = 10.0  # for an encoder plug-in to answer, the start of its process included
+PLUGIN_BYTES = 1 << 20  # that it may tell in one answer
 MAX_LINES = 128  # default `maxline` of the text encoders
 
 TABLE = {

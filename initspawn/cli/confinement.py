@@ -9,27 +9,18 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import sysconfig
 from collections.abc import Sequence
 from typing import Any
 
 from initspawn.boot.supervise import GATEWAY
+from initspawn.config.python import DENIED, literal, python_mounts
 from initspawn.errors import InitspawnError
 
 INSIDE = "/run/initspawn"  # where the gateway finds its door
 PAGE = "/page"  # where it finds the user's own page
 # A number that no user has: whoever runs as the same user as the gateway could look into it.
 USER = "64999"
-# What a server of sockets has no use for, and an attacker has.
-DENIED = (
-    "add_key", "bpf", "delete_module", "finit_module", "init_module", "io_uring_enter",
-    "io_uring_register", "io_uring_setup", "kexec_file_load", "kexec_load", "keyctl", "mount",
-    "move_mount", "open_by_handle_at", "open_tree", "perf_event_open", "personality", "pivot_root",
-    "request_key", "setns", "swapoff", "swapon", "umount2", "unshare", "userfaultfd",
-)  # fmt: skip
 _PACKAGES = ("initspawn", "uvicorn", "starlette", "websockets", "msgspec")
-_STANDARD = ("stdlib", "platstdlib")
-_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 
 
 def gateway_config(
@@ -40,6 +31,8 @@ def gateway_config(
     the user's own page, of which it gets a read-only bind.
     """
     libraries = _libraries()
+    # Of our own directory the package only: it may be a checkout with much else in it.
+    own, *others = libraries
     # Not -I: where the libraries are comes by PYTHONPATH, and the environment is ours anyway.
     arguments = ["-s", "-P", "-B", "-m", "initspawn.gateway", "--listen-fd", "3", "--handover-fd", "4"]
     arguments += ["--control", f"{INSIDE}/door"]
@@ -50,13 +43,13 @@ def gateway_config(
         arguments.append(f"--page={PAGE}")
     sandbox: dict[str, Any] = {
         "uid": GATEWAY,
-        "envs": {"name": "PYTHONPATH", "value": _literal(os.pathsep.join(libraries))},
+        "envs": {"name": "PYTHONPATH", "value": literal(os.pathsep.join(libraries))},
         "namespace": {
             "shares": {"all": "disable"},
             # /tmp first: the interpreter, a checkout or the run directory may lie below it.
             "mounts": [
                 {"target": "/tmp", "mode": "tmpfs"},
-                *_python_mounts(libraries),
+                *python_mounts([*others, os.path.join(own, "initspawn")]),
                 *_other_mounts(run_dir, page),
             ],
         },
@@ -67,7 +60,7 @@ def gateway_config(
         },
         "commands": {
             "uid": GATEWAY,
-            "exec": {"cmdpath": sys.executable, "args": [_literal(item) for item in arguments]},
+            "exec": {"cmdpath": sys.executable, "args": [literal(item) for item in arguments]},
             "encoder": {"output": "line", "opts": {"maxlen": 4096}},
         },
     }
@@ -87,37 +80,11 @@ def _libraries() -> list[str]:
     return list(found)
 
 
-def _python_mounts(libraries: list[str]) -> list[dict[str, str]]:
-    """The interpreter, its libraries and our package, each where it is, read-only."""
-    own, *others = libraries
-    python = os.path.dirname(os.path.realpath(sys.executable))
-    # Of our own directory the package only: it may be a checkout with much else in it.
-    wanted = [sys.base_prefix, sys.prefix, python, *others, os.path.join(own, "initspawn")]
-    wanted += [path for name, path in sysconfig.get_paths().items() if name in _STANDARD]
-    mounts: list[dict[str, str]] = []
-    for path in _SYSTEM:
-        if os.path.islink(path):
-            mounts.append({"target": path, "source": _literal(os.readlink(path)), "mode": "symlink"})
-        elif os.path.exists(path):
-            mounts.append({"target": path, "mode": "ro"})
-    bound = [mount["target"] for mount in mounts if mount["mode"] == "ro"]
-    for path in sorted({os.path.abspath(path) for path in wanted}, key=len):
-        if not any(path == above or path.startswith(f"{above}/") for above in bound):
-            bound.append(path)
-            mounts.append({"target": path, "source": _literal(path), "mode": "ro"})
-    return mounts
-
-
 def _other_mounts(run_dir: str, page: str | None) -> list[dict[str, str]]:
-    own = [] if page is None else [{"target": PAGE, "source": _literal(page), "mode": "ro"}]
+    own = [] if page is None else [{"target": PAGE, "source": literal(page), "mode": "ro"}]
     return [
         *own,
-        {"target": INSIDE, "source": _literal(os.path.join(run_dir, GATEWAY)), "mode": "ro"},
+        {"target": INSIDE, "source": literal(os.path.join(run_dir, GATEWAY)), "mode": "ro"},
         {"target": "/proc", "mode": "procfs"},
         {"target": "/dev", "mode": "devfs"},
     ]
-
-
-def _literal(text: str) -> str:
-    """Text that the expansion of `$NAME` leaves as it is."""
-    return text.replace("$", "$$")

@@ -13,7 +13,6 @@ from initspawn.cli.exits import OK
 from initspawn.cli.output import ended, show_event, show_json, show_output
 from initspawn.cli.pick import pick
 from initspawn.linux import process
-from initspawn.plan import Plan
 from initspawn.sandbox.bind import bind
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.eventlog import Reader
@@ -51,7 +50,7 @@ def main(arguments: argparse.Namespace) -> int:
     process.set_child_subreaper()
     # The spawner shall know what it needs, and nothing else.
     used = api.replace(sandboxes=(api.sandbox(command.sandbox),), commands=(command,))
-    once.supervisor = Supervisor(Plan(user=plan.user, group=plan.group, apis=(used,)), reactor)
+    once.supervisor = Supervisor(plan.replace(apis=(used,)), reactor)
     try:
         once.supervisor.start(
             used, command, argv, on_start=once.on_start, on_end=once.on_end, verbose=arguments.verbose

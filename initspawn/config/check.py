@@ -40,6 +40,12 @@ def check(data: Any, spot: Spot) -> Config | None:
     return found if isinstance(found, Config) else None
 
 
+def check_part(part: type[Part], data: Any, spot: Spot) -> Any:
+    """One object of the file, of that class of the schema; None if nothing is left of it."""
+    found = _read(_type_of(part), data, spot)
+    return None if found is REFUSED else found
+
+
 @cache
 def _type_of(part: type[Part]) -> inspect.Type:
     return inspect.type_info(part)

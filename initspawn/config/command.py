@@ -8,6 +8,7 @@ from typing import Any
 from initspawn.config.encoder import compile_encoder
 from initspawn.config.expand import ExpandFault, Names, Parts, expand, template
 from initspawn.config.inside import View
+from initspawn.config.plugins import Plugins
 from initspawn.config.program import check_program
 from initspawn.config.schema import Command, Exec, Sandbox
 from initspawn.config.spot import Spot, shown
@@ -22,6 +23,7 @@ def compile_command(
     sandbox: Sandbox,
     compiled: PlanSandbox,
     names: Names,
+    plugins: Plugins,
     spot: Spot,
     *,
     verb: str,
@@ -36,7 +38,7 @@ def compile_command(
     if path is not None and look and not is_late(path):
         view = View(compiled.new_root, compiled.mounts, names.target.tree)
         check_program(path, view, spot["exec"]["cmdpath"])
-    encoder, options = compile_encoder(command.encoder, names, spot["encoder"])
+    encoder, options = compile_encoder(command.encoder, names, plugins, spot["encoder"])
     # An explicit 0 means none, also where the sandbox has a limit.
     timeout = command.timeout if command.timeout is not None else sandbox.acls.timeout
     return PlanCommand(

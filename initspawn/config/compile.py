@@ -21,6 +21,7 @@ from initspawn.config.files import files_of
 from initspawn.config.identity import Person
 from initspawn.config.load import load
 from initspawn.config.page import page_directory
+from initspawn.config.plugins import HOST_LIMITS, Hosts, Plugins, find_plugins
 from initspawn.config.sandbox import compile_sandbox
 from initspawn.config.schema import Config, Metadata, Sandbox
 from initspawn.config.spot import Report, Spot, shown
@@ -56,6 +57,7 @@ def compile_files(
     reports: list[Report] = []
     compiled: list[tuple[Config, Report]] = []
     sources: list[tuple[str, int, int]] = []
+    hosts = Hosts()
     for path in paths:
         try:
             # Before it is read: if it changes meanwhile, the plan is found stale.
@@ -72,7 +74,7 @@ def compile_files(
         reports.append(report)
         if config is not None:
             compiled.append((config, report))
-            apis.append(_api(config, report.root(), Person(user, group), environ, target))
+            apis.append(_api(config, report.root(), Person(user, group), environ, target, hosts))
     _check_together(compiled)
     # Where verbs were left out as refused, no action is to seem to call nothing because of that.
     if not problems and all(report.root()[key].clean for report in reports for key in _VERBS_FROM):
@@ -89,6 +91,7 @@ def compile_files(
         machine=target.machine,
         late=target.late,
         sources=tuple(sources),
+        hosts=_hosts(hosts, user, group),
     )
 
 
@@ -107,7 +110,10 @@ def compile_raw(
     """
     report = Report(file, {})
     config = check(dict(raw), report.root())
-    api = _api(config, report.root(), Person(user, group), environ, here(), hidden=hidden) if config else None
+    api = None
+    if config:
+        person = Person(user, group)
+        api = _api(config, report.root(), person, environ, here(), Hosts(), hidden=hidden)
     if config and api and all(report.root()[key].clean for key in _VERBS_FROM):
         check_targets(config, [api], report.root())
     if api is None or report.problems:
@@ -137,6 +143,7 @@ def _api(
     supervisor: Person,
     environ: Mapping[str, str],
     target: Target,
+    hosts: Hosts,
     *,
     hidden: bool = False,
 ) -> Api:
@@ -146,6 +153,7 @@ def _api(
     names = builtin_names(
         environ, api=metadata.api, user=supervisor.user, group=supervisor.group, target=target
     ).also(AFB_CONFIG=_settings(metadata))
+    plugins = Plugins(find_plugins(config.plugins, names, spot["plugins"]), hosts)
     sandboxes: list[PlanSandbox] = []
     commands: list[PlanCommand] = []
     verbs = dict.fromkeys(RESERVED_VERBS, "")
@@ -158,7 +166,7 @@ def _api(
         uids.add(sandbox.uid)
         # Where a sandbox was left out as refused, no verb is to seem taken because of that.
         prefix = _prefix(sandbox, place, alone=len(config.sandboxes) == 1 and spot["sandboxes"].clean)
-        made, found = _compile_one(sandbox, names, supervisor, place, prefix, verbs)
+        made, found = _compile_one(sandbox, names, plugins, supervisor, place, prefix, verbs)
         sandboxes.append(made)
         commands += found
     return Api(
@@ -181,8 +189,24 @@ def _settings(metadata: Metadata) -> str:
     return json.dumps(given, ensure_ascii=False)
 
 
+def _hosts(hosts: Hosts, user: int, group: int) -> Api | None:
+    """The API that runs the plug-ins of a plan."""
+    config = hosts.config(user=user)
+    if config is None:
+        return None
+    file = "the sandboxes of encoder plug-ins"
+    made = compile_raw(config, file=file, user=user, group=group, environ={}, hidden=True)
+    return made.replace(sandboxes=tuple(box.replace(limits=HOST_LIMITS) for box in made.sandboxes))
+
+
 def _compile_one(
-    sandbox: Sandbox, names: Names, supervisor: Person, spot: Spot, prefix: str, verbs: dict[str, str]
+    sandbox: Sandbox,
+    names: Names,
+    plugins: Plugins,
+    supervisor: Person,
+    spot: Spot,
+    prefix: str,
+    verbs: dict[str, str],
 ) -> tuple[PlanSandbox, list[PlanCommand]]:
     """A sandbox with its commands; `verbs` holds the names taken so far, with who took them."""
     made, names, complete = compile_sandbox(sandbox, names, supervisor, spot)
@@ -197,7 +221,9 @@ def _compile_one(
             hint = "give it another `uid`, or the sandbox a `prefix`"
             place["uid"].refuse(f"the verb `{verb}` {taken}", hint)
         verbs[verb] = sandbox.uid
-        commands.append(compile_command(command, sandbox, made, names, place, verb=verb, look=complete))
+        commands.append(
+            compile_command(command, sandbox, made, names, plugins, place, verb=verb, look=complete)
+        )
     return made.replace(prefix=prefix), commands
 
 

@@ -6,31 +6,56 @@ import os
 from difflib import get_close_matches
 from typing import Any
 
+from initspawn.config.check import check_part
 from initspawn.config.expand import ExpandFault, Names, expand
+from initspawn.config.plugins import BUILTINS, Plugins
 from initspawn.config.schema import Encoder, EncoderOpts
 from initspawn.config.spot import Spot, shown
 from initspawn.encoders.table import DEFAULT, ENCODERS, FLAGS, NUMBERS, PATHS, complete
 from initspawn.late import is_late
+from initspawn.plan import PLUGIN
 
 ALIASES = {"document": "text"}
-_BUILTINS = "builtins"  # what the encoders here are called where a plug-in is named
 # What any encoder takes, and most of them have no use for: files share their options.
 _COMMON = ("maxlen", "maxline")
 
 
-def compile_encoder(encoder: str | Encoder | None, names: Names, spot: Spot) -> tuple[str, dict[str, Any]]:
+def compile_encoder(
+    encoder: str | Encoder | None, names: Names, plugins: Plugins, spot: Spot
+) -> tuple[str, dict[str, Any]]:
     """The encoder's name and options for the plan. What is wrong is noted at `spot`."""
     given = encoder if isinstance(encoder, Encoder) else Encoder(output=encoder or DEFAULT)
     place = spot["output"] if isinstance(encoder, Encoder) else spot
-    if given.plugin is not None and given.plugin.lower() != _BUILTINS:
-        spot["plugin"].coded("PLUGIN_NOT_FOUND").refuse(
-            f"no plug-in {shown(given.plugin)}", f"the encoders built in are those of `{_BUILTINS}`"
-        )
+    if given.plugin is not None and given.plugin.lower() != BUILTINS:
+        return PLUGIN, _of_plugin(given, plugins, spot)
     name = ALIASES.get(given.output.lower(), given.output.lower())
     if name not in ENCODERS:
-        _refuse(given.output, place.coded("ENCODER_NOT_FOUND"))
+        _refuse(given.output, [*ENCODERS, *ALIASES], place.coded("ENCODER_NOT_FOUND"))
         return DEFAULT, {}
-    return name, _options(name, given.opts, names, spot.coded(EncoderOpts.code)["opts"])
+    place = spot.coded(EncoderOpts.code)["opts"]
+    opts = check_part(EncoderOpts, given.opts, place)
+    return name, _options(name, opts or EncoderOpts(), names, place)
+
+
+def _of_plugin(given: Encoder, plugins: Plugins, spot: Spot) -> dict[str, Any]:
+    """The options of a command whose output goes through a plug-in."""
+    uid = str(given.plugin).lower()
+    found = plugins.found.get(uid)
+    if found is None:
+        if uid not in plugins.found:  # else it was refused already
+            known = ", ".join(f"`{name}`" for name in (*plugins.found, BUILTINS))
+            spot["plugin"].coded("PLUGIN_NOT_FOUND").refuse(
+                f"no plug-in {shown(given.plugin)}", f"`plugins` has {known}"
+            )
+        return {}
+    name = next((name for name in found.names if name.lower() == given.output.lower()), None)
+    if name is None:
+        _refuse(given.output, list(found.names), spot["output"].coded("ENCODER_NOT_FOUND"))
+        return {}
+    if not isinstance(given.opts, dict):
+        spot["opts"].coded(EncoderOpts.code).refuse("must be an object")
+        return {}
+    return {"host": plugins.hosts.uid(found, name), "name": str(given.plugin), "options": given.opts}
 
 
 def _options(name: str, opts: EncoderOpts, names: Names, spot: Spot) -> dict[str, Any]:
@@ -64,7 +89,7 @@ def _path(path: str, names: Names, spot: Spot) -> str:
     return path
 
 
-def _refuse(wanted: str, spot: Spot) -> None:
-    close = get_close_matches(wanted.lower(), [*ENCODERS, *ALIASES], 1)
-    hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(ENCODERS)}"
+def _refuse(wanted: str, known: list[str], spot: Spot) -> None:
+    close = get_close_matches(wanted.lower(), known, 1)
+    hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}"
     spot.refuse(f"no encoder {shown(wanted)}", hint)

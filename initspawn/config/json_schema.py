@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import NODEFAULT, inspect
 
 from initspawn.config.keys import KEYS
-from initspawn.config.schema import Config, Part
+from initspawn.config.schema import Config, EncoderOpts, Part
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _OWN_KEYS = r"^(x-|\$)"
@@ -22,6 +22,9 @@ _NUMBER = r"^[-+]?(0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|0[dD][0-9_]+|[0-9
 _LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
 
 Json = dict[str, Any]
+
+# Keys that are of a class only where another key is absent.
+_DEPENDING: dict[str, tuple[str, type[Part], str]] = {"Encoder": ("opts", EncoderOpts, "plugin")}
 
 
 def json_schema() -> Json:
@@ -71,6 +74,11 @@ def _part(kind: inspect.StructType, definitions: dict[str, Json]) -> Json:
             rules.append({"not": {"required": [field.name, other]}})
         if field.required:
             rules.append({"anyOf": [{"required": [name]} for name in spellings]})
+    if part.__name__ in _DEPENDING:
+        name, kept, other = _DEPENDING[part.__name__]
+        properties[name]["type"] = "object"
+        value = _struct_value(_struct(kept), definitions)
+        rules.append({"if": {"not": {"required": [other]}}, "then": {"properties": {name: value}}})
     return {
         "description": part.__doc__,
         "type": "object",

@@ -22,6 +22,9 @@ class Key(NamedTuple):
 KEYS: Mapping[str, Mapping[str, Key]] = {
     "Config": {
         "metadata": Key("the API itself, see [metadata](#metadata)", {"uid": "demo", "api": "demo"}),
+        "plugins": Key(
+            "[encoder plug-ins](#plugins)", {"uid": "sample", "libs": "/etc/initspawn/blkcount.py"}
+        ),
         "sandboxes": Key("one [sandbox](#sandboxes) or a list of them", [{"uid": "box"}]),
         "onload": Key(
             "[calls](#calls-of-its-own) to make when the server starts",
@@ -203,6 +206,20 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
             ["-l", "--", "%dir%"],
         ),
     },
+    "Plugin": {
+        "uid": Key("what `encoder.plugin` calls it", "sample"),
+        "info": Key("what it is for; for readers only", "lines in blocks"),
+        "spath": Key(
+            "directories to look in, separated by `:`; `$NAME` is [expanded](#expansion)",
+            "/etc/initspawn/plugins:/usr/lib/initspawn",
+        ),
+        "libs": Key(
+            "a file's name, with or without `.py`, or its full path, or the name of an entry point; of "
+            "several the first that is there",
+            "blkcount.py",
+            "`uid`",
+        ),
+    },
     "EncoderOpts": {
         "maxlen": Key(
             "bytes of a line, 6 to 65536; a longer one is cut into several, all but the last with a "
@@ -230,9 +247,12 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
     "Encoder": {
         "output": Key("the encoder's name, in any case", "json"),
         "plugin": Key(
-            "where it comes from; `builtins` are those of the next table", "builtins", "`builtins`"
+            "where it comes from: the `uid` of one of [plugins](#plugins); `builtins` are those of the next "
+            "table",
+            "builtins",
+            "`builtins`",
         ),
-        "opts": Key("its options, see below", {"maxlen": 1024}),
+        "opts": Key("its options, see below; of a plug-in whatever it takes", {"maxlen": 1024}),
     },
     "Command": {
         "uid": Key("name of the command", "ls"),

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _LIMITS = "limits come with a later version"
-_PLUGINS = "plug-ins come with a later version"
 _LABELS = "security labels come with a later version"
 _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a second sandbox"
 
 # By the name of the schema's class: the key, and why it is refused.
 LATER: Mapping[str, Mapping[str, str]] = {
-    "Config": {"plugins": _PLUGINS},
     "Sandbox": {"cgroups": _LIMITS, "landlock": "Landlock rules come with a later version"},
     "Acls": {"label": _LABELS},
     "NamespaceOpts": {"bwrap": "initspawn makes namespaces itself and runs no bwrap", "selinux": _LABELS},

@@ -205,7 +205,7 @@ class Encoder(Part):
 
     output: str
     plugin: str | None = None
-    opts: EncoderOpts = field(default_factory=EncoderOpts)
+    opts: Any = field(default_factory=dict)  # of a plug-in, whatever it takes; else EncoderOpts
 
 
 class Command(Part):
@@ -263,6 +263,18 @@ class Action(Part):
     privileges: Annotated[str, Meta(min_length=1)] | None = None
 
 
+class Plugin(Part):
+    """Where encoders come from that are not built in."""
+
+    noun = "plug-in"
+    form = "write {uid: NAME, libs: /PATH.py}"
+
+    uid: Uid
+    info: str | None = None
+    spath: str | None = None
+    libs: list[Annotated[str, Meta(min_length=1)]] = []
+
+
 class Config(Part):
     """One file: one API."""
 
@@ -270,6 +282,7 @@ class Config(Part):
     noun = "configuration"
 
     metadata: Metadata
+    plugins: list[Plugin] = []
     sandboxes: list[Sandbox] = []
     onload: list[Action] = []
     onstart: list[Action] = []

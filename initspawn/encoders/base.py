@@ -22,6 +22,11 @@ class Encoder:
     synchronous = False
     chunk = READ_CHUNK  # the most bytes to feed at once: what becomes many events comes in small bites
 
+    @property
+    def busy(self) -> bool:
+        """Whether more bytes are to wait: only encoders that work elsewhere ever are."""
+        return False
+
     def feed(self, stream: str, data: bytes) -> list[dict[str, Any]]:
         """The event data that these bytes of `stdout` or `stderr` complete, in order."""
         raise NotImplementedError

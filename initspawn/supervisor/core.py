@@ -9,9 +9,11 @@ from _collections import deque
 
 from initspawn.errors import LaunchRefused, RequestError
 from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, ENDED_TASKS, LAUNCH_SECONDS, STOP_GRACE_SECONDS
+from initspawn.plan import PLUGIN
 from initspawn.sandbox.launcher import Launcher
 from initspawn.supervisor import task as life
 from initspawn.supervisor.groups import Groups
+from initspawn.supervisor.plugin import PluginEncoder
 from initspawn.supervisor.reactor import READ
 from initspawn.supervisor.running import Task, status_object
 
@@ -44,7 +46,8 @@ class Supervisor:
         self._starting: list[Task] = []
         self._reapers: dict[int, Task] = {}  # by pid, until waited for
         self._held: dict[int, Task] = {}  # by the pid of a command that we trace
-        self._launcher = Launcher([sandbox for api in plan.apis for sandbox in api.sandboxes])
+        apis = (*plan.apis, *((plan.hosts,) if plan.hosts else ()))
+        self._launcher = Launcher([sandbox for api in apis for sandbox in api.sandboxes])
         reactor.on_child = self._on_child
 
     def alive(self, api: Api, command: Command) -> list[Task]:
@@ -76,6 +79,7 @@ class Supervisor:
             reactor=self.reactor, api=api, command=command, sandbox=api.sandbox(command.sandbox),
             argv=argv, on_start=on_start, on_end=on_end,
             verbose=command.verbose if verbose is None else verbose,
+            encoder=PluginEncoder(self, command.encoder_options) if command.encoder == PLUGIN else None,
         )  # fmt: skip
         task.open()
         try:
@@ -277,7 +281,8 @@ class Supervisor:
         def drained(task: Task) -> None:
             task.life.on(life.DRAINED)
             self._forget(task)
-            self.ended.append(task)
+            if not task.api.hidden:
+                self.ended.append(task)
             on_end(task)
             task.log.shrink(ENDED_LOG_BYTES)
 

@@ -13,6 +13,7 @@ from initspawn.limits import DRAIN_SECONDS, STALL_SECONDS
 from initspawn.supervisor import verbosity
 from initspawn.supervisor.eventlog import EventLog
 from initspawn.supervisor.logfiles import LogFiles
+from initspawn.supervisor.plugin import PluginEncoder
 from initspawn.supervisor.reactor import READ
 from initspawn.supervisor.task import Life
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from initspawn.encoders.base import Encoder
     from initspawn.errors import LaunchRefused
     from initspawn.plan import Api, Command, Sandbox
     from initspawn.sandbox.launch import Start
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 200  # items of argv, and characters of each, in a task's record
 _LONG = ("arguments", "environment")
+_READERS, _ENCODER = "readers", "encoder"  # whom the command's output waits for
 _READS_AT_END = 64  # of what was left in a pipe, before others get their turn
 
 
@@ -48,6 +51,7 @@ class Task:
         on_start: Callable[[Task], None],
         on_end: Callable[[Task], None],
         verbose: int = 0,
+        encoder: Encoder | None = None,
     ) -> None:
         self.api = api
         self.command = command
@@ -58,7 +62,7 @@ class Task:
         self.on_end = on_end
         self.life = Life()
         self.log = EventLog()
-        self.encoder = make(command.encoder, command.encoder_options)
+        self.encoder = encoder or make(command.encoder, command.encoder_options)
         self.files: LogFiles | None = None
         self.start: Start | None = None
         self.cgroup: str | None = None
@@ -77,7 +81,7 @@ class Task:
         self._streams: dict[int, str] = {}
         self._draining = False
         self._stall: Timer | None = None
-        self._paused = False
+        self._held: set[str] = set()  # why the streams are not read
         self._amid_line = False  # its standard error has begun a line and not ended it
 
     @property
@@ -116,31 +120,40 @@ class Task:
         return {name: value for name, value in self.measurement.items() if name not in _LONG}
 
     def open(self) -> None:
-        """Open the files its output goes to, if it goes to files. Raises LaunchRefused."""
+        """Open the files its output goes to, or start the plug-in host. Raises RequestError."""
         if isinstance(self.encoder, Log):
             self.files = LogFiles(self.encoder.paths, self.sandbox.user)
             self.encoder.write = self.files.write
+        elif isinstance(self.encoder, PluginEncoder):
+            self.encoder.tell, self.encoder.ready = self._heard, lambda: self._release(_ENCODER)
+            self.encoder.open()
 
     def close(self) -> None:
         """Give back what `open` opened."""
         if self.files is not None:
             self.files.close()
+        if isinstance(self.encoder, PluginEncoder):
+            self.encoder.close()
 
     def read(self) -> None:
         """The command runs: say so where the reply comes later, and read what it writes."""
         if self.encoder.synchronous:
             self.log.append({"type": INITIAL, **self.describe()})
+        if isinstance(self.encoder, PluginEncoder):
+            self.encoder.begin(self.describe())
         for line in verbosity.at_start(self.verbose, self.command, self.id, self.argv, self._measured()):
             self._tell(line)
         assert self.start is not None
         for stream, fd in ((STDOUT, self.start.stdout), (STDERR, self.start.stderr)):
             self._streams[fd] = stream
             self._reactor.watch(fd, READ, lambda _, fd=fd: self._readable(fd))  # type: ignore[misc]
+        if self.encoder.busy:
+            self._hold(_ENCODER)
 
     def note(self, what: str, text: str) -> None:
         """Tell what a caller does with it, if it is to tell that much."""
         # A reader that is behind is not to lose output by what other callers do.
-        if self.verbose >= verbosity.CONTROL and not self.ended and not self._paused:
+        if self.verbose >= verbosity.CONTROL and not self.ended and _READERS not in self._held:
             self._tell(verbosity.line(what, self.command, f"{self.id} {text}".rstrip()))
 
     def drain(self) -> None:
@@ -151,7 +164,7 @@ class Task:
             return
         for fd in list(self._streams):
             for _ in range(_READS_AT_END):
-                if self._paused or not self._readable(fd):
+                if self._held or not self._readable(fd):
                     break
         if self._streams:
             self.timers.append(self._reactor.after(DRAIN_SECONDS, self._give_up_on_writers))
@@ -176,6 +189,8 @@ class Task:
         if stream == STDERR:
             self._amid_line = not data.endswith(b"\n")
         self._append(self.encoder.feed(stream, data))
+        if self.encoder.busy:
+            self._hold(_ENCODER)
 
     def _tell(self, line: str) -> None:
         """A line of ours in its standard error."""
@@ -186,13 +201,32 @@ class Task:
         for record in records:
             self.log.append({"type": DATA, "pid": self.pid, **record})
 
+    def _heard(self, records: list[dict[str, Any]]) -> None:
+        """What a plug-in tells, when it does."""
+        self._append(records)
+        if self.log.crowded():
+            self._pause()
+
+    def _hold(self, why: str) -> None:
+        """Do not read the streams until this reason is gone: the command waits in write(2)."""
+        if not self._held:
+            for fd in self._streams:
+                self._reactor.change(fd, 0)
+        self._held.add(why)
+
+    def _release(self, why: str) -> None:
+        if self._held == {why}:
+            for fd in self._streams:
+                self._reactor.change(fd, READ)
+        self._held.discard(why)
+
     def _pause(self) -> None:
-        """A reader is slow: the command waits in write(2), everybody else goes on."""
-        if self._paused:
+        """A reader is slow: the command waits for it, everybody else goes on."""
+        if _READERS in self._held:
             return
-        self._paused = True
-        for fd in self._streams:
-            self._reactor.change(fd, 0)
+        self._hold(_READERS)
+        if isinstance(self.encoder, PluginEncoder):
+            self.encoder.pause()
         self._stall = self._reactor.after(STALL_SECONDS, self._give_up_on_readers)
         self.log.when_roomy = self._resume
 
@@ -204,11 +238,11 @@ class Task:
 
     def _resume(self) -> None:
         self.log.when_roomy = None
-        self._paused = False
         if self._stall is not None:
             self._stall.cancel()
-        for fd in self._streams:
-            self._reactor.change(fd, READ)
+        self._release(_READERS)
+        if isinstance(self.encoder, PluginEncoder):
+            self.encoder.resume()
 
     def _close_stream(self, fd: int) -> None:
         self._reactor.forget(fd)
@@ -219,21 +253,30 @@ class Task:
 
     def _give_up_on_writers(self) -> None:
         """Somebody outside the task still holds a pipe open: what it writes is not waited for."""
-        if self._paused:  # it is a reader we wait for, not a writer
+        if self._held:  # it is not a writer we wait for
             self.timers.append(self._reactor.after(DRAIN_SECONDS, self._give_up_on_writers))
             return
         for fd in list(self._streams):
             self._close_stream(fd)
 
     def finish(self) -> None:
-        """Both streams are at their end and the command has been waited for: tell the rest."""
+        """Both streams are at their end and the command has been waited for: have the rest told."""
         for timer in (*self.timers, *([self._stall] if self._stall else [])):
             timer.cancel()
         self.timers.clear()
         if self.verbose >= verbosity.COMMAND_LINE:
             said = ", ".join(f"{name} {value}" for name, value in self.status.items())
             self._tell(verbosity.line("end", self.command, said))
-        self._append(self.encoder.finish())
+        if isinstance(self.encoder, PluginEncoder):
+            self.encoder.end(self._finished)
+        else:
+            self._append(self.encoder.finish())
+            self._finished()
+
+    def _finished(self) -> None:
+        """The encoder has told all: tell the end."""
+        if self._stall is not None:
+            self._stall.cancel()
         if not self.encoder.synchronous:
             self.log.append({"type": FINAL, "pid": self.pid, "status": self.status})
         self.ended = self._reactor.clock()

@@ -57,8 +57,12 @@ RULES = {
     "encoders": Rule("encoders event limits record"),
     # Loaded with the first json encoder, and for raw output in base64.
     "encoders.values": Rule("encoders event limits record", stdlib=HANDFUL | {"re"}),
+    # The plug-in host: a program of its own, of which nothing else is in its sandbox.
+    "encoders.host": Rule(stdlib=ANY),
     "encoders.raw": Rule("encoders event limits record", stdlib=HANDFUL | {"binascii"}),
     "supervisor": Rule(FLOOR_2),
+    # What a plug-in is told is JSON, and only tasks with one load it.
+    "supervisor.plugin": Rule(FLOOR_2, stdlib=HANDFUL | {"json"}),
     "verbs": Rule(f"{FLOOR_2} verbs"),
     # SHA-256 by its C name before and since Python 3.12: hashlib would load OpenSSL.
     "verbs.access": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"_sha256", "_sha2"}),
@@ -75,6 +79,7 @@ RULES = {
     # Encoder options are checked where they are defined: `encoders.table` is the one file above the
     # records that a configuration needs.
     "config": Rule(CONFIG, "yaml msgspec", ANY),
+    "config.plugins": Rule(f"{CONFIG} encoders.host", "yaml msgspec", ANY),  # where that file is
     "config.seccomp": Rule(CONFIG, "yaml msgspec pyseccomp", ANY),
     "__main__": Rule("cli"),
     "cli": Rule(f"{FLOOR_4} {AHEAD} boot gateway config cli", stdlib=ANY),

@@ -77,17 +77,6 @@ def test_two_spellings_of_one_key_are_one_too_many(problems: Problems) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "where"),
-    [
-        ("plugins", {}),
-    ],
-)  # fmt: skip
-def test_root_keys_not_built_yet(problems: Problems, key: str, where: dict[str, Any]) -> None:
-    (said,) = problems(raw={"metadata": {"uid": "u", "api": "t"}, key: where})
-    assert f"`{key}` is known but not built yet" in said
-
-
-@pytest.mark.parametrize(
     "sandbox",
     [
         {"cgroups": {"cset": "1"}},
