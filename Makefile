@@ -14,10 +14,10 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test-setup test quick lint types image boot test-guest soak bench clean
+.PHONY: help setup run test-setup test quick lint types image boot test-guest test-aarch64 soak bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## .venv with initspawn and its gateway; needs no compiler
 	@tools/venv gateway
@@ -49,9 +49,13 @@ boot: test-setup ## boot it with the console here and its web page on a port of 
 test-guest: test-setup ## the system tests inside it; a quarter of an hour
 	$(BIN)/python -m qemu test -- -n 2 tests/system $(ARGS)
 
-soak: test-setup ## all tests with many more generated cases, those of the guest, then the benchmarks
+test-aarch64: test-setup ## the unit tests under an emulated aarch64 Python; needs root
+	tools/aarch64-tests $(if $(ARGS),$(ARGS),-q tests/unit)
+
+soak: test-setup ## all tests with many more generated cases, those of the guest, those on aarch64, then the benchmarks
 	$(PYTEST) --hypothesis-profile=soak $(ARGS)
 	$(MAKE) test-guest ARGS=
+	$(MAKE) test-aarch64 ARGS=
 	$(BIN)/python benchmarks/run.py
 
 bench: setup ## the benchmarks

@@ -7,6 +7,7 @@ templates lists of parts. Per call only the parts that name a request argument a
 
 from __future__ import annotations
 
+import gc
 import marshal
 import os
 import stat
@@ -183,7 +184,7 @@ class Plan(Record):
 def save(plan: Plan, path: str) -> None:
     """Write a plan for its owner only, whole or not at all. Raises OSError."""
     # Version 4 of marshal: every Python that we run on reads it, whichever wrote it.
-    body = marshal.dumps(plan.to_plain(), 4)
+    body = marshal.dumps(plan.to_brief(), 4)
     temporary = f"{path}.{os.getpid()}.new"
     try:
         os.unlink(temporary)
@@ -214,10 +215,15 @@ def load(path: str) -> Plan:
     checksum, body = rest[:_CHECKSUM_SIZE], rest[_CHECKSUM_SIZE:]
     if checksum != _checksum(body):
         raise PlanError(f"{path}: damaged, its checksum does not match")
+    collects = gc.isenabled()
+    gc.disable()  # nothing of a plan is garbage, and to look for some takes longer than the rest
     try:
         return Plan.from_plain(marshal.loads(body))
     except (TypeError, ValueError, EOFError, AttributeError, RecursionError, MemoryError) as error:
         raise PlanError(f"{path}: holds no plan: {error}") from error
+    finally:
+        if collects:
+            gc.enable()
 
 
 def is_plan(path: str) -> bool:
@@ -233,8 +239,10 @@ def is_plan(path: str) -> bool:
 
 
 def fingerprint() -> bytes:
-    """What a plan of this initspawn begins with: its version, and a sum over every record's fields."""
-    shapes = {kind.__name__: kind._fields for kind in _kinds(Plan)}
+    """What a plan of this initspawn begins with: its version, and a sum over all records with defaults."""
+    shapes = {
+        kind.__name__: [(name, getattr(kind, name, None)) for name in kind._fields] for kind in _kinds(Plan)
+    }
     return f"{FORMAT} {__version__} {_checksum(repr(shapes).encode()).hex()}".encode()
 
 

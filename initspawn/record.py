@@ -9,6 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, ClassVar, Self, dataclass_transform
 else:
 
@@ -58,7 +59,16 @@ class Record:
 
     def to_plain(self) -> dict[str, Any]:
         """Dicts, tuples and scalars only: what marshal and JSON can hold."""
-        return {name: _plain(getattr(self, name)) for name in self._fields}
+        return {name: _plain(getattr(self, name), Record.to_plain) for name in self._fields}
+
+    def to_brief(self) -> dict[str, Any]:
+        """The same without the fields that have their default; `from_plain` reads both."""
+        kept = self.__dict__.items()  # what was given; defaults are the class's
+        return {
+            name: _plain(value, Record.to_brief)
+            for name, value in kept
+            if not (hasattr(type(self), name) and _same(value, getattr(type(self), name)))
+        }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
@@ -73,9 +83,13 @@ class Record:
         return cls(**values)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, plain: Callable[[Any], dict[str, Any]]) -> Any:
     if isinstance(value, Record):
-        return value.to_plain()
+        return plain(value)
     if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
+        return tuple(_plain(item, plain) for item in value)
     return value
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(value == default)

@@ -106,3 +106,10 @@ leaves = st.builds(Leaf, name=st.text(), size=st.integers())
 @given(st.builds(Oak, uid=st.text(), first=st.none() | leaves, leaves=st.lists(leaves).map(tuple)))
 def test_there_and_back(tree: Oak) -> None:
     assert Oak.from_plain(marshal.loads(marshal.dumps(tree.to_plain()))) == tree
+
+
+def test_to_brief_leaves_out_what_is_as_it_would_be() -> None:
+    tree = Oak(uid="t", first=None, leaves=(Leaf(name="a", size=1), Leaf(name="b", size=2)), rings=0)
+    assert tree.to_brief() == {"uid": "t", "leaves": ({"name": "a"}, {"name": "b", "size": 2})}
+    assert Oak.from_plain(tree.to_brief()) == tree
+    assert Oak(uid="t", rings=False).to_brief() == {"uid": "t", "rings": False}  # equal, but another type
