@@ -6,7 +6,7 @@ import re
 import sys
 
 from initspawn.cli.exits import of_status
-from initspawn.event import FINAL
+from initspawn.event import DATA, FINAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from initspawn.errors import Problem
 
 _DROPPED = "dropped-event"
+_ERRORS = ("json-error", "log-error", "encoder-error", "error")
+# What an event's data says in other words, or of itself; the rest is a plug-in's.
+_TOLD = {"type", "pid", "stdout", "stderr", "stdout-overflow", "stderr-overflow", *_ERRORS}
 # Control characters but tab and newline, ESC and the 8-bit CSI and OSC with them; and what turns the
 # direction of writing, with which a text can show as another.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -76,7 +79,7 @@ def show_output(data: dict[str, Any], out: TextIO, err: TextIO) -> None:
                 write_line(item if isinstance(item, str) else _json(item), stream)
         if data.get(f"{name}-overflow"):
             write_line(f"initspawn: the rest of {name} was discarded", err)
-    for name in ("json-error", "log-error", "encoder-error", "error"):
+    for name in _ERRORS:
         if name in data:
             write_line(f"initspawn: {name}: {data[name]}", err)
 
@@ -91,6 +94,9 @@ def show_event(data: dict[str, Any], out: TextIO, err: TextIO) -> int | None:
         write_line(f"initspawn: {data.get('count', 'some')} events were lost", err)
         return None
     show_output(data, out, err)
+    more = {name: value for name, value in data.items() if name not in _TOLD}
+    if kind == DATA and more and "json-error" not in data:
+        write_line(_json(more), out)
     if kind != FINAL:
         return None
     return ended(data.get("status"), err)

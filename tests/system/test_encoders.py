@@ -103,7 +103,7 @@ def ended(code: int = 0) -> dict[str, Any]:
 
 
 def test_check_036_text(client: Client) -> None:
-    for _ in range(20):
+    for _ in range(100):
         assert run(client, "text") == [{"stdout": ["a"], "stderr": ["b"]}, ended(3)]
 
 

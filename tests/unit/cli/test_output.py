@@ -113,3 +113,18 @@ def test_a_pipe_gets_what_was_written() -> None:
 def test_a_table_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_table([("A", "B"), ("long", "x"), ("s", "")], indent=" ")
     assert capsys.readouterr().out == " A     B\n long  x\n s\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "out", "err"),
+    [
+        ({"rows": 3}, '{"rows": 3}\n', ""),
+        ({"data": ["1", "2"]}, '{"data": ["1", "2"]}\n', ""),
+        ({"encoder-error": "sample: it ended"}, "", "initspawn: encoder-error: sample: it ended\n"),
+        ({"json-error": "unexpected", "line": "x"}, "", "initspawn: json-error: unexpected\n"),
+    ],
+)
+def test_what_a_plugin_tells(data: dict[str, Any], out: str, err: str) -> None:
+    stdout, stderr = io.StringIO(), io.StringIO()
+    assert output.show_event({"type": "data", "pid": 1, **data}, stdout, stderr) is None
+    assert (stdout.getvalue(), stderr.getvalue()) == (out, err)
