@@ -103,13 +103,3 @@ def test_qemu_answers_and_refuses(guest: Guest) -> None:
         guest.qmp.execute("no-such-command")
     with pytest.raises(GuestError, match="cannot be forwarded to port 0"):
         guest.forward(0)
-
-
-def test_power_button(image: Image) -> None:
-    """The orderly way: systemd ends everything, and QEMU ends by itself."""
-    with Guest(Shape(image, memory=512)) as machine:
-        machine.wait_agent()
-        machine.check("systemctl", "is-system-running", "--wait")
-        machine.power_off()
-        assert machine.wait() == 0
-        assert "reboot: Power down" in machine.console()
