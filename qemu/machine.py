@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from qemu import cache
 from qemu.image import Image
 from qemu.qmp import Qmp, QmpError
 
-GUESTS = 2  # at most, of one user at one time
+GUESTS = 2  # at most, of one user at one time; those on a terminal do not count
 PORT = "initspawn.agent"
 CPUINFO = Path("/proc/cpuinfo")
 KVM = Path("/dev/kvm")
@@ -89,7 +90,10 @@ def command_line(shape: Shape, place: Path, agent: int, qmp: int) -> list[str]:
 
 
 class Machine:
-    """A running QEMU. Use it in a `with` block; entering waits for one of the GUESTS slots."""
+    """A running QEMU. Use it in a `with` block; entering waits for one of the GUESTS slots.
+
+    Who holds one and waits for another must be the only one to do so: see tests/boot/conftest.py.
+    """
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -97,7 +101,8 @@ class Machine:
 
     def __enter__(self) -> Machine:
         with ExitStack() as stack:
-            self._slot = stack.enter_context(_slot())
+            if not self.shape.terminal:
+                stack.enter_context(_slot())
             self.place = Path(tempfile.mkdtemp(prefix="initspawn-guest-"))
             stack.callback(shutil.rmtree, self.place)
             self.agent, agent = socket.socketpair()
@@ -195,6 +200,7 @@ class Machine:
 
 def _slot() -> IO[str]:
     """Wait for a free slot; closing the file frees it."""
+    told = False
     while True:
         for number in range(GUESTS):
             file = (cache.folder() / f"guest-{number}.lock").open("w")
@@ -203,4 +209,7 @@ def _slot() -> IO[str]:
                 return file
             except BlockingIOError:
                 file.close()
+        if not told:
+            print(f"qemu: {GUESTS} guests run already; waiting for one to end", file=sys.stderr, flush=True)
+            told = True
         time.sleep(0.2)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qemu import cache
 from qemu.guest import Guest
 from qemu.image import Image, build
 from qemu.machine import Shape
@@ -25,9 +26,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def image() -> Image:
-    """The image of this checkout."""
-    return build()
+def image() -> Iterator[Image]:
+    """The image of this checkout, and the right to run two guests at the same time: one session of tests
+    has it, for two with one guest each would wait for each other.
+    """
+    made = build()
+    with cache.locked(cache.folder() / "tests.lock"):
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -84,12 +84,15 @@ def test_at_most_so_many_run(image: Image, tmp_path: Path, monkeypatch: pytest.M
     code = "from qemu.machine import _slot; _slot(); print('free', flush=True)"
     try:
         with subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        ) as waiting:
+            [sys.executable, "-c", code],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as waiting:  # fmt: skip
             with pytest.raises(subprocess.TimeoutExpired):
                 waiting.wait(1.5)
             machines.pop().__exit__()
-            assert waiting.communicate(timeout=30)[0] == "free\n"
+            out, said = waiting.communicate(timeout=30)
+            assert out == "free\n"
+            assert said.count("waiting for one to end") == 1
     finally:
         for machine in machines:
             machine.__exit__()
