@@ -21,7 +21,7 @@ from initspawn.config.files import files_of
 from initspawn.config.identity import Person
 from initspawn.config.load import load
 from initspawn.config.page import page_directory
-from initspawn.config.plugins import HOST_LIMITS, Hosts, Plugins, find_plugins
+from initspawn.config.plugins import HOST_LIMITS, HOST_USER, Hosts, Plugins, find_plugins
 from initspawn.config.sandbox import compile_sandbox
 from initspawn.config.schema import Config, Metadata, Sandbox
 from initspawn.config.spot import Report, Spot, shown
@@ -76,6 +76,8 @@ def compile_files(
             compiled.append((config, report))
             apis.append(_api(config, report.root(), Person(user, group), environ, target, hosts))
     _check_together(compiled)
+    if user == 0 and hosts.used:
+        _keep_apart(compiled, apis)
     # Where verbs were left out as refused, no action is to seem to call nothing because of that.
     if not problems and all(report.root()[key].clean for report in reports for key in _VERBS_FROM):
         for config, report in compiled:
@@ -187,6 +189,15 @@ def _settings(metadata: Metadata) -> str:
     """What a binder would call the API's settings: its metadata, as JSON."""
     given = {name: value for name, value in structs.asdict(metadata).items() if value}
     return json.dumps(given, ensure_ascii=False)
+
+
+def _keep_apart(compiled: list[tuple[Config, Report]], apis: list[Api]) -> None:
+    """What runs as the user of the plug-in hosts could look into them."""
+    for (_, report), api in zip(compiled, apis, strict=True):
+        for index, sandbox in enumerate(api.sandboxes):
+            if str(sandbox.user) == HOST_USER:
+                message = f"the encoder plug-ins run as user {HOST_USER}, and nobody else may"
+                report.root()["sandboxes"][index]["acls"]["user"].refuse(message, "take another number")
 
 
 def _hosts(hosts: Hosts, user: int, group: int) -> Api | None:

@@ -23,7 +23,7 @@ from initspawn.encoders import host
 GROUP = "initspawn.encoders"
 API = "encoders"
 # A number that no user has, and not the gateway's: whoever runs as the same user could look into the hosts.
-USER = "64998"
+HOST_USER = "64998"
 BUILTINS = "builtins"  # what the encoders of our own are called where a plug-in is named
 # No core files, 64 descriptors, 1 GiB of address space.
 HOST_LIMITS = (
@@ -50,6 +50,11 @@ class Hosts:
 
     def __init__(self) -> None:
         self._uids: dict[tuple[Found, str], str] = {}
+
+    @property
+    def used(self) -> bool:
+        """Whether any command needs one."""
+        return bool(self._uids)
 
     def uid(self, found: Found, name: str) -> str:
         """The name of the host for one encoder of a plug-in."""
@@ -91,7 +96,7 @@ def _sandbox(uid: str, found: Found, name: str, user: int) -> dict[str, Any]:
         },
     }
     if user == 0:
-        sandbox["acls"] = {"user": USER, "group": USER}
+        sandbox["acls"] = {"user": HOST_USER, "group": HOST_USER}
     return sandbox
 
 

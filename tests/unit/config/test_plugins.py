@@ -178,3 +178,17 @@ def test_not_for_another_machine(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     with pytest.raises(ConfigError, match="plug-ins of another machine cannot be looked up yet"):
         compiled(tmp_path, config({"uid": "p"}), target=elsewhere(str(tmp_path)))
+
+
+def test_nobody_else_runs_as_the_hosts(tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text(GOOD)
+    raw = config({"uid": "p", "libs": str(tmp_path / "p.py")}, {"plugin": "p", "output": "one"})
+    raw["sandboxes"]["acls"] = {"user": 64998, "group": 64998}
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ConfigError) as caught:
+        compile_files([str(tmp_path / "config.json")], user=0, group=0, environ={})
+    (problem,) = caught.value.problems
+    assert "sandboxes.acls.user: the encoder plug-ins run as user 64998" in str(problem)
+    raw["sandboxes"]["commands"][0]["encoder"] = "text"
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    assert compile_files([str(tmp_path / "config.json")], user=0, group=0, environ={}).hosts is None
