@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable
@@ -160,3 +161,50 @@ def test_a_directory_of_configurations_is_served(as_user: Ordinary) -> None:
     with serving(as_user.home, str(place), user=as_user) as server, server.client() as client:
         told = [client.call(f"{api}/c")["response"]["stdout"] for api in ("one", "two")]
     assert told == [["one"], ["two"]]
+
+
+# A file tree in which a shell runs, as merged or separate /usr has it.
+TREE = [{"target": path, "mode": "ro"} for path in ("/usr", "/bin", "/lib", "/lib64") if os.path.exists(path)]
+
+
+def shell(uid: str, line: str, **keys: Any) -> dict[str, Any]:
+    """A command that runs a line; a `$` of it is the shell's."""
+    return {"uid": uid, "exec": {"cmdpath": "/bin/sh", "args": ["-c", line.replace("$", "$$")]}, **keys}
+
+
+def sandbox(*commands: dict[str, Any], mounts: tuple[dict[str, str], ...] = ()) -> dict[str, Any]:
+    """A configuration with one sandbox that has all namespaces and a file tree of its own."""
+    namespace = {"shares": {"all": "disable"}, "mounts": [*TREE, *mounts]}
+    keys = {"uid": "sb", "acls": {"user": "daemon"}, "namespace": namespace, "commands": list(commands)}
+    return {"metadata": {"uid": "u", "api": "t"}, "sandboxes": keys}
+
+
+def test_check_129_a_tree_of_processes_is_stopped(as_user: Ordinary) -> None:
+    """Nothing is left, as after every test here. A kill is told as one; one in a shell as the shell says."""
+    commands = (
+        shell("tree", "sleep 1000 & (sleep 1000 & sleep 1000) & echo up; exec sleep 1000", encoder="line"),
+        shell("shell", "sleep 1000 & kill -9 $!; wait $!", encoder="sync"),
+        shell("itself", "kill -9 $$; sleep 1000", encoder="sync"),
+    )
+    file = write(as_user.home, "config.json", sandbox(*commands))
+    with serving(as_user.home, file, user=as_user) as server, server.client() as client:
+        pid = client.call("t/tree")["response"]["pid"]
+        client.until(lambda event: event.get("stdout") == "up")
+        assert client.call("t/tree", {"action": "stop", "args": {"signal": "sigkill"}})
+        assert client.final(pid)["status"]["signal"] == "Killed"
+        assert client.call("t/shell")["response"]["status"] == {"exit": 137}
+        assert client.call("t/itself")["response"]["status"]["signal"] == "Killed"
+
+
+def test_check_130_each_start_has_the_whole_file(as_user: Ordinary) -> None:
+    users = {"target": "/etc/passwd", "source": "getent passwd $SBOXUSER", "mode": "execfd"}
+    show = shell("show", "sleep 0.3; cat /etc/passwd", encoder="sync")
+    file = write(as_user.home, "config.json", sandbox(show, mounts=(users,)))
+    line = ":".join(map(str, pwd.getpwnam("daemon")))
+    with serving(as_user.home, file, user=as_user) as server, server.client() as client:
+        wanted = {client.send("t/show"), client.send("t/show")}
+        while wanted:  # they may be answered in any order
+            kind, number, answer = client.receive()
+            if kind != 5:
+                assert answer["response"]["stdout"] == [line]
+                wanted.remove(number)
