@@ -17,6 +17,7 @@ from initspawn.config.python import DENIED, literal, python_mounts
 from initspawn.errors import InitspawnError
 
 INSIDE = "/run/initspawn"  # where the gateway finds its door
+ALIAS = "/alias"  # where it finds other directories that are served
 PAGE = "/page"  # where it finds the user's own page
 # A number that no user has: whoever runs as the same user as the gateway could look into it.
 USER = "64999"
@@ -24,11 +25,13 @@ _PACKAGES = ("initspawn", "uvicorn", "starlette", "websockets", "msgspec")
 
 
 def gateway_config(
-    run_dir: str, *, user: str | None, open_door: bool, hosts: Sequence[str] = (), page: str | None = None
+    run_dir: str, *, user: str | None, open_door: bool, hosts: Sequence[str] = (), page: str | None = None,
+    aliases: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """The configuration of the hidden API that runs the gateway. `user`: who it becomes, when root;
     `hosts`: the names it believes in `Host`, by default those of this machine; `page`: the directory of
-    the user's own page, of which it gets a read-only bind.
+    the user's own page, of which it gets a read-only bind; `aliases`: further directories, each with the
+    prefix of its addresses.
     """
     libraries = _libraries()
     # Of our own directory the package only: it may be a checkout with much else in it.
@@ -41,6 +44,7 @@ def gateway_config(
     arguments += [f"--allow-host={name}" for name in hosts]
     if page is not None:
         arguments.append(f"--page={PAGE}")
+    arguments += [f"--alias={prefix}={ALIAS}/{number}" for number, (prefix, _) in enumerate(aliases)]
     sandbox: dict[str, Any] = {
         "uid": GATEWAY,
         "envs": {"name": "PYTHONPATH", "value": literal(os.pathsep.join(libraries))},
@@ -51,6 +55,10 @@ def gateway_config(
                 {"target": "/tmp", "mode": "tmpfs"},
                 *python_mounts([*others, os.path.join(own, "initspawn")]),
                 *_other_mounts(run_dir, page),
+                *(
+                    {"target": f"{ALIAS}/{number}", "source": _literal(directory), "mode": "ro"}
+                    for number, (_, directory) in enumerate(aliases)
+                ),
             ],
         },
         "seccomp": {

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
 from initspawn.cli.exits import UsageError
 from initspawn.config.page import INDEX, not_a_page
 from initspawn.plan import Plan
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+_OURS = ("api", "app.js", "initspawn", "login", "logout", "style.css")
 
 
 def page_of(plan: Plan, option: str | None, *, privileged: bool) -> str | None:
@@ -30,6 +34,23 @@ def page_of(plan: Plan, option: str | None, *, privileged: bool) -> str | None:
     if privileged:
         _check_readable(found)
     return found
+
+
+def aliases_of(options: list[str], *, privileged: bool) -> list[tuple[str, str]]:
+    """(prefix, directory) of each `--alias PREFIX:DIR`. Raises UsageError."""
+    found: dict[str, str] = {}
+    for option in options:
+        prefix, colon, directory = option.partition(":")
+        if not colon or not _PREFIX.fullmatch(prefix):
+            raise UsageError(f"--alias {option!r}: write /prefix:directory")
+        if prefix in found or prefix.split("/")[1] in _OURS:
+            raise UsageError(f"--alias {option!r}: {prefix} is taken")
+        if not os.path.isdir(directory):
+            raise UsageError(f"--alias {option!r}: there is no directory {directory}")
+        found[prefix] = os.path.realpath(directory)
+        if privileged and os.stat(found[prefix]).st_mode & 0o005 != 0o005:
+            raise UsageError(f"{directory} cannot be read by the gateway's user: chmod -R o+rX {directory}")
+    return list(found.items())
 
 
 def _check_readable(path: str) -> None:

@@ -18,7 +18,7 @@ from initspawn.boot.supervise import GATEWAY, LOCK
 from initspawn.cli.compiled import FILES, plan_to_serve
 from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
-from initspawn.cli.page import page_of
+from initspawn.cli.page import aliases_of, page_of
 from initspawn.cli.rundir import default_run_dir, prepare_run_dir
 from initspawn.cli.sockets import listen_tcp, listen_unix, wanted_sockets
 from initspawn.config.compile import compile_raw
@@ -62,6 +62,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--allow-host", action="append", default=[], metavar="NAME", type=_host_name,
         help="believe this name in a request's Host header; repeatable (default: this machine's own)",
     )  # fmt: skip
+    parser.add_argument(
+        "--alias", action="append", default=[], metavar="/PREFIX:DIR",
+        help="serve the files of a directory at the addresses that begin so; repeatable",
+    )  # fmt: skip
     parser.add_argument("--page", metavar="DIR", help="serve this page of yours instead of the test page")
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
     parser.add_argument(
@@ -96,6 +100,7 @@ def main(arguments: argparse.Namespace) -> int:
     if user == 0:
         _refuse_gateway_user(plan, arguments.gateway_user)
     page = page_of(plan, arguments.page, privileged=user == 0)
+    aliases = aliases_of(arguments.alias, privileged=user == 0)
     sockets = wanted_sockets(arguments.unix, arguments.ws_server, plan)
     listener = listen_tcp(arguments.host, arguments.port)
     prepare_run_dir(run_dir)
@@ -109,7 +114,7 @@ def main(arguments: argparse.Namespace) -> int:
     hidden = compile_raw(
         gateway_config(
             run_dir, user=arguments.gateway_user if user == 0 else None, open_door=arguments.no_auth,
-            hosts=arguments.allow_host, page=page,
+            hosts=arguments.allow_host, page=page, aliases=aliases,
         ),
         file="the gateway's own sandbox", user=user, group=group, environ={}, hidden=True,
     )  # fmt: skip

@@ -1,5 +1,5 @@
 """`python -m initspawn.gateway --listen-fd 3 --control PATH [--handover-fd 4] [--no-auth]
-[--allow-host NAME]... [--page DIR]`
+[--allow-host NAME]... [--alias PREFIX=DIR]... [--page DIR]`
 
 The supervisor starts this with the listening TCP socket as an inherited descriptor, so that a restart loses
 no connection attempt. Exit status: 0 ended by a signal or with the supervisor, 100 usage, 111 system error.
@@ -59,8 +59,17 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="believe this Host header; repeatable (default: loopback names and the bound address)",
     )
+    parser.add_argument(
+        "--alias", action="append", default=[], type=_alias, metavar="PREFIX=DIR",
+        help="serve the files of a directory there; repeatable",
+    )  # fmt: skip
     parser.add_argument("--page", metavar="DIR", help="the user's own page, served instead of ours")
     return parser.parse_args(argv)
+
+
+def _alias(text: str) -> tuple[str, str]:
+    prefix, _, directory = text.partition("=")
+    return prefix, directory
 
 
 def inherited(descriptor: int) -> socket.socket:
@@ -94,7 +103,8 @@ def main(argv: list[str] | None = None) -> int:
             logger.error("warning: anybody who reaches %s may call: authentication is off", address)
         handover = None if options.handover_fd is None else socket.socket(fileno=options.handover_fd)
         hosts = HostPolicy(options.allow_host)
-        asyncio.run(serve(listener, options.control, hosts, handover=handover, page=options.page))
+        more = {"handover": handover, "page": options.page, "aliases": dict(options.alias)}
+        asyncio.run(serve(listener, options.control, hosts, **more))
     except (OSError, ValueError) as error:
         logger.error("%s", error)
         return SYSTEM

@@ -37,9 +37,10 @@ KINDS = {
 
 
 class Directory:
-    """Everything below a directory. Raises OSError when there is none."""
+    """Everything below a directory, at the addresses that begin with `prefix`. Raises OSError for none."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, prefix: str = "") -> None:
+        self._prefix = prefix
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     async def answer(self, request: Request) -> Response:
@@ -48,7 +49,9 @@ class Directory:
         404 for what is not there; 403 for what may not be read, is no file or too large.
         """
         path: str = request.scope["path"]
-        names = path.split("/")[1:]
+        names = path.removeprefix(self._prefix).split("/")[1:]
+        if not names:  # the prefix itself is a directory like any other
+            return _elsewhere(request)
         if names[-1] == "":
             names[-1] = INDEX
         try:
@@ -62,10 +65,7 @@ class Directory:
             return _answer(fd, found.st_size, names[-1])
         os.close(fd)
         if stat.S_ISDIR(found.st_mode):
-            query = request.url.query
-            return Response(
-                status_code=301, headers={"Location": f"{quote(path)}/{'?' if query else ''}{query}"}
-            )
+            return _elsewhere(request)
         return Response(status_code=403)
 
     def _open(self, names: list[str]) -> int:
@@ -84,6 +84,13 @@ class Directory:
                     os.close(here)
             here = there
         return here
+
+
+def _elsewhere(request: Request) -> Response:
+    """301 to the same address with a slash behind it."""
+    path, query = request.scope["path"], request.url.query
+    place = f"{quote(path)}/{'?' if query else ''}{query}"
+    return Response(status_code=301, headers={"Location": place})
 
 
 def _answer(fd: int, size: int, name: str) -> Response:

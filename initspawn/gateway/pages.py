@@ -22,6 +22,7 @@ from initspawn.gateway.files import Directory
 from initspawn.gateway.login import login, logout
 
 WWW = Path(__file__).with_name("www")
+NONE: Mapping[str, str] = {}
 BUILT_IN = "/initspawn"  # where the test page is when there is one of the user's own
 # Of ours only these files are served: a path that is not a key here cannot reach the file system.
 FILES = {
@@ -34,9 +35,10 @@ FILES = {
 class Guard:
     """Middleware: believes a request's Host and Origin or answers 403; gives every answer safe headers."""
 
-    def __init__(self, app: ASGIApp, hosts: HostPolicy) -> None:
+    def __init__(self, app: ASGIApp, hosts: HostPolicy, aliases: tuple[str, ...] = ()) -> None:
         self._app = app
         self._hosts = hosts
+        self._aliases = tuple(f"{prefix}/" for prefix in aliases)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,19 +52,25 @@ class Guard:
         except Refused as refused:
             app = Response(status_code=refused.status)
 
+        inline = bool(self._aliases) and scope["path"].startswith(self._aliases)
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(safe_headers(host))
+                MutableHeaders(scope=message).update(safe_headers(host, inline=inline))
             await send(message)
 
         await app(scope, receive, guarded)
 
 
-def safe_headers(host: str) -> Mapping[str, str]:
-    """Headers of every answer. `host` is a checked Host: not all browsers let 'self' mean ws: too."""
+def safe_headers(host: str, *, inline: bool = False) -> Mapping[str, str]:
+    """Headers of every answer. `host` is a checked Host: not all browsers let 'self' mean ws: too.
+
+    `inline`: what a page has in itself counts as well; pages that others have made are written so.
+    """
+    own = "'self' 'unsafe-inline'" if inline else "'self'"
     sockets = f" ws://{host} wss://{host}" if host else ""
     policy = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+        f"default-src 'none'; script-src {own}; style-src {own}; img-src 'self' data:; font-src 'self'; "
         "media-src 'self'; manifest-src 'self'; "
         f"connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
@@ -76,10 +84,13 @@ def safe_headers(host: str) -> Mapping[str, str]:
     }
 
 
-def application(hosts: HostPolicy, state: Mapping[str, Any], page: str | None = None) -> Starlette:
+def application(
+    hosts: HostPolicy, state: Mapping[str, Any], page: str | None = None, aliases: Mapping[str, str] = NONE
+) -> Starlette:
     """The HTTP application. `state` is what uvicorn hands to its protocols (the lifespan state).
 
-    `page` is the directory of the user's own page, which takes the place of ours. Raises OSError for none.
+    `page` is the directory of the user's own page, which takes the place of ours; `aliases` are
+    further directories by the prefix of their addresses. Raises OSError for one that is none.
     """
 
     @asynccontextmanager
@@ -91,11 +102,14 @@ def application(hosts: HostPolicy, state: Mapping[str, Any], page: str | None = 
     routes = [Route(place + path, _file(*entry), methods=["GET"]) for path, entry in FILES.items()]
     routes.append(Route("/api/{procedure:path}", Rest()))
     routes += [Route("/login", login, methods=["POST"]), Route("/logout", logout, methods=["POST"])]
+    for prefix, directory in aliases.items():
+        files = Directory(directory, prefix).answer
+        routes += [Route(place, files, methods=["GET"]) for place in (prefix, prefix + "/{path:path}")]
     if page is not None:
         routes.append(Route("/{path:path}", Directory(page).answer, methods=["GET"]))
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hosts)],
+        middleware=[Middleware(Guard, hosts, tuple(aliases))],
         exception_handlers={HTTPException: _refusal},
         lifespan=start,
     )

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import uvicorn
@@ -19,7 +19,7 @@ from initspawn.gateway.direct import Direct
 from initspawn.gateway.door import Door
 from initspawn.gateway.link import Link, Way, open_link
 from initspawn.gateway.listener import Listener
-from initspawn.gateway.pages import application
+from initspawn.gateway.pages import NONE, application
 
 logger = logging.getLogger("initspawn.gateway")
 
@@ -145,13 +145,13 @@ class Server(uvicorn.Server):
 
 async def serve(
     listener: socket.socket, control_path: str, hosts: HostPolicy, *,
-    handover: socket.socket | None = None, page: str | None = None,
+    handover: socket.socket | None = None, page: str | None = None, aliases: Mapping[str, str] = NONE,
 ) -> None:  # fmt: skip
     """Serve until SIGTERM, SIGINT or the end of the supervisor. Raises OSError.
 
     `listener` is a bound TCP socket; connections inherit its keep-alive probes, which find clients that
     have vanished without a word. `handover` is where the supervisor hands us local clients, `page` the
-    directory of the user's own page.
+    directory of the user's own page, `aliases` further directories by the prefix of their addresses.
     """
     for option, value in (
         (socket.TCP_KEEPIDLE, bounds.PROBE_IDLE_SECONDS),
@@ -161,17 +161,19 @@ async def serve(
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     gateway = Gateway(control_path, hosts)
-    server = Server(configuration(gateway, page), gateway, handover)
+    server = Server(configuration(gateway, page, aliases), gateway, handover)
     await server.serve([listener])
     if server.failure is not None:
         raise server.failure
 
 
-def configuration(gateway: Gateway, page: str | None = None) -> uvicorn.Config:
+def configuration(
+    gateway: Gateway, page: str | None = None, aliases: Mapping[str, str] = NONE
+) -> uvicorn.Config:
     """uvicorn's settings: no log of requests, no trust in forwarding headers, finite waits."""
     state: dict[str, Any] = {"gateway": gateway}
     return uvicorn.Config(
-        application(gateway.hosts, state, page),
+        application(gateway.hosts, state, page, aliases),
         loop="asyncio",
         http=Listener,
         ws=Door,

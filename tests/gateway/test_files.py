@@ -197,3 +197,36 @@ def test_whatever_is_asked_for_it_lies_in_the_directory(site: Path, names: list[
 def test_a_page_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Directory(str(tmp_path / "no"))
+
+
+# Further directories.
+
+
+@pytest.mark.parametrize("options", [(), ("--page", "{site}")], ids=["test page", "own page"])
+def test_aliases(site: Path, options: tuple[str, ...]) -> None:
+    more = [option.format(site=site) for option in options]
+    with Gateway("--alias", f"/dev/tools={site}", "--alias", f"/sub={site}/sub", *more) as gateway:
+        for target, status, body in (
+            ("/dev/tools/", 200, b"<p>mine"),
+            ("/dev/tools/sub/deep/a%20b.JS", 200, b"code"),
+            ("/sub/", 200, b"sub"),
+            ("/dev/tools/../secret.txt", 404, b""),
+            ("/dev/tools/..%2fsecret.txt", 404, b""),
+            ("/dev/tools/%2e%2e/secret.txt", 404, b""),
+            ("/dev/tools/out.txt", 404, b""),
+            ("/dev/tools/.hidden", 404, b""),
+            ("/dev/tools//etc/passwd", 404, b""),
+            ("/dev/toolsx", 404, b""),
+            ("/dev", 404, b""),
+        ):
+            with gateway.client() as client:
+                assert (client.request(target)[0::2]) == (status, body), target
+        with gateway.client() as client:
+            status, head, _ = client.request("/dev/tools?x=1")
+            assert status == 301
+            assert "location: /dev/tools/?x=1" in head
+            assert "script-src 'self' 'unsafe-inline'" in client.request("/dev/tools/")[1]
+            assert "unsafe" not in client.request("/")[1]
+            assert client.request("/dev/tools/", method="POST")[0] == 405
+        assert gateway.stop() == 0
+        assert gateway.errors == b""

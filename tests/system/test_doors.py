@@ -307,3 +307,19 @@ def test_wrong_usage_of_token(tmp_path: Path, arguments: tuple[str, ...]) -> Non
     (tmp_path / "state").mkdir(mode=0o700)
     assert token(tmp_path / "state", *arguments)[0] == 100
     assert not (tmp_path / "state" / "tokens").exists()
+
+
+def test_a_further_directory(tmp_path: Path, config: str) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir(mode=0o755)
+    (tools / "index.html").write_text("<p>tools")
+    (tools / "index.html").chmod(0o644)
+    for place in (tmp_path, tools):
+        place.chmod(0o755)
+    with serving(tmp_path, "--alias", f"/devtools:{tools}", config) as server:
+        connection = http.client.HTTPConnection(server.page.split("/")[2], timeout=PATIENCE)
+        connection.request("GET", "/devtools/")
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (200, b"<p>tools")
+        connection.close()
+        assert server.stop() == (0, "")

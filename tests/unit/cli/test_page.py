@@ -8,7 +8,7 @@ import pytest
 
 from initspawn.cli.confinement import PAGE, gateway_config
 from initspawn.cli.exits import UsageError
-from initspawn.cli.page import page_of
+from initspawn.cli.page import aliases_of, page_of
 from initspawn.plan import Api, Plan
 
 
@@ -68,3 +68,30 @@ def test_the_gateway_sees_it_read_only() -> None:
     assert f"--page={PAGE}" in sandbox["commands"]["exec"]["args"]
     without = gateway_config("/run/x", user=None, open_door=False)["sandboxes"]
     assert PAGE not in [mount["target"] for mount in without["namespace"]["mounts"]]
+
+
+# Further directories.
+
+
+def test_aliases(site: Path) -> None:
+    assert aliases_of([f"/a:{site}", f"/b/c:{site}/."], privileged=True) == [
+        ("/a", str(site)), ("/b/c", str(site)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["", "/a", "a:{site}", "/:{site}", "/a/:{site}", "/../a:{site}", "/.a:{site}", "/a b:{site}",
+     "/a:{site}/no", "/api:{site}", "/api/x:{site}", "/login:{site}", "/initspawn:{site}", "/a:{site}/index.html"],
+)  # fmt: skip
+def test_what_is_no_alias(site: Path, option: str) -> None:
+    with pytest.raises(UsageError, match="--alias"):
+        aliases_of([option.format(site=site)], privileged=False)
+
+
+def test_an_alias_is_given_once_and_must_be_readable(site: Path) -> None:
+    with pytest.raises(UsageError, match="taken"):
+        aliases_of([f"/a:{site}", f"/a:{site}"], privileged=False)
+    site.chmod(0o700)
+    with pytest.raises(UsageError, match="chmod"):
+        aliases_of([f"/a:{site}"], privileged=True)
