@@ -56,7 +56,7 @@ def gateway_config(
                 *python_mounts([*others, os.path.join(own, "initspawn")]),
                 *_other_mounts(run_dir, page),
                 *(
-                    {"target": f"{ALIAS}/{number}", "source": _literal(directory), "mode": "ro"}
+                    {"target": f"{ALIAS}/{number}", "source": literal(directory), "mode": "ro"}
                     for number, (_, directory) in enumerate(aliases)
                 ),
             ],

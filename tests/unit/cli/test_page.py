@@ -82,7 +82,8 @@ def test_aliases(site: Path) -> None:
 @pytest.mark.parametrize(
     "option",
     ["", "/a", "a:{site}", "/:{site}", "/a/:{site}", "/../a:{site}", "/.a:{site}", "/a b:{site}",
-     "/a:{site}/no", "/api:{site}", "/api/x:{site}", "/login:{site}", "/initspawn:{site}", "/a:{site}/index.html"],
+     "/a:{site}/no", "/api:{site}", "/api/x:{site}", "/login:{site}", "/initspawn:{site}",
+     "/a:{site}/index.html"],
 )  # fmt: skip
 def test_what_is_no_alias(site: Path, option: str) -> None:
     with pytest.raises(UsageError, match="--alias"):
