@@ -115,7 +115,7 @@ class _Turns:
             ran.refusal = _reason(task.refusal)
             return
         ran.measurement = task.measurement
-        ran.own_cgroup = task.cgroup is not None
+        ran.own_cgroup = task.start is not None and task.start.cgroup is not None
         reader = Reader(task.log, lambda: self._read(reader, ran))
 
     def _read(self, reader: Reader, ran: Ran) -> None:

@@ -14,6 +14,7 @@ _SHARED = {
     "mount_setattr": 442,
 }  # fmt: skip
 _X86_64 = {
+    "ppoll": 271,
     "read": 0, "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16,
     "socket": 41, "execve": 59, "wait4": 61, "chdir": 80, "fchdir": 81, "umask": 95, "setsid": 112,
     "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155,
@@ -22,6 +23,7 @@ _X86_64 = {
     "keyctl": 250, "fchmodat": 268, "unshare": 272, "dup3": 292, "prlimit64": 302,
 }  # fmt: skip
 _GENERIC = {
+    "ppoll": 73,
     "read": 63, "write": 64, "close": 57, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29,
     "socket": 198, "execve": 221, "wait4": 260, "chdir": 49, "fchdir": 50, "umask": 166, "setsid": 157,
     "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91, "pivot_root": 41,

@@ -9,7 +9,7 @@ import os
 
 from initspawn.linux import capabilities, mount, namespaces, prctl, process
 from initspawn.linux.numbers import table
-from initspawn.sandbox import ladder
+from initspawn.sandbox import ladder, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def calls(sandbox: Sandbox, baseline: Baseline) -> dict[str, list[str]]:
         "dup3: /dev/null as 0, a pipe as 1, a pipe as 2, the handshake as 3",
         "close_range(4, 0xffffffff, 0)",
     ]
-    for steps in (ladder.REAPER_STEPS, ladder.COMMAND_STEPS):
-        program = ladder.compile_steps(steps, ladder.Recipe(sandbox, baseline))
+    recipe = steps.Recipe(sandbox, baseline)
+    for wanted in (steps.REAPER_STEPS, steps.COMMAND_STEPS, steps.FILTER_STEPS):
+        program = ladder.compile_steps(wanted, recipe)
         _add(found, program, " ".join(capabilities.names((1 << baseline.last_capability + 1) - 1)))
     found[ladder.EXEC] = ["execve(the command's path, argv, environment)"]
     return found

@@ -1,12 +1,14 @@
-"""Starting a command: have its reaper cloned, hold the command at its exec, measure it, let it go.
+"""Starting a command: it waits, confined, before its exec; it is held there, measured, and let go.
 
-    supervisor            reaper (PID 1 of the sandbox)        command (PID 2)
-    start() --spawner-->  REAPER_STEPS --clone3------------->  COMMAND_STEPS:
-    ready() <------------------------- "ready" and its pid --- traceable, ...
-            seize, "go" ------------------------------------>  held, seccomp, execve
+    supervisor              reaper (PID 1 of the sandbox)        command (PID 2)
+    prepare() --spawner-->  REAPER_STEPS, clone3------------->   COMMAND_STEPS: traceable,
+    hear() <----------------------------- "ready" and its pid --- ...
+            seize                                                held
+    launch() ---------------------- "go", its arguments ----->   FILTER_STEPS, execve
     stopped() <------------------------- held by ptrace before its first instruction
-            measure, compare, detach ----------------------->  runs
-                          waits for it, stores its status, exits
+            measure, compare, detach ------------------------>   runs
+    hear() <---- closed --- waits for it, stores its status
+            kill ---------->
 
 Nothing blocks: the caller's loop says when the handshake is readable and when a wait status came.
 ptrace is what makes the measurement true: at PTRACE_EVENT_EXEC the new program is loaded, its
@@ -25,10 +27,10 @@ import os
 import struct
 
 from initspawn.errors import LaunchRefused
-from initspawn.limits import TASKS
 from initspawn.linux import mount, process, ptrace
-from initspawn.sandbox import ladder, measure
-from initspawn.sandbox.program import PLACING, REAPER, SPAWNER
+from initspawn.sandbox import ladder, measure, steps
+from initspawn.sandbox.program import COMMAND, PLACING, REAPER, SPAWNER
+from initspawn.sandbox.spawner import IN_FILE, PACKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ if TYPE_CHECKING:
 _SHARED_LOCK = struct.pack("hh4xqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
 _CREDENTIALS = "3i"  # struct ucred: pid, uid, gid (unix(7), SCM_CREDENTIALS)
 _CREDENTIALS_SPACE = _socket.CMSG_SPACE(struct.calcsize(_CREDENTIALS))
+_KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+
+# What `Start.hear` says.
+HELD = "held"  # the command waits before its exec, or is on its way to it
+ALONE = "alone"  # nothing of the task is left but its reaper, which waits for its end
+LOST = "lost"  # the reaper says no more: what became of the task is known when it has been waited for
 
 
 class Start:
@@ -50,15 +58,15 @@ class Start:
         self,
         launcher: Launcher,
         sandbox: Sandbox,
-        argv: tuple[str, ...],
         cgroup: str | None,
         extra: tuple[int, ...],
     ) -> None:
         self.sandbox = sandbox
-        self.argv = argv
+        self.argv: tuple[str, ...] = ()
         self.cgroup = cgroup
         self.extra = extra
         self.step = "slot"
+        self.held = False  # by us, as its tracer
         self.pidfd = -1
         self.command_pid = 0
         self.command_pidfd = -1
@@ -66,12 +74,13 @@ class Start:
         self.stderr = -1
         self.handshake: _socket.socket | None = None
         self.measurement: dict[str, Any] = {}
+        self._stored = False
         self._launcher = launcher
         self._locks: list[int] = []
         try:
             self._slot = launcher.ledger.take()
         except IndexError:
-            raise LaunchRefused("slot", errno.EAGAIN, f"{TASKS} tasks are alive already") from None
+            raise LaunchRefused("slot", errno.EAGAIN, "too many tasks are alive already") from None
 
     @property
     def pid(self) -> int:
@@ -88,8 +97,7 @@ class Start:
                 setattr(self, name, ours)
                 theirs.append(other)
                 os.set_blocking(ours, False)
-            kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC
-            self.handshake, child = _socket.socketpair(_socket.AF_UNIX, kind)
+            self.handshake, child = _socket.socketpair(_socket.AF_UNIX, _KIND)
             theirs.append(child.detach())
             self.handshake.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
             self.handshake.setblocking(False)
@@ -98,37 +106,60 @@ class Start:
                 theirs.append(os.open(self.cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             self.step = "spawner"
             number = self._launcher.number(self.sandbox)
-            job = marshal.dumps((number, self._slot.index, self.argv, self.cgroup is not None))
+            job = marshal.dumps((number, self._slot.index, self.cgroup is not None))
             self._launcher.send(job, [*theirs, *self.extra])
         finally:
             for fd in theirs:
                 os.close(fd)
 
-    def ready(self) -> bool:
-        """The handshake is readable: hold the command and let it go to its exec.
+    def launch(self, argv: tuple[str, ...]) -> None:
+        """Let the command go to its exec, now or as soon as it is held; `argv[0]` is the executable."""
+        self.argv = argv
+        self._stored = self._slot.store_arguments(argv)
+        if self.held:
+            try:
+                self._go()
+            except OSError:
+                pass  # it has ended, which will be heard
 
-        False: it failed before; its reaper, if there is one, is about to end. Raises LaunchRefused if it
-        cannot be held.
+    def _go(self) -> None:
+        assert self.handshake is not None
+        self.handshake.send(steps.GO)
+        if not self._stored:
+            send(self.handshake, b"".join([os.fsencode(item) + b"\0" for item in self.argv]), [])
+
+    def dismiss(self) -> None:
+        """Nobody will launch this: its reaper ends when it has built its sandbox."""
+        assert self.handshake is not None
+        self.handshake.shutdown(_socket.SHUT_WR)
+
+    def hear(self) -> str:
+        """The handshake is readable: hold the command, and let it go if it is to; or learn of the end.
+
+        HELD, ALONE or LOST; after the last two nothing more will be heard. Raises LaunchRefused if the
+        command cannot be held.
         """
         assert self.handshake is not None
-        data, messages, _, _ = self.handshake.recvmsg(1, _CREDENTIALS_SPACE)
-        if data != ladder.READY:
-            self._drop_handshake()
-            return False
+        try:
+            data, messages, _, _ = self.handshake.recvmsg(1, _CREDENTIALS_SPACE)
+        except ConnectionResetError:  # it ended before it read all of ours
+            data, messages = b"", []
+        if data != steps.READY or self.held:
+            return ALONE if self._slot.alone else LOST
         try:
             self.command_pid = struct.unpack(_CREDENTIALS, messages[0][2])[0]
             self.pidfd = process.pidfd_open(self.pid)  # our child: the number cannot be another's
             self.command_pidfd = process.pidfd_open(self.command_pid)
             ptrace.seize(self.command_pid)
-            self.handshake.send(ladder.GO)
+            self.held = True
+            if self.argv:
+                self._go()
         except OSError as error:
             if self._slot.failure() is None:
                 reason = "the command cannot be traced"
                 raise LaunchRefused("measurement", error.errno or 0, reason) from error
-            self._drop_handshake()  # it was ready, but one of its next steps has failed already
-            return False
-        self._drop_handshake()
-        return True
+            return HELD  # it was ready, but one of its next steps has failed already
+        return HELD
 
     def stopped(self, status: int) -> bool:
         """The held command stopped with this wait status: True when it is at its exec and has been
@@ -165,6 +196,16 @@ class Start:
                 finally:
                     os.close(root)
 
+    @property
+    def unheard(self) -> bool:
+        """Whether nobody has even begun with it: the spawner has died."""
+        return not self.pid and self._slot.failure() is None
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing of the task is left but its reaper, which waits for its end."""
+        return self._slot.alone
+
     def refusal(self, status: int | None) -> LaunchRefused:
         """Why the start failed, once the reaper is gone. `status`: the command's, if it had one."""
         failure = self._slot.failure()
@@ -184,9 +225,15 @@ class Start:
             return (ladder.NAMESPACES, "") if index else ("prepare", "")
         if who == PLACING:
             return ladder.DESCRIPTORS, ""
-        prepared = self._launcher.prepared(self.sandbox, len(self.extra))
-        notes = (prepared.reaper if who == REAPER else prepared.command).notes
-        return notes[index] if index < len(notes) else (ladder.EXEC, self.argv[0])
+        grouped = self.cgroup is not None
+        prepared = self._launcher.prepared(self.sandbox, len(self.extra), grouped=grouped)
+        if who == REAPER:
+            notes, last = prepared.reaper.notes, ("clone", "the command")
+        elif who == COMMAND:
+            notes, last = prepared.command.notes, (ladder.EXEC, "")
+        else:
+            notes, last = prepared.filters.notes, (ladder.EXEC, self.argv[0])
+        return notes[index] if index < len(notes) else last
 
     def status(self) -> int | None:
         """The command's wait status as its reaper saw it, None if it did not live to see it."""
@@ -210,9 +257,9 @@ class Start:
             self._signal_group(number)
 
     def _signal_group(self, number: int) -> None:
-        # Our reaper never reaps the command but by ending, so while it lives the number is the command's.
+        # A command that its reaper has not waited for yet still has its number.
         try:
-            process.pidfd_send_signal(self.pidfd, 0)
+            process.pidfd_send_signal(self.command_pidfd, 0)
             os.killpg(self.command_pid, number)
         except (ProcessLookupError, PermissionError):
             pass
@@ -234,7 +281,7 @@ class Start:
 
     def close(self) -> None:
         """Close every descriptor; the processes are not touched."""
-        self._drop_handshake()
+        self.drop_handshake()
         while self._locks:
             os.close(self._locks.pop())
         for name in ("stdout", "stderr", "pidfd", "command_pidfd"):
@@ -244,7 +291,8 @@ class Start:
                 os.close(fd)
         self._launcher.ledger.give_back(self._slot)
 
-    def _drop_handshake(self) -> None:
+    def drop_handshake(self) -> None:
+        """Close our end of the handshake. A reaper that waits at the other ends."""
         if self.handshake is not None:
             self.handshake.close()
             self.handshake = None
@@ -257,3 +305,16 @@ def _send(pidfd: int, number: int) -> None:
             process.pidfd_send_signal(pidfd, number)
         except (ProcessLookupError, PermissionError):
             pass
+
+
+def send(sock: _socket.socket, packet: bytes, descriptors: list[int]) -> None:
+    """Send a packet with descriptors; one that is too long goes as a memory file. Raises OSError."""
+    if len(packet) > PACKET:
+        fd = os.memfd_create("initspawn", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, packet)
+            return send(sock, IN_FILE, [fd, *descriptors])
+        finally:
+            os.close(fd)
+    packed = struct.pack(f"{len(descriptors)}i", *descriptors)
+    sock.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if descriptors else [])

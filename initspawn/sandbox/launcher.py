@@ -6,14 +6,14 @@ import _signal
 import _socket
 import marshal
 import os
-import struct
+import sys
 
 from initspawn.errors import LaunchRefused
-from initspawn.limits import TASKS
+from initspawn.limits import RESERVE_SANDBOXES, TASKS
 from initspawn.sandbox import measure
-from initspawn.sandbox.launch import Start
+from initspawn.sandbox.launch import Start, send
 from initspawn.sandbox.program import Ledger, Slot
-from initspawn.sandbox.spawner import IN_FILE, PACKET, Prepared, Spawner
+from initspawn.sandbox.spawner import Prepared, Spawner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ class Launcher:
 
     def __init__(self, sandboxes: list[Sandbox]) -> None:
         self.baseline = measure.Baseline()
-        self.ledger = Ledger(TASKS + 1)  # and one for the spare spawner
+        self.ledger = Ledger(TASKS + 2 * RESERVE_SANDBOXES + 1)  # and one for the spare spawner
         self._sandboxes = sandboxes
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._prepared: dict[tuple[int, int], Prepared] = {}
+        self._prepared: dict[tuple[int, int, bool], Prepared] = {}
         self._socket: _socket.socket | None = None
         self._spare: _socket.socket | None = None
         self._spare_slot: Slot | None = None
@@ -87,18 +87,14 @@ class Launcher:
         self.spawner_pid = pid
         self.renew_spare()
 
-    def start(
-        self,
-        sandbox: Sandbox,
-        argv: tuple[str, ...],
-        *,
-        cgroup: str | None = None,
-        descriptors: tuple[int, ...] = (),
+    def prepare(
+        self, sandbox: Sandbox, *, cgroup: str | None = None, descriptors: tuple[int, ...] = ()
     ) -> Start:
-        """Have a command's reaper cloned. `argv[0]` is the executable; `cgroup` the directory of the
-        group it is born in; `descriptors` are given to it as 3, 4, ... Raises LaunchRefused.
+        """Have a reaper cloned that builds the sandbox and waits for `Start.launch`. `cgroup` is the
+        directory of the group the command is born in; `descriptors` are given to it as 3, 4, ...
+        Raises LaunchRefused.
         """
-        start = Start(self, sandbox, argv, cgroup, descriptors)
+        start = Start(self, sandbox, cgroup, descriptors)
         try:
             start.send()
         except OSError as error:
@@ -116,15 +112,7 @@ class Launcher:
 
     def _send(self, job: bytes, descriptors: list[int]) -> None:
         assert self._socket is not None
-        if len(job) > PACKET:
-            fd = os.memfd_create("initspawn-job", os.MFD_CLOEXEC)
-            try:
-                os.write(fd, job)
-                return self._send(IN_FILE, [fd, *descriptors])
-            finally:
-                os.close(fd)
-        packed = struct.pack(f"{len(descriptors)}i", *descriptors)
-        self._socket.sendmsg([job], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+        send(self._socket, job, descriptors)
 
     def number(self, sandbox: Sandbox) -> int:
         """The number the spawner knows a sandbox by. Raises ValueError for one it does not know."""
@@ -133,12 +121,22 @@ class Launcher:
                 return number
         raise ValueError(f"sandbox {sandbox.uid} is not one of this launcher's")
 
-    def prepared(self, sandbox: Sandbox, extra: int = 0) -> Prepared:
+    def prepared(self, sandbox: Sandbox, extra: int, *, grouped: bool) -> Prepared:
         """The programs of a sandbox as the spawner makes them, to say what they do. Raises OSError."""
-        key = (id(sandbox), extra)
+        key = (id(sandbox), extra, grouped)
         if key not in self._prepared:
-            self._prepared[key] = Prepared(sandbox, self.baseline, extra)
+            self._prepared[key] = Prepared(sandbox, self.baseline, extra, grouped=grouped)
         return self._prepared[key]
+
+    def on_child(self, pid: int, *, closing: bool) -> None:
+        """A child has been waited for that belongs to no start: see whether a spawner is to be replaced."""
+        if pid == self.spawner_pid and closing:
+            self.spawner_pid = 0  # the number may soon be another's
+        elif pid == self.spawner_pid:
+            print("initspawn: the spawner died; its spare takes its place", file=sys.stderr)
+            self.replace()
+        elif pid == self.spare_pid and not closing:
+            self.renew_spare()
 
     def kill(self) -> None:
         """End a spawner that does not work any more; `replace` follows when it has been waited for."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+import struct
 
 from initspawn.linux.libc import libc
 from initspawn.linux.numbers import table
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 NUMBERS = table()
 ANY = -1  # every result but an error
-SPAWNER, PLACING, REAPER, COMMAND = 1, 2, 3, 4  # who failed, or at what
+SPAWNER, PLACING, REAPER, COMMAND, FILTERS = 1, 2, 3, 4, 5  # who failed, or at what
 
 raw = libc["syscall"]  # syscall(2) as it is, for children; always six arguments
 raw.restype = ctypes.c_long
@@ -70,6 +72,12 @@ class Program:
         self._kept.append(value)
         return ctypes.addressof(value)
 
+    def follow(self) -> Program:
+        """An empty program for who has been through this one: it finds the same descriptors open."""
+        program = Program()
+        program._open = set(self._open)
+        return program
+
     def extend(self, other: Program) -> None:
         """Append another program's calls."""
         self.calls += other.calls
@@ -107,11 +115,16 @@ class Slot:
     """What one task's processes tell the supervisor.
 
     words: 0 who failed, 1 the index of its call, 2 errno, 3 the reaper's pid, 4 the command has ended,
-    5 its wait status; from byte 64 on its struct rusage, written by the kernel.
+    5 its wait status, 6 nothing of the task is left but its reaper, 7 how many arguments the supervisor has
+    stored; from byte 64 on the command's struct rusage, written by the kernel; from byte 256 on its argv as
+    execve(2) wants it: pointers, then strings.
     """
 
-    SIZE = 256
+    SIZE = 4096
     _USAGE_AT = 64
+    _POINTERS_AT = 256
+    _POINTERS = 64
+    _STRINGS_AT = _POINTERS_AT + _POINTERS * ctypes.sizeof(ctypes.c_void_p)
 
     def __init__(self, memory: mmap.mmap, index: int) -> None:
         self.index = index
@@ -121,10 +134,30 @@ class Slot:
         self.pid_address = address + 3 * 4
         self.status_address = address + 5 * 4
         self.usage_address = address + self._USAGE_AT
+        self.argv_address = address + self._POINTERS_AT
+        self.path_address = address + self._STRINGS_AT  # argv[0]
 
     def clear(self) -> None:
         """Make it as new."""
-        ctypes.memset(self.words, 0, self.SIZE)
+        ctypes.memset(self.words, 0, self._POINTERS_AT)
+
+    def store_arguments(self, argv: tuple[str, ...]) -> bool:
+        """Called in the supervisor: put the arguments where the command finds them without touching memory
+        of its own, which it would have to copy. False if they are too many or too long for that.
+        """
+        items = [os.fsencode(item) + b"\0" for item in argv]
+        text = b"".join(items)
+        if len(items) >= self._POINTERS or len(text) > self.SIZE - self._STRINGS_AT:
+            return False
+        at, pointers = self.path_address, []
+        for item in items:
+            pointers.append(at)
+            at += len(item)
+        start = self.index * self.SIZE
+        struct.pack_into(f"@{len(items) + 1}P", self._memory, start + self._POINTERS_AT, *pointers, 0)
+        self._memory[start + self._STRINGS_AT : start + self._STRINGS_AT + len(text)] = text
+        self.words[7] = len(items)
+        return True
 
     def fail(self, who: int, index: int, number: int) -> None:
         """Called in a child: call `index` of its program failed with this errno."""
@@ -146,6 +179,11 @@ class Slot:
     def status(self) -> int | None:
         """The command's wait status if its reaper saw it end."""
         return self.words[5] if self.words[4] else None
+
+    @property
+    def alone(self) -> bool:
+        """Whether the reaper has outlived everything of its task, and waits for its end."""
+        return bool(self.words[6])
 
     def usage(self) -> dict[str, float]:
         """Processor seconds of the command and all it waited for (getrusage(2)). No peak memory: it

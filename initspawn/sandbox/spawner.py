@@ -5,9 +5,9 @@ supervisor forks once, early, and this copy stays as small as it was then. It cl
 reapers are the supervisor's own children. They hold a copy of this process, which knows the plan and
 nothing else: no token, no output of other tasks.
 
-A job is one packet on a socket pair: marshal of (sandbox, slot, argv, whether a cgroup is among the
-descriptors), with stdout, stderr, handshake, that cgroup, and the command's further descriptors. Nothing is
-answered: the reaper's pid and every failure are in the task's slot, and the handshake's end is the signal.
+A job is one packet on a socket pair: marshal of (sandbox, slot, whether a cgroup is among the descriptors),
+with stdout, stderr, handshake, that cgroup, and the command's further descriptors. Nothing is answered: the
+reaper's pid and every failure are in the task's slot, and the handshake's end is the signal.
 A number alone, a slot's, with a socket, asks for a spare spawner: a spawner that dies is not replaced by a
 copy of the supervisor, which has seen tokens and output by then.
 """
@@ -23,8 +23,8 @@ import os
 
 from initspawn.linux import capabilities, prctl, process
 from initspawn.linux.numbers import table
-from initspawn.sandbox import ladder
-from initspawn.sandbox.program import COMMAND, PLACING, REAPER, SPAWNER, Ledger, Slot, raw, run
+from initspawn.sandbox import ladder, steps
+from initspawn.sandbox.program import COMMAND, FILTERS, PLACING, REAPER, SPAWNER, Ledger, Slot, raw, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 
 MAX_DESCRIPTORS = 32
 _SPACE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
-PACKET = 1 << 16  # a longer job comes in a memory file, its first descriptor
+PACKET = 1 << 16  # longer arguments come in a memory file
 IN_FILE = b"file"
-_CLONE_COMMAND = process.clone_arguments()
 _NUMBERS = table()
 
 
@@ -48,11 +47,15 @@ class Prepared:
     Raises OSError for what can be seen to fail already.
     """
 
-    def __init__(self, sandbox: Sandbox, baseline: Baseline, extra: int) -> None:
+    def __init__(self, sandbox: Sandbox, baseline: Baseline, extra: int, *, grouped: bool) -> None:
         self.sandbox = sandbox
         self.flags = ladder.clone_flags(sandbox) | process.CLONE_PARENT
-        self.reaper = ladder.compile_steps(ladder.REAPER_STEPS, ladder.Recipe(sandbox, baseline, extra))
-        self.command = ladder.compile_steps(ladder.COMMAND_STEPS, ladder.Recipe(sandbox, baseline, extra))
+        recipe = steps.Recipe(sandbox, baseline, extra, grouped=grouped)
+        self.handshake = recipe.handshake
+        self.reaper = ladder.compile_steps(steps.REAPER_STEPS, recipe)
+        self.clone_command = process.clone_arguments(cgroup=recipe.cgroup)
+        self.command = ladder.compile_steps(steps.COMMAND_STEPS, recipe)
+        self.filters = ladder.compile_steps(steps.FILTER_STEPS, recipe)
         self.private_pid = "pid" in sandbox.namespaces
         # Without a pid namespace the reaper must end what the command leaves, of whatever user.
         kill = 0 if self.private_pid else baseline.permitted & 1 << capabilities.NUMBERS["KILL"]
@@ -68,16 +71,13 @@ def strings(items: list[bytes]) -> Any:
 class Job:
     """One packet, understood: all that a reaper and its command need."""
 
-    __slots__ = ("arguments", "argv", "placing", "prepared", "slot")
+    __slots__ = ("arguments", "placing", "prepared", "slot")
 
-    def __init__(
-        self, prepared: Prepared, slot: Slot, placing: list[Call], arguments: bytes, argv: Any
-    ) -> None:
+    def __init__(self, prepared: Prepared, slot: Slot, placing: list[Call], arguments: bytes) -> None:
         self.prepared = prepared
         self.slot = slot
         self.placing = placing
         self.arguments = arguments
-        self.argv = argv
 
 
 class Spawner:
@@ -96,7 +96,7 @@ class Spawner:
         self._baseline = baseline
         self._ledger = ledger
         self._null = null
-        self._prepared: dict[tuple[int, int], Prepared] = {}
+        self._prepared: dict[tuple[int, int, bool], Prepared] = {}
 
     def live(self) -> NoReturn:
         """Clone for every job until the supervisor is gone. Never returns to the supervisor's code."""
@@ -131,9 +131,6 @@ class Spawner:
             return False
         fds = _descriptors(messages)
         try:
-            if packet == IN_FILE:
-                packet = os.pread(fds[0], os.fstat(fds[0]).st_size, 0)
-                os.close(fds.pop(0))
             found = marshal.loads(packet)
             if isinstance(found, int):
                 self._spare(found, fds[0])
@@ -154,33 +151,30 @@ class Spawner:
             spare = _socket.socket(fileno=os.dup(sock))
             Spawner(spare, self._sandboxes, self._baseline, self._ledger, self._null).live()
 
-    def _job(self, found: tuple[int, int, tuple[str, ...], bool], fds: list[int]) -> Job | None:
+    def _job(self, found: tuple[int, int, bool], fds: list[int]) -> Job | None:
         """Everything that can be thought out before the clone; None if it failed, which is noted."""
-        index, slot_index, argv, has_cgroup = found
+        index, slot_index, grouped = found
         slot = self._ledger.slot(slot_index)
         stdout, stderr, handshake = fds[:3]
-        cgroup = fds[3] if has_cgroup else -1
-        extra = fds[4 if has_cgroup else 3 :]
+        extra = fds[3 + grouped :]
         try:
-            prepared = self._prepare(index, len(extra))
-            placing = ladder.descriptors((self._null, stdout, stderr, *extra), handshake)
-            arguments = process.clone_arguments(prepared.flags, parent_tid=slot.pid_address, cgroup=cgroup)
-            program = strings([os.fsencode(item) for item in argv])
+            key = (index, len(extra), grouped)
+            if key not in self._prepared:
+                sandbox = self._sandboxes[index]
+                self._prepared[key] = Prepared(sandbox, self._baseline, len(extra), grouped=grouped)
+            prepared = self._prepared[key]
+            kept = (handshake, fds[3]) if grouped else (handshake,)
+            placing = ladder.descriptors((self._null, stdout, stderr, *extra), kept)
+            arguments = process.clone_arguments(prepared.flags, parent_tid=slot.pid_address)
         except OSError as error:
             slot.fail(SPAWNER, 0, error.errno or 0)
             return None
-        return Job(prepared, slot, placing.calls, arguments, program)
-
-    def _prepare(self, index: int, extra: int) -> Prepared:
-        key = (index, extra)
-        if key not in self._prepared:
-            self._prepared[key] = Prepared(self._sandboxes[index], self._baseline, extra)
-        return self._prepared[key]
+        return Job(prepared, slot, placing.calls, arguments)
 
     def _clone(self, job: Job) -> None:
         pid = raw(_NUMBERS["clone3"], job.arguments, len(job.arguments), 0, 0, 0)
         if pid == 0:
-            _reaper(job.prepared, job.placing, job.argv, job.slot)
+            _reaper(job.prepared, job.placing, job.slot)
         if pid < 0:
             job.slot.fail(SPAWNER, 1, ctypes.get_errno())
 
@@ -193,14 +187,19 @@ def _descriptors(messages: list[tuple[int, int, bytes]]) -> list[int]:
     ]
 
 
-def _reaper(prepared: Prepared, placing: list[Call], argv: Any, slot: Slot) -> NoReturn:
+def _reaper(prepared: Prepared, placing: list[Call], slot: Slot) -> NoReturn:
     """The reaper's life. Never returns to the spawner's code, whatever happens."""
     try:
         if run(placing, PLACING, slot) and run(prepared.reaper.calls, REAPER, slot):
-            pid = raw(_NUMBERS["clone3"], _CLONE_COMMAND, len(_CLONE_COMMAND), 0, 0, 0)
+            arguments = prepared.clone_command
+            pid = raw(_NUMBERS["clone3"], arguments, len(arguments), 0, 0, 0)
             if pid == 0:
-                _command(prepared, argv, slot)
-            raw(_NUMBERS["close_range"], 0, 0xFFFFFFFF, 0, 0, 0)
+                _command(prepared, slot)
+            if pid < 0:
+                slot.fail(REAPER, len(prepared.reaper.calls), ctypes.get_errno())
+            handshake, close_range = prepared.handshake, _NUMBERS["close_range"]
+            raw(close_range, 0, handshake - 1, 0, 0, 0)
+            raw(close_range, handshake + 1, 0xFFFFFFFF, 0, 0, 0)
             raw(_NUMBERS["capset"], *prepared.reaper_rights, 0, 0, 0)
             raw(_NUMBERS["prctl"], prctl.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             wait4, status, usage = _NUMBERS["wait4"], slot.status_address, slot.usage_address
@@ -208,25 +207,55 @@ def _reaper(prepared: Prepared, placing: list[Call], argv: Any, slot: Slot) -> N
             while ended >= 0 and ended != pid:
                 ended = raw(wait4, -1, status, 0, usage, 0)
             slot.words[4] = ended == pid
-            if not prepared.private_pid:
-                _end_the_rest()
+            # As PID 1 of its namespace it takes all others with it; otherwise it must end them.
+            slot.words[6] = _nobody_left() or (not prepared.private_pid and _end_the_rest())
+            if slot.words[6]:  # our own end takes longer than anybody should wait for it
+                raw(_NUMBERS["close"], handshake, 0, 0, 0, 0)
+                while True:
+                    raw(_NUMBERS["ppoll"], None, 0, None, None, 0)
     finally:
         os._exit(0)
 
 
-def _command(prepared: Prepared, argv: Any, slot: Slot) -> NoReturn:
+def _command(prepared: Prepared, slot: Slot) -> NoReturn:
     """The command's life up to its exec. Never returns."""
     try:
-        calls = prepared.command.calls
-        execve = _NUMBERS["execve"]
-        if run(calls, COMMAND, slot):
-            raw(execve, argv[0], argv, prepared.environment, 0, 0)
-            slot.fail(COMMAND, len(calls), ctypes.get_errno())
+        if run(prepared.command.calls, COMMAND, slot):
+            path, argv = slot.path_address, slot.argv_address
+            if not slot.words[7]:
+                path, argv = _arguments(prepared.handshake)
+            if run(prepared.filters.calls, FILTERS, slot):
+                raw(_NUMBERS["execve"], path, argv, prepared.environment, 0, 0)
+                slot.fail(FILTERS, len(prepared.filters.calls), ctypes.get_errno())
     finally:
         os._exit(127)
 
 
-def _end_the_rest() -> None:
+def _arguments(handshake: int) -> tuple[Any, Any]:
+    """Arguments that are too long for the slot: path and argv from a packet, each item ended by a zero byte.
+
+    Raises IndexError when nobody will send them.
+    """
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, handshake)
+    packet, messages, _, _ = sock.recvmsg(PACKET, _SPACE, _socket.MSG_CMSG_CLOEXEC)
+    if packet == IN_FILE:
+        (fd,) = _descriptors(messages)
+        packet = os.pread(fd, os.fstat(fd).st_size, 0)
+        os.close(fd)
+    sock.detach()
+    argv = strings(packet.split(b"\0")[:-1])
+    return argv[0], argv
+
+
+def _nobody_left() -> bool:
+    """Whether we have no children any more, not even orphans of the command's."""
+    found = 1
+    while found > 0:
+        found = raw(_NUMBERS["wait4"], -1, None, os.WNOHANG, None, 0)
+    return found < 0
+
+
+def _end_the_rest() -> bool:
     """Without a pid namespace of its own: orphans came to us as their subreaper; end them all."""
     try:
         while True:
@@ -238,7 +267,7 @@ def _end_the_rest() -> None:
                     pass
             os.wait4(-1, 0)
     except ChildProcessError:
-        pass
+        return True
 
 
 def _children() -> list[int]:

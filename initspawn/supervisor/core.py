@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import _signal
+import errno
 import os
 import sys
 from _collections import deque
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, ENDED_TASKS, LAUNCH_SECONDS, STOP_GRACE_SECONDS
+from initspawn.limits import (
+    CLOSE_SECONDS,
+    ENDED_LOG_BYTES,
+    ENDED_TASKS,
+    LAUNCH_SECONDS,
+    STOP_GRACE_SECONDS,
+    TASKS,
+)
 from initspawn.plan import PLUGIN
+from initspawn.sandbox import launch
 from initspawn.sandbox.launcher import Launcher
 from initspawn.supervisor import task as life
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.plugin import PluginEncoder
+from initspawn.supervisor.prepare import Preparer
 from initspawn.supervisor.reactor import READ
+from initspawn.supervisor.reserve import Reserve
 from initspawn.supervisor.running import Task, status_object
 
 TYPE_CHECKING = False
@@ -24,8 +35,6 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Api, Command, Plan
     from initspawn.supervisor.reactor import Reactor
-
-_REMOVE_SECONDS = 0.05
 
 
 def _nothing(_: Task) -> None:
@@ -46,8 +55,11 @@ class Supervisor:
         self._starting: list[Task] = []
         self._reapers: dict[int, Task] = {}  # by pid, until waited for
         self._held: dict[int, Task] = {}  # by the pid of a command that we trace
+        self._leaving: set[int] = set()  # reapers that have told the end of their task, and are not gone yet
         apis = (*plan.apis, *((plan.hosts,) if plan.hosts else ()))
         self._launcher = Launcher([sandbox for api in apis for sandbox in api.sandboxes])
+        self._preparer = Preparer(self._launcher, self.groups, reactor)
+        self.reserve = Reserve(reactor, self._preparer)
         reactor.on_child = self._on_child
 
     def alive(self, api: Api, command: Command) -> list[Task]:
@@ -75,6 +87,8 @@ class Supervisor:
             raise RequestError("not-available", "the supervisor is stopping")
         if command.once and self.alive(api, command):
             raise RequestError("bad-state", f"`{command.verb}` is already running and may only run once")
+        if len(self.tasks) + len(self._starting) >= TASKS:
+            raise LaunchRefused("slot", errno.EAGAIN, f"{TASKS} tasks are alive already")
         task = Task(
             reactor=self.reactor, api=api, command=command, sandbox=api.sandbox(command.sandbox),
             argv=argv, on_start=on_start, on_end=on_end,
@@ -82,21 +96,27 @@ class Supervisor:
             encoder=PluginEncoder(self, command.encoder_options) if command.encoder == PLUGIN else None,
         )  # fmt: skip
         task.open()
-        try:
-            if "pid" not in task.sandbox.namespaces:
-                task.cgroup = self._make_group(task)
-            task.start = self._launcher.start(
-                task.sandbox, argv, cgroup=task.cgroup, descriptors=descriptors
-            )
-        except LaunchRefused:
-            task.close()
-            self._remove_group(task)
-            raise
+        task.start = None if descriptors else self.reserve.take(task.sandbox)
+        task.spared = task.start is not None
+        if task.start is None:
+            try:
+                task.start = self._preparer.prepare(api, task.sandbox, descriptors)
+            except LaunchRefused:
+                task.close()
+                raise
         self._starting.append(task)
-        assert task.start.handshake is not None
-        self.reactor.watch(task.start.handshake.fileno(), READ, lambda _: self._on_handshake(task))
         task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
+        self._launch(task)
         return task
+
+    def _launch(self, task: Task) -> None:
+        start = task.start
+        assert start is not None
+        assert start.handshake is not None
+        self.reactor.watch(start.handshake.fileno(), READ, lambda _: self._on_handshake(task))
+        start.launch(task.argv)
+        if start.held:
+            self._on_held(task)
 
     def stop(self, task: Task, signal: int = _signal.SIGTERM, *, reason: str = "stop") -> None:
         """End a task: the signal to its process group, and after a grace the whole tree by force."""
@@ -123,6 +143,7 @@ class Supervisor:
         self._close_by = self.reactor.clock() + CLOSE_SECONDS
         for task in [*self.tasks, *self._starting]:
             self.stop(task)
+        self.reserve.close()
         self.reactor.after(0, lambda: self._close_when_empty(then))
 
     def kill_all(self) -> None:
@@ -146,7 +167,7 @@ class Supervisor:
         late = self.reactor.clock() > self._close_by
         if late and (self.tasks or self._starting):
             print("initspawn: some tasks do not end, they are left behind", file=sys.stderr)
-        elif self.tasks or self._starting:
+        elif not late and (self.tasks or self._starting or self._leaving or not self.reserve.empty):
             self.reactor.after(0.01, lambda: self._close_when_empty(then))
             return
         self._launcher.close()
@@ -162,25 +183,35 @@ class Supervisor:
         start = task.start
         assert start is not None
         assert start.handshake is not None
-        self.reactor.forget(start.handshake.fileno())
+        number = start.handshake.fileno()
         try:
-            if start.ready():
-                task.life.on(life.READY)
-                task.pid = start.command_pid
-                self._starting.remove(task)
-                self.tasks.append(task)
-                self._held[task.pid] = task
-                self._reapers[start.pid] = task
-                if task.refusal is not None:  # given up while it was still being made
-                    self._kill(task)
-            elif not start.pid:  # there is no reaper to wait for
-                self._on_gone(task)
+            heard = start.hear()
+            if heard == launch.HELD:
+                self._on_held(task)
+                return
+            self.reactor.forget(number)
+            start.drop_handshake()
+            if heard == launch.ALONE or not start.pid:  # otherwise its reaper will be waited for
+                self._on_gone(task, waited=False)
         except (LaunchRefused, OSError) as error:
             refusal = error if isinstance(error, LaunchRefused) else LaunchRefused("start", error.errno or 0)
             self._refuse(task, refusal)
 
+    def _on_held(self, task: Task) -> None:
+        start = task.start
+        assert start is not None
+        task.life.on(life.READY)
+        task.pid = start.command_pid
+        self._starting.remove(task)
+        self.tasks.append(task)
+        self._held[task.pid] = task
+        self._reapers[start.pid] = task
+        if task.refusal is not None:  # given up while it was still being made
+            self._kill(task)
+
     def _on_launch_timeout(self, task: Task) -> None:
         if task.life.state in (life.STARTING, life.HELD):
+            task.reason = "timeout"
             self._refuse(task, LaunchRefused("start", 0, f"not at its exec after {LAUNCH_SECONDS:g} s"))
 
     def _refuse(self, task: Task, refusal: LaunchRefused) -> None:
@@ -190,8 +221,8 @@ class Supervisor:
     def _kill(self, task: Task) -> None:
         if task.start is None or not task.life.alive:
             return
-        self._kill_group(task)
-        whole = "pid" in task.sandbox.namespaces or task.cgroup is not None
+        self._preparer.kill_group(task.start)
+        whole = "pid" in task.sandbox.namespaces or task.start.cgroup is not None
         task.start.kill(reaper=whole or not task.life.started)
         if not whole:  # the reaper ends the rest itself; if it is kept from that, it goes too
             task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._kill_reaper(task)))
@@ -202,13 +233,6 @@ class Supervisor:
         if task.start is not None and task.life.alive and task.life.state != life.DRAINING:
             task.start.kill(reaper=True)
 
-    def _kill_group(self, task: Task) -> None:
-        if task.cgroup is not None:
-            try:
-                self.groups.kill(task.cgroup)
-            except OSError as error:  # a command that may write the cgroup tree can have removed it
-                print(f"initspawn: {task.cgroup}: {error.strerror}", file=sys.stderr)
-
     def _on_child(self, pid: int, status: int, _: Any) -> None:
         """News of a child, or of a command we trace."""
         held = self._held.get(pid)
@@ -217,14 +241,11 @@ class Supervisor:
             return
         task = self._reapers.get(pid) or self._find_starting(pid)
         if task is not None and not os.WIFSTOPPED(status):
-            self._on_gone(task)
-        elif pid == self._launcher.spawner_pid and self.closing:
-            self._launcher.spawner_pid = 0  # waited for: the number may soon be another's
-        elif pid == self._launcher.spawner_pid:
-            print("initspawn: the spawner died; its spare takes its place", file=sys.stderr)
-            self._launcher.replace()
-        elif pid == self._launcher.spare_pid and not self.closing:
-            self._launcher.renew_spare()
+            self._on_gone(task, waited=True)
+        elif pid in self._leaving:
+            self._leaving.discard(pid)
+        elif not self.reserve.on_child(pid, status):
+            self._launcher.on_child(pid, closing=self.closing)
 
     def _find_starting(self, pid: int) -> Task | None:
         return next((task for task in self._starting if task.start and task.start.pid == pid), None)
@@ -249,6 +270,8 @@ class Supervisor:
             task.timers.append(timer)
         task.on_start(task)
         task.read()
+        if not task.start.extra and not self.closing:
+            self.reserve.refill(task.api, task.sandbox)
 
     def _on_timeout(self, task: Task) -> None:
         if task.life.state in (life.RUNNING, life.STOPPING):
@@ -258,13 +281,19 @@ class Supervisor:
 
     # An end.
 
-    def _on_gone(self, task: Task) -> None:
-        """The reaper has been waited for, or never was: the command is gone, its output may not be."""
+    def _on_gone(self, task: Task, *, waited: bool) -> None:
+        """The command and all it started are gone, its output may not be. Its reaper has been waited for,
+        is about to end, or never was.
+        """
         start = task.start
         assert start is not None
         self._reapers.pop(start.pid, None)
+        if start.pid and not waited:
+            self._leaving.add(start.pid)
         self._held.pop(task.pid, None)
-        self._kill_group(task)
+        self._preparer.kill_group(task.start)
+        if not self.closing and task.worth_another and self._again(task):
+            return
         if task.life.on(life.GONE) == life.REFUSED:
             task.refusal = task.refusal or start.refusal(task.command_status)
             for timer in task.timers:
@@ -289,7 +318,27 @@ class Supervisor:
         task.on_end = drained
         task.drain()
 
+    def _again(self, task: Task) -> bool:
+        """Start it anew, from the first step. False if that cannot even be tried."""
+        try:
+            start = self._preparer.prepare(task.api, task.sandbox, task.start.extra if task.start else ())
+        except LaunchRefused:
+            return False
+        self._detach(task)
+        task.life.on(life.AGAIN)
+        task.retried = task.retried or not task.spared
+        task.spared = False
+        task.start, task.pid, task.refusal, task.command_status = start, 0, None, None
+        self._starting.append(task)
+        self._launch(task)
+        return True
+
     def _forget(self, task: Task) -> None:
+        self._detach(task)
+        task.close()
+
+    def _detach(self, task: Task) -> None:
+        """Let go of what was started for a task."""
         if task in self._starting:
             self._starting.remove(task)
         if task in self.tasks:
@@ -297,18 +346,6 @@ class Supervisor:
         assert task.start is not None
         if task.start.handshake is not None:
             self.reactor.forget(task.start.handshake.fileno())
-        task.start.close()
-        task.close()
-        self._remove_group(task)
-
-    def _make_group(self, task: Task) -> str | None:
-        try:
-            name = f"{task.command.uid}-{id(task):x}"
-            return self.groups.make(f"{task.api.api}.{task.sandbox.uid}", name)
-        except OSError as error:
-            raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
-
-    def _remove_group(self, task: Task) -> None:
-        group = task.cgroup
-        if group is not None and not self.groups.remove(group):
-            self.reactor.after(_REMOVE_SECONDS, lambda: self._remove_group(task))
+        if task.start.pid in self._leaving:
+            task.start.kill(reaper=True)
+        self._preparer.drop(task.start)

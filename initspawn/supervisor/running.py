@@ -65,7 +65,8 @@ class Task:
         self.encoder = encoder or make(command.encoder, command.encoder_options)
         self.files: LogFiles | None = None
         self.start: Start | None = None
-        self.cgroup: str | None = None
+        self.spared = False  # its reaper waited in the reserve: what it built may be out of date
+        self.retried = False
         self.pid = 0
         self.status: dict[str, Any] = {}
         self.usage: dict[str, float] = {}
@@ -93,6 +94,13 @@ class Task:
     def event_name(self) -> str:
         """The name its events go by: `api/verb`."""
         return f"{self.api.api}/{self.command.verb}"
+
+    @property
+    def worth_another(self) -> bool:
+        """Whether a start that came to nothing may do better when all is built for it."""
+        if self.life.started or self.reason or self.start is None:
+            return False
+        return self.spared or (self.start.unheard and self.refusal is None and not self.retried)
 
     def describe(self) -> dict[str, str | int]:
         """What the reply to its start says."""

@@ -20,16 +20,19 @@ STARTING, HELD, RUNNING, STOPPING, DRAINING, ENDED, REFUSED = STATES = (
 READY = "ready"  # the command waits to be held
 MEASURED = "measured"  # it stood at its exec, had what was planned, and runs
 STOP = "stop"  # somebody asked, or its time is over
-GONE = "gone"  # its reaper has been waited for
+GONE = "gone"  # nothing of it is left but its output
+AGAIN = "again"  # the same, but the start is tried anew
 DRAINED = "drained"  # both streams have ended
 
 TRANSITIONS = {
     (STARTING, READY): HELD,
     (STARTING, STOP): STARTING,  # the kill makes it go
     (STARTING, GONE): REFUSED,
+    (STARTING, AGAIN): STARTING,
     (HELD, MEASURED): RUNNING,
     (HELD, STOP): HELD,
     (HELD, GONE): REFUSED,
+    (HELD, AGAIN): STARTING,
     (RUNNING, STOP): STOPPING,
     (RUNNING, GONE): DRAINING,
     (STOPPING, STOP): STOPPING,

@@ -14,6 +14,7 @@ from tests.support.probes import cgroup_mount
 
 SETTLE_SECONDS = 3.0
 PR_SET_CHILD_SUBREAPER = 36
+_REAPER = "initspawn-reap"  # comm of a reaper, and of its command before the exec
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 
 Found = set[tuple[str, str]]  # (kind, what)
@@ -26,7 +27,7 @@ def adopt_orphans() -> None:
 
 def snapshot() -> Found:
     """Descendants, mounts, cgroups, named network namespaces and network interfaces, as of now."""
-    found = {("process", f"{pid} (started {started})") for pid, (_, started, _) in _descendants().items()}
+    found = {("process", f"{pid} (started {one[1]})") for pid, one in _descendants().items()}
     found |= {("mount", line.split()[4]) for line in _lines("/proc/self/mountinfo")}
     mount = cgroup_mount()
     if mount is not None:
@@ -42,7 +43,7 @@ def left_since(before: Found) -> list[str]:
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         _reap_since(before)
-        left = snapshot() - before
+        left = snapshot() - before - _waiting(before)
         if not left or time.monotonic() > deadline:
             break
         time.sleep(0.02)
@@ -59,23 +60,39 @@ def left_since(before: Found) -> list[str]:
 
 def _reap_since(before: Found) -> None:
     """Collect ended orphans: they were handed to us, and nobody else waits for them."""
-    for pid, (parent, started, state) in _descendants().items():
+    for pid, (parent, started, state, _) in _descendants().items():
         if state == "Z" and parent == os.getpid() and ("process", f"{pid} (started {started})") not in before:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
 
 
-def _descendants() -> dict[int, tuple[int, str, str]]:
-    """All processes below this one: pid to (parent, start time, state)."""
-    everything: dict[int, tuple[int, str, str]] = {}
+def _waiting(before: Found) -> Found:
+    """What a supervisor that is older than the test keeps ready for its next start: a reaper, and a command
+    that has not executed anything yet. A task that was left behind has.
+    """
+    known = _descendants()
+    found: Found = set()
+    for pid, (parent, started, _, name) in known.items():
+        while parent in known and known[parent][3] == _REAPER:
+            parent = known[parent][0]
+        older = parent in known and ("process", f"{parent} (started {known[parent][1]})") in before
+        if name == _REAPER and older:
+            found.add(("process", f"{pid} (started {started})"))
+    return found
+
+
+def _descendants() -> dict[int, tuple[int, str, str, str]]:
+    """All processes below this one: pid to (parent, start time, state, name)."""
+    everything: dict[int, tuple[int, str, str, str]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with suppress(OSError):
                 # The command's name, in parentheses, may hold anything; what follows it may not.
-                fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
-                everything[int(name)] = (int(fields[1]), fields[19], fields[0])
+                before, _, after = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")
+                fields, called = after.split(), before.partition("(")[2]
+                everything[int(name)] = (int(fields[1]), fields[19], fields[0], called)
     known = {os.getpid()}
-    while more := {pid for pid, (parent, _, _) in everything.items() if parent in known} - known:
+    while more := {pid for pid, (parent, *_) in everything.items() if parent in known} - known:
         known |= more
     return {pid: everything[pid] for pid in known - {os.getpid()}}
 

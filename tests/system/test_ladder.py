@@ -21,7 +21,7 @@ from initspawn.linux.capabilities import NUMBERS
 from initspawn.linux.libc import syscall
 from initspawn.linux.numbers import table
 from initspawn.plan import NAMESPACES, Sandbox
-from initspawn.sandbox import ladder
+from initspawn.sandbox import ladder, steps
 from initspawn.sandbox.measure import Baseline
 from initspawn.sandbox.program import Program
 from initspawn.supervisor import core
@@ -32,7 +32,8 @@ from tests.system.harness import PATIENCE, PYTHON, Bench, Person, Result, alive,
 
 pytestmark = pytest.mark.needs("userns", "seccomp")
 
-ALL = (*ladder.REAPER_STEPS, *ladder.COMMAND_STEPS)
+TABLES = ("REAPER_STEPS", "COMMAND_STEPS", "FILTER_STEPS")
+ALL = tuple(step for name in TABLES for step in getattr(steps, name))
 NO_SUCH_FD = 9999
 SOON = 1.0 * SLOWER  # seconds, in place of those a start may take
 
@@ -157,7 +158,7 @@ NOTICED = {
     "directory": Notice("measurement", "directory is '/'"),
     "no new privileges": Notice("measurement", "no-new-privileges is 0", box=without_filters),
     "parent death signal": Notice(look=command_dies_with_its_reaper, box=without_namespaces),
-    "held": Notice("measurement", "cannot be traced", before=seize_late),
+    "held": Notice("start|measurement", "not at its exec|cannot be traced", before=seize_late),
     "seccomp": Notice("measurement", "seccomp is"),
 }
 
@@ -171,7 +172,7 @@ def people(uids: Sequence[int] = ROOT_AND_A_USER) -> list[tuple[int, Any]]:
 
 
 def needed(who: Any) -> list[str]:
-    recipe = ladder.Recipe(chosen(who), Baseline())
+    recipe = steps.Recipe(chosen(who), Baseline())
     return [step.name for step in ALL if step.needed(recipe)]
 
 
@@ -199,14 +200,14 @@ def alone() -> None:
     core.LAUNCH_SECONDS = SOON
 
 
-def replace_step(name: str, add: Callable[[ladder.Recipe], None]) -> None:
+def replace_step(name: str, add: Callable[[steps.Recipe], None]) -> None:
     """Put other work in the place of a step, before the spawner is forked."""
-    for tables in ("REAPER_STEPS", "COMMAND_STEPS"):
-        steps = [
-            ladder.Step(step.name, add if step.name == name else step.add, step.needed)
-            for step in getattr(ladder, tables)
+    for rungs in TABLES:
+        changed = [
+            steps.Step(step.name, add if step.name == name else step.add, step.needed)
+            for step in getattr(steps, rungs)
         ]
-        setattr(ladder, tables, tuple(steps))
+        setattr(steps, rungs, tuple(changed))
 
 
 @each_step
@@ -290,7 +291,7 @@ def test_descriptors_that_cannot_be_placed_refuse(who: Person) -> None:
 
 def _no_descriptors(box: Sandbox, argv: tuple[str, ...]) -> Result:
     original = ladder.descriptors
-    ladder.descriptors = lambda sources, handshake: original((NO_SUCH_FD, *sources[1:]), handshake)
+    ladder.descriptors = lambda sources, kept: original((NO_SUCH_FD, *sources[1:]), kept)
     with bench(box) as made:
         return made.run(*argv)
 
@@ -305,18 +306,16 @@ def test_every_single_call_that_fails_refuses_under_its_steps_name(who: Person) 
 
 def _each_call(box: Sandbox, argv: tuple[str, ...]) -> list[tuple[int, str, str, Result]]:
     """One sandbox per call, the number in its name saying which of its calls fails."""
-    recipes = [ladder.Recipe(box, Baseline()) for _ in range(2)]
-    notes = [
-        note
-        for steps, recipe in zip((ladder.REAPER_STEPS, ladder.COMMAND_STEPS), recipes, strict=True)
-        for note in ladder.compile_steps(steps, recipe).notes
-    ]
-    compiled = len(recipes[0].program.calls)
+    recipe = steps.Recipe(box, Baseline())
+    notes, first = [], {}
+    for wanted in (steps.REAPER_STEPS, steps.COMMAND_STEPS, steps.FILTER_STEPS):
+        first[wanted] = len(notes)
+        notes += ladder.compile_steps(wanted, recipe).notes
     original = ladder.compile_steps
 
-    def compile_steps(steps: Any, recipe: Any) -> Program:
-        program = original(steps, recipe)
-        index = int(recipe.sandbox.uid) - (0 if steps is ladder.REAPER_STEPS else compiled)
+    def compile_steps(wanted: Any, recipe: Any) -> Program:
+        program = original(wanted, recipe)
+        index = int(recipe.sandbox.uid) - first[wanted]
         if 0 <= index < len(program.calls):
             program.calls[index] = (table()["close"], NO_SUCH_FD, 0, 0, 0, 0, -1, 0)
         return program

@@ -397,6 +397,7 @@ def _count(made: Bench) -> dict[str, Any]:
     supervisor = made.supervisor
     spawner = supervisor._launcher.spawner_pid
     helpers = {spawner, supervisor._launcher.spare_pid}
+    supervisor.reserve.close()
     made.until(lambda: set(children(os.getpid())) == helpers, "the end of all tasks")
     made.reactor._patience(None)  # forgets cancelled timers
     gc.collect()

@@ -91,7 +91,7 @@ def look(sandbox: Sandbox) -> dict[str, Any]:
         assert run.lines["stdout"], run.result()
         outside = _outside(str(run.pid))
         assert run.task is not None
-        group = run.task.cgroup
+        group = run.task.start.cgroup
         inside = json.loads(run.lines["stdout"][0])
         assert run.stop().end().status == {"signal": "Terminated"}
         return {"inside": inside, "outside": outside, "here": here, "reaper": run.reaper, "group": group,

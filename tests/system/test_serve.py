@@ -234,7 +234,8 @@ def test_a_port_that_is_none(port: str, commands: str) -> None:
 def test_ending_the_server_ends_everything(tmp_path: Path, commands: str) -> None:
     with serving(tmp_path, commands) as server, server.client() as client:
         pid = client.call("test/sleep")["response"]["pid"]
-        assert len(server.children()) == 4  # the spawner, its spare and two reapers
+        # The spawner, its spare, the reapers of the gateway and of this command, one for the next.
+        wait_for(lambda: len(server.children()) == 5, "all of its children")
         assert server.stop(signal.SIGTERM)[0] == 0
         assert not read(f"/proc/{pid}/status")
 

@@ -19,6 +19,7 @@ from initspawn.plan import NAMESPACES, Command, IdMap, Mount, Sandbox
 from initspawn.sandbox import bwrap, calls, describe, ladder
 from initspawn.sandbox import mounts as mount_operations
 from initspawn.sandbox.measure import Baseline
+from initspawn.sandbox.steps import COMMAND_STEPS, FILTER_STEPS, REAPER_STEPS
 
 COMMAND = Command(uid="c", verb="c", sandbox="s", path="/bin/true", timeout=3.0)
 PLAIN = Sandbox(uid="s", user=1000, group=1000)
@@ -133,7 +134,7 @@ def test_every_step_has_a_sentence_and_its_calls(sandbox: Sandbox, baseline: Bas
 
 
 def test_no_step_of_the_ladder_is_without_words() -> None:
-    names = {step.name for step in (*ladder.REAPER_STEPS, *ladder.COMMAND_STEPS)}
+    names = {step.name for step in (*REAPER_STEPS, *COMMAND_STEPS, *FILTER_STEPS)}
     assert names <= describe._SENTENCES.keys()
     assert mount_operations._OPERATIONS.keys() == describe._MOUNTS.keys()
 

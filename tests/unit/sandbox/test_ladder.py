@@ -16,8 +16,9 @@ from initspawn.linux import capabilities, prctl, process
 from initspawn.linux.numbers import table
 from initspawn.plan import NAMESPACES, IdMap, Mount, Sandbox
 from initspawn.sandbox import ladder
-from initspawn.sandbox.ladder import COMMAND_STEPS, REAPER_STEPS, Recipe, Step, compile_steps
+from initspawn.sandbox.ladder import compile_steps
 from initspawn.sandbox.program import Program
+from initspawn.sandbox.steps import COMMAND_STEPS, FILTER_STEPS, READY, REAPER_STEPS, Recipe, Step
 
 NAMES = {number: name for name, number in table().items()}
 LAST = 40
@@ -39,7 +40,7 @@ def steps(**fields: Any) -> list[str]:
 
 def compiled(recipe: Recipe, *names: str) -> list[tuple[Any, ...]]:
     """The calls of some steps, as (name, arguments)."""
-    wanted = tuple(step for step in (*REAPER_STEPS, *COMMAND_STEPS) if step.name in names)
+    wanted = tuple(step for step in (*REAPER_STEPS, *COMMAND_STEPS, *FILTER_STEPS) if step.name in names)
     assert len(wanted) == len(names)
     program = compile_steps(wanted, recipe)
     return [(NAMES[call[0]], *call[1:6]) for call in program.calls]
@@ -66,16 +67,16 @@ def test_everything_an_ordinary_user_can_ask_for() -> None:
     assert steps(
         namespaces=NAMESPACES, id_map=FIRST_MAP, hostname="h", filters=(bytes(8),), limits=((4, 0, 0),)
     ) == [
-        "namespaces", "descriptors", "own session", "identity map", "reaper", "traceable", "session",
-        "signals", "limits", "cgroup namespace", "mounts", "host name", "loopback", "umask", "bounding set",
+        "namespaces", "descriptors", "own session", "identity map", "reaper", "mounts", "host name",
+        "loopback", "traceable", "session", "signals", "limits", "cgroup namespace", "umask", "bounding set",
         "capabilities", "directory", "no new privileges", "parent death signal", "held", "seccomp", "exec",
     ]  # fmt: skip
 
 
 def test_everything_root_can_ask_for() -> None:
     assert steps(groups=(), namespaces=NAMESPACES, id_map=LAST_MAP, hostname="h", filters=(bytes(8),)) == [
-        "namespaces", "descriptors", "own session", "reaper", "traceable", "session", "signals", "proc",
-        "cgroup namespace", "mounts", "host name", "loopback", "umask", "groups", "group", "user",
+        "namespaces", "descriptors", "own session", "reaper", "proc", "mounts", "host name", "loopback",
+        "traceable", "session", "signals", "cgroup namespace", "umask", "groups", "group", "user",
         "user namespace", "bounding set", "capabilities", "directory", "no new privileges",
         "parent death signal", "held", "seccomp", "exec",
     ]  # fmt: skip
@@ -139,7 +140,7 @@ def test_the_order_that_safety_rests_on(sandbox: Sandbox) -> None:
     everything = [
         "namespaces",
         "descriptors",
-        *(step.name for step in (*REAPER_STEPS, *COMMAND_STEPS)),
+        *(step.name for step in (*REAPER_STEPS, *COMMAND_STEPS, *FILTER_STEPS)),
         "exec",
     ]
     assert taken == [name for name in everything if name in taken]
@@ -172,7 +173,7 @@ def test_reaper() -> None:
 
 @pytest.mark.parametrize(("extra", "handshake"), [(0, 3), (2, 5)])
 def test_the_handshake_is_behind_the_commands_descriptors(extra: int, handshake: int) -> None:
-    assert calls("traceable", extra=extra)[-1][:4] == ("write", handshake, ladder.READY, 1)
+    assert calls("traceable", extra=extra)[-1][:4] == ("write", handshake, READY, 1)
     held = calls("held", extra=extra)
     assert [call[:2] for call in held] == [("read", handshake)]
 
@@ -261,7 +262,7 @@ def test_capabilities(mask: int) -> None:
 
 def test_filters_are_loaded_in_their_order() -> None:
     program = compile_steps(
-        tuple(step for step in COMMAND_STEPS if step.name == "seccomp"),
+        FILTER_STEPS,
         Recipe(sandbox(filters=(bytes(8), bytes(24))), BASELINE),
     )
     assert [call[1:3] for call in program.calls] == [(prctl.PR_SET_SECCOMP, 2)] * 2
@@ -303,19 +304,26 @@ def test_every_call_says_its_step() -> None:
 @given(sandboxes())
 def test_only_the_tracked_descriptors_are_open_at_the_end(sandbox: Sandbox) -> None:
     recipe = Recipe(sandbox, BASELINE)
-    program = compile_steps(COMMAND_STEPS, recipe)
+    for steps in (REAPER_STEPS, COMMAND_STEPS, FILTER_STEPS):
+        program = compile_steps(steps, recipe)
     expected = recipe.handshake + (2 if recipe.proc >= 0 else 1)
     assert program.open("openat") == expected
+
+
+def test_the_cgroup_is_behind_the_handshake() -> None:
+    recipe = Recipe(sandbox(), BASELINE, 2, grouped=True)
+    assert (recipe.handshake, recipe.cgroup) == (5, 6)
+    assert compile_steps((), recipe).open("openat") == 7
 
 
 # Descriptors in their places.
 
 
-@given(st.lists(st.integers(0, 12), min_size=4, max_size=8, unique=True))
+@given(st.lists(st.integers(0, 12), min_size=5, max_size=8, unique=True))
 def test_descriptors_end_up_where_they_belong(sources: list[int]) -> None:
     """Carried out on a table of what each number refers to."""
-    *wanted, handshake = sources
-    program = ladder.descriptors(tuple(wanted), handshake)
+    *wanted, handshake, cgroup = sources
+    program = ladder.descriptors(tuple(wanted), (handshake, cgroup))
     table = {fd: (f"file {fd}", True) for fd in range(20)}
     for call in program.calls:
         name, (source, target, flags) = NAMES[call[0]], call[1:4]
@@ -329,11 +337,12 @@ def test_descriptors_end_up_where_they_belong(sources: list[int]) -> None:
     assert table == {
         **{number: (f"file {fd}", False) for number, fd in enumerate(wanted)},
         last: (f"file {handshake}", True),
+        last + 1: (f"file {cgroup}", True),
     }
 
 
 def test_descriptors_that_are_out_of_the_way_move_once() -> None:
-    program: Program = ladder.descriptors((10, 11, 12), 13)
+    program: Program = ladder.descriptors((10, 11, 12), (13,))
     assert [call[1:3] for call in program.calls[:-1]] == [(10, 0), (11, 1), (12, 2), (13, 3)]
 
 

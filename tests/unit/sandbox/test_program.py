@@ -219,3 +219,31 @@ def test_what_the_kernel_writes() -> None:
     slot.words[4] = 1
     assert slot.status() == 512
     assert slot.usage() == {"user-seconds": 1.5, "system-seconds": 2.25}
+
+
+# Arguments in the shared memory.
+
+
+@given(st.lists(st.binary(max_size=40).filter(lambda item: 0 not in item), min_size=1, max_size=80))
+def test_arguments_are_stored_as_execve_wants_them(items: list[bytes]) -> None:
+    ledger = Ledger(2)
+    ledger.take()
+    slot = ledger.take()
+    if not slot.store_arguments(tuple(map(os.fsdecode, items))):
+        assert len(items) >= 64 or sum(map(len, items)) + len(items) > 4096 - 256 - 64 * 8
+        assert slot.words[7] == 0
+        return
+    assert slot.words[7] == len(items)
+    argv = (ctypes.c_char_p * (len(items) + 1)).from_address(slot.argv_address)
+    assert list(argv) == [*items, None]
+    assert ctypes.string_at(slot.path_address) == items[0]
+
+
+def test_arguments_do_not_reach_into_the_next_slot() -> None:
+    ledger = Ledger(2)
+    first, second = ledger.take(), ledger.take()
+    second.fail(1, 2, 3)
+    room = Slot.SIZE - (first.path_address - ctypes.addressof(first.words))
+    assert first.store_arguments(("x" * (room - 1),))
+    assert not first.store_arguments(("x" * room,))
+    assert second.failure() == (1, 2, 3)

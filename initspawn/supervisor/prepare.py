@@ -1,0 +1,62 @@
+"""Making starts in the cgroups they need, and clearing up behind them. Boot module."""
+
+from __future__ import annotations
+
+import sys
+
+from initspawn.errors import LaunchRefused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.plan import Api, Sandbox
+    from initspawn.sandbox.launch import Start
+    from initspawn.sandbox.launcher import Launcher
+    from initspawn.supervisor.groups import Groups
+    from initspawn.supervisor.reactor import Reactor
+
+_REMOVE_SECONDS = 0.05
+
+
+class Preparer:
+    """Makes starts for tasks and for the reserve."""
+
+    def __init__(self, launcher: Launcher, groups: Groups, reactor: Reactor) -> None:
+        self._launcher = launcher
+        self._groups = groups
+        self._reactor = reactor
+        self._made = 0
+
+    def prepare(self, api: Api, sandbox: Sandbox, descriptors: tuple[int, ...] = ()) -> Start:
+        """Have a sandbox built, and a command wait in it; in a new cgroup where it needs one.
+
+        Raises LaunchRefused.
+        """
+        group = None
+        if "pid" not in sandbox.namespaces:
+            self._made += 1
+            try:
+                group = self._groups.make(f"{api.api}.{sandbox.uid}", f"task-{self._made}")
+            except OSError as error:
+                raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
+        try:
+            return self._launcher.prepare(sandbox, cgroup=group, descriptors=descriptors)
+        except LaunchRefused:
+            self._remove(group)
+            raise
+
+    def kill_group(self, start: Start | None) -> None:
+        """End everything in a start's cgroup, if it has one."""
+        if start is not None and start.cgroup is not None:
+            try:
+                self._groups.kill(start.cgroup)
+            except OSError as error:  # a command that may write the cgroup tree can have removed it
+                print(f"initspawn: {start.cgroup}: {error.strerror}", file=sys.stderr)
+
+    def drop(self, start: Start) -> None:
+        """Nothing of it is left: close its descriptors, and remove its cgroup when that is empty."""
+        start.close()
+        self._remove(start.cgroup)
+
+    def _remove(self, group: str | None) -> None:
+        if group is not None and not self._groups.remove(group):
+            self._reactor.after(_REMOVE_SECONDS, lambda: self._remove(group))

@@ -1,0 +1,219 @@
+"""Starts that were prepared beforehand: used, found out of date, lost, dismissed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from initspawn.plan import Sandbox
+from initspawn.supervisor import reserve
+from tests.system import boxes
+from tests.system.conftest import root_and_a_user
+from tests.system.harness import Bench, Person, Result, alive, bench, children, marked
+
+pytestmark = pytest.mark.needs("userns", "seccomp")
+KINDS = pytest.mark.parametrize("kind", ["pid", "plain", "full"])
+
+
+def box_of(who: Person, kind: str) -> Sandbox:
+    return {"pid": lambda: boxes.sandbox(who, "pid"), "plain": lambda: boxes.sandbox(who)}.get(
+        kind, lambda: boxes.full(who)
+    )()
+
+
+def waiting(made: Bench) -> tuple[int, int]:
+    """The reaper and the command that wait for the next start, once they do."""
+    held = made.supervisor.reserve._waiting
+
+    def ready() -> bool:
+        return any(start.held for start, _ in held.values())
+
+    made.until(ready, "a start that waits")
+    ((start, _),) = held.values()
+    return start.pid, start.command_pid
+
+
+@root_and_a_user
+@KINDS
+def test_a_start_takes_what_waits(who: Person, kind: str) -> None:
+    pid, used, result = who.call(_second, box_of(who, kind))
+    assert (result.status, result.out) == ({"exit": 0}, "it")
+    assert used == pid
+    assert result.measurement["arguments"][-1] == "it"
+
+
+def _second(box: Sandbox) -> tuple[int, int, Result]:
+    with bench(box) as made:
+        made.run("/bin/true")
+        _, pid = waiting(made)
+        result = made.run("/bin/echo", "it")
+        return pid, result.pid, result
+
+
+@root_and_a_user
+def test_what_was_replaced_since_is_seen_as_it_is_now(who: Person) -> None:
+    source = who.home / "note"
+    source.write_text("old")
+    box = boxes.full(who, mounts=(*boxes.tree(who), boxes.bind(str(source), "/note")))
+    pid, result = who.call(_replaced, box, str(source))
+    assert (result.status, result.out) == ({"exit": 0}, "new")
+    assert result.pid != pid  # what waited was thrown away
+
+
+def _replaced(box: Sandbox, source: str) -> tuple[int, Result]:
+    with bench(box) as made:
+        assert made.run("/bin/cat", "/note").out == "old"
+        _, pid = waiting(made)
+        with open(f"{source}.new", "w") as file:
+            file.write("new")
+        os.rename(f"{source}.new", source)
+        result = made.run("/bin/cat", "/note")
+        assert not alive(pid)
+        return pid, result
+
+
+@root_and_a_user
+@KINDS
+@pytest.mark.parametrize("victim", ["reaper", "command"])
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "not noticed yet"])
+def test_what_waits_may_be_killed(who: Person, kind: str, victim: str, noticed: bool) -> None:
+    result = who.call(_killed, box_of(who, kind), victim, noticed)
+    assert (result.status, result.out) == ({"exit": 0}, "it")
+
+
+def _killed(box: Sandbox, victim: str, noticed: bool) -> Result:
+    with bench(box) as made:
+        made.run("/bin/true")
+        reaper, command = waiting(made)
+        os.kill(reaper if victim == "reaper" else command, signal.SIGKILL)
+        if noticed:
+            made.until(lambda: made.supervisor.reserve.empty, "the notice")
+        else:
+            # A reaper that is PID 1 waits on its way out for its command, whose tracer we are.
+            time.sleep(0.05)
+        return made.run("/bin/echo", "it")
+
+
+@root_and_a_user
+@KINDS
+def test_a_signal_to_what_waits_is_lost_on_nobody(who: Person, kind: str) -> None:
+    result = who.call(_stopped, box_of(who, kind))
+    assert (result.status, result.out) == ({"exit": 0}, "it")
+
+
+def _stopped(box: Sandbox) -> Result:
+    with bench(box) as made:
+        made.run("/bin/true")
+        _, command = waiting(made)
+        os.kill(command, signal.SIGCONT)
+        os.kill(command, signal.SIGWINCH)
+        for _ in range(3):
+            made.reactor.turn(0.02)
+        return made.run("/bin/echo", "it")
+
+
+@root_and_a_user
+@KINDS
+def test_it_waits_only_so_long(who: Person, kind: str) -> None:
+    who.call(_expired, box_of(who, kind))
+
+
+def _expired(box: Sandbox) -> None:
+    reserve.RESERVE_SECONDS = 0.3
+    with bench(box) as made:
+        made.run("/bin/true")
+        reaper, command = waiting(made)
+        made.until(lambda: made.supervisor.reserve.empty, "the end of what waits")
+        assert not alive(reaper)
+        made.until(lambda: not alive(command), "its command's end")
+
+
+@root_and_a_user
+def test_only_so_many_wait(who: Person) -> None:
+    who.call(_many_sandboxes, boxes.sandbox(who, "pid"))
+
+
+def _many_sandboxes(box: Sandbox) -> None:
+    reserve.RESERVE_SANDBOXES = 2
+    made_of = [box.replace(uid=str(number)) for number in range(4)]
+    with bench(*made_of) as made:
+        for one in made_of:
+            made.run("/bin/true", sandbox=one)
+        made.until(lambda: len(children(os.getpid())) == 4, "the spawners and two that wait")
+
+
+@root_and_a_user
+def test_one_that_nobody_has_begun_with_is_begun_again(who: Person) -> None:
+    """The spawner dies with a job that it has not looked at."""
+    result = who.call(_unheard, boxes.sandbox(who, "pid"))
+    assert result.status == {"exit": 0}
+
+
+def _unheard(box: Sandbox) -> Result:
+    with bench(box) as made:
+        spawner = made.supervisor._launcher.spawner_pid
+        os.kill(spawner, signal.SIGSTOP)
+        run = made.start("/bin/true")
+        os.kill(spawner, signal.SIGKILL)
+        return run.end()
+
+
+@root_and_a_user
+def test_dismissed_before_it_was_made(who: Person) -> None:
+    who.call(_unborn, boxes.sandbox(who, "pid"))
+
+
+def _unborn(box: Sandbox) -> None:
+    with bench(box) as made:
+        spawner = made.supervisor._launcher.spawner_pid
+        os.kill(spawner, signal.SIGSTOP)
+        made.supervisor.reserve.refill(made.api, box)
+        made.supervisor.reserve.close()
+        made.reactor.turn(0.02)
+        assert not made.supervisor.reserve.empty
+        os.kill(spawner, signal.SIGCONT)
+        made.until(lambda: made.supervisor.reserve.empty, "the end of what nobody wants")
+
+
+ARGUMENTS: list[Any] = [
+    pytest.param(("x" * 3000,), id="short"),
+    pytest.param(("x" * 5000,), id="longer than a slot"),
+    pytest.param(("x" * 100_000, "y" * 100_000), id="longer than a packet"),
+    pytest.param(tuple(map(str, range(500))), id="many"),
+    pytest.param(("", "ä\n", ""), id="odd"),
+]
+
+
+@root_and_a_user
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_arguments_of_every_size(who: Person, arguments: tuple[str, ...]) -> None:
+    for result in who.call(_arguments, boxes.full(who), arguments):
+        assert result.status == {"exit": 0}, result
+        assert result.measurement["arguments"][3:] == arguments
+
+
+def _arguments(box: Sandbox, arguments: tuple[str, ...]) -> list[Result]:
+    with bench(box) as made:
+        return [made.run("/bin/sh", "-c", ":", *arguments) for _ in range(2)]
+
+
+@root_and_a_user
+@KINDS
+def test_an_end_is_told_when_nothing_is_left(who: Person, kind: str) -> None:
+    """Whatever the command leaves is gone before anybody hears of its end."""
+    for left in who.call(_leaves_one, box_of(who, kind)):
+        assert not left
+
+
+def _leaves_one(box: Sandbox) -> list[list[int]]:
+    found = []
+    with bench(box) as made:
+        for _ in range(5):
+            word = f"9{os.getpid()}.{time.monotonic_ns()}"
+            made.shell(f"setsid sleep {word} >/dev/null 2>&1 & sleep 0.05").end()
+            found.append(marked(word))
+    return found
