@@ -175,6 +175,11 @@ class Plan(Record):
 
     _nested: ClassVar[dict[str, type[Record]]] = {"apis": Api, "hosts": Api}
 
+    def sandboxes(self) -> list[Sandbox]:
+        """All there are, those of encoder plug-ins included."""
+        apis = (*self.apis, self.hosts) if self.hosts else self.apis
+        return [sandbox for api in apis for sandbox in api.sandboxes]
+
     @property
     def privileged(self) -> bool:
         """Whether it was compiled for a supervisor that runs as root."""

