@@ -272,3 +272,13 @@ def test_connections_at_once() -> None:
 def test_keep_alive_probes_are_inherited() -> None:
     with Gateway() as gateway:
         assert gateway.listener.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+def test_a_hundred_clients_fit_into_forty_megabytes() -> None:
+    with Gateway() as gateway, contextlib.ExitStack() as stack:
+        for number in range(100):
+            client = stack.enter_context(gateway.client()).open()
+            assert client.call("x/echo", number)[2]["response"] == number
+        with gateway.client() as http:
+            assert http.request("/api/x/echo")[0] == 200
+        assert resident(gateway.process.pid) < 40_000
