@@ -55,6 +55,9 @@ _EXECVE_HINT = (
     "write `default: SCMP_ACT_ALLOW`, or a rule for each system call the command needs, execve among them"
 )
 
+# seccomp_api_get(3): what Linux 4.14 knows, LOG and KILL_PROCESS among it; initspawn needs a newer one.
+_API = 3
+
 # Numbers a system call can have; the architectures' own tables end well below.
 _NUMBERS = range(1024)
 
@@ -261,6 +264,8 @@ def _nearest(name: str, arch: int) -> str:
 
 def _bpf(default: int, rules: Sequence[_Rule], arch: int) -> bytes:
     """One filter's program: an array of `struct sock_filter`. Raises OSError."""
+    # Else libseccomp asks the kernel it runs on, and under an emulator that knows less than the target's.
+    pyseccomp.set_api(_API)
     program = pyseccomp.SyscallFilter(default)
     program.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
     own = pyseccomp.system_arch()
