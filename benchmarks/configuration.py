@@ -26,10 +26,10 @@ began = time.perf_counter_ns()
 print(time.perf_counter_ns() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 _COMPILE = (
-    "from initspawn.config.compile import compile_files\nfrom initspawn.plan import save",
+    "from initspawn.config.compile import compile_files\nfrom initspawn.planfile import save",
     "save(compile_files([{file!r}], user={user}, group={group}, environ={{}}), {plan!r})",
 )
-_LOAD = ("from initspawn.plan import load", "load({plan!r})")
+_LOAD = ("from initspawn.planfile import load", "load({plan!r})")
 
 
 def configuration(count: int) -> dict[str, object]:

@@ -18,7 +18,8 @@ import launch_loop
 import measure
 
 from initspawn.config.compile import compile_raw
-from initspawn.plan import Api, Plan, Sandbox, save
+from initspawn.plan import Api, Plan, Sandbox
+from initspawn.planfile import save
 
 WARM = 20  # runs of each before the first that counts
 SHARED, PRIVATE, PLAIN = "sandbox, shared network", "sandbox, private network", "no namespaces"

@@ -25,7 +25,7 @@ import time  # noqa: E402
 from measure import interleave  # noqa: E402
 
 from initspawn.linux.process import set_child_subreaper  # noqa: E402
-from initspawn.plan import load  # noqa: E402
+from initspawn.planfile import load  # noqa: E402
 from initspawn.sandbox.bind import bind  # noqa: E402
 from initspawn.sandbox.launch import Start  # noqa: E402
 from initspawn.supervisor.core import Supervisor  # noqa: E402

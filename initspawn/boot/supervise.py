@@ -22,7 +22,7 @@ import sys
 
 from initspawn.errors import InitspawnError
 from initspawn.linux import prctl, process
-from initspawn.plan import load
+from initspawn.planfile import load
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.keeper import Keeper
 from initspawn.supervisor.reactor import Reactor

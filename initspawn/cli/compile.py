@@ -12,7 +12,7 @@ from initspawn.cli.output import write_line
 from initspawn.config.compile import compile_files
 from initspawn.config.target import MACHINES, Target, elsewhere, here
 from initspawn.linux.capabilities import NAMES, NUMBERS
-from initspawn.plan import is_plan, save
+from initspawn.planfile import is_plan, save
 
 HELP = "compile configuration files into a plan, for this machine or for an image of another"
 EXAMPLES = """\

@@ -13,7 +13,8 @@ from initspawn.config.files import files_of
 from initspawn.config.target import here
 from initspawn.errors import PlanError
 from initspawn.late import check_machine, described, settle
-from initspawn.plan import Plan, is_plan, load, save, stale
+from initspawn.plan import Plan
+from initspawn.planfile import is_plan, load, save, stale
 
 FILES = "JSON, YAML, or a directory; or one plan that `initspawn compile` made"
 

@@ -23,7 +23,8 @@ from initspawn.cli.rundir import default_run_dir, prepare_run_dir
 from initspawn.cli.sockets import listen_tcp, listen_unix, wanted_sockets
 from initspawn.config.compile import compile_raw
 from initspawn.errors import InitspawnError
-from initspawn.plan import Plan, save
+from initspawn.plan import Plan
+from initspawn.planfile import save
 from initspawn.verbs.access import EVERYTHING, digest
 
 HELP = "serve configuration files: every command becomes a verb over WebSocket"

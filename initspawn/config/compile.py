@@ -27,9 +27,10 @@ from initspawn.config.schema import Config, Metadata, Sandbox
 from initspawn.config.spot import Report, Spot, shown
 from initspawn.config.target import Target, here
 from initspawn.errors import ConfigError, Problem
-from initspawn.plan import Api, Plan, source
+from initspawn.plan import Api, Plan
 from initspawn.plan import Command as PlanCommand
 from initspawn.plan import Sandbox as PlanSandbox
+from initspawn.planfile import source
 
 RESERVED_APIS = ("initspawn", "monitor")
 RESERVED_VERBS = ("exec", "info", "ping")

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from initspawn import plan as plans
+from initspawn import planfile as plans
 from initspawn.errors import PlanError
-from initspawn.plan import TEXT, Api, Command, IdMap, Mount, Plan, Sandbox, is_plan, load, save, stale
+from initspawn.plan import TEXT, Api, Command, IdMap, Mount, Plan, Sandbox
+from initspawn.planfile import is_plan, load, save, stale
 
 PLAN = Plan(
     user=0,

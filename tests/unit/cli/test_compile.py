@@ -10,7 +10,7 @@ import pytest
 from initspawn.cli.compiled import plan_to_serve
 from initspawn.cli.main import main
 from initspawn.errors import PlanError
-from initspawn.plan import load, save
+from initspawn.planfile import load, save
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from initspawn.config.compile import compile_files
 from initspawn.errors import ConfigError
 from initspawn.event import named_by
-from initspawn.plan import Action, Api, Plan, load, save
+from initspawn.plan import Action, Api, Plan
+from initspawn.planfile import load, save
 from tests.unit.config.conftest import whole
 
 Problems = Callable[..., list[str]]

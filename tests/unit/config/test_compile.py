@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from initspawn import plan
+from initspawn import planfile
 from initspawn.config.compile import compile_files
 from initspawn.errors import ConfigError
 from initspawn.plan import REQUIRED, TEXT, Api, Command, Plan, Sandbox
@@ -105,8 +105,8 @@ def test_a_plan_can_be_stored(tmp_path: Path) -> None:
     file.write_text(json.dumps(several({"uid": "s", "commands": command("c"), "namespace": {}})))
     made = compile_files([str(file)], user=1000, group=1001, environ={})
     assert (made.user, made.group) == (1000, 1001)
-    plan.save(made, str(tmp_path / "plan"))
-    assert plan.load(str(tmp_path / "plan")) == made
+    planfile.save(made, str(tmp_path / "plan"))
+    assert planfile.load(str(tmp_path / "plan")) == made
 
 
 def test_no_files_no_apis() -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from initspawn import plan
+from initspawn import planfile
 from initspawn.config.compile import compile_files
 from initspawn.config.target import elsewhere
 from initspawn.errors import ConfigError
-from initspawn.plan import Plan
+from initspawn.plan import PLUGIN, Plan
 
 SAMPLE = Path(__file__).resolve().parents[3] / "configs" / "plugins" / "blkcount.py"
 GOOD = 'raise SystemExit("never run here")\nENCODERS = {"one": object, "Two": object}\n'
@@ -50,7 +50,7 @@ def test_a_file(tmp_path: Path) -> None:
     one = {"plugin": "MINE", "output": "ONE", "opts": {"any": [None, {"thing": 1.5}]}}
     made = compiled(tmp_path, config(plugins, one, one, {"plugin": "mine", "output": "two"}, "text"))
     first, second, third, text = made.apis[0].commands
-    assert (first.encoder, text.encoder) == (plan.PLUGIN, "text")
+    assert (first.encoder, text.encoder) == (PLUGIN, "text")
     assert first.encoder_options == {"host": "encoders-0", "name": "MINE", "options": one["opts"]}
     assert second.encoder_options == first.encoder_options
     assert third.encoder_options == {"host": "encoders-1", "name": "mine", "options": {}}
@@ -61,8 +61,8 @@ def test_a_file(tmp_path: Path) -> None:
     words = ["".join(text for _, text in item) for item in hosts.commands[1].arguments]
     assert hosts.commands[1].path == sys.executable
     assert words[-2:] == [str(tmp_path / "good.py"), "Two"]
-    plan.save(made, str(tmp_path / "plan"))
-    assert plan.load(str(tmp_path / "plan")) == made
+    planfile.save(made, str(tmp_path / "plan"))
+    assert planfile.load(str(tmp_path / "plan")) == made
 
 
 def test_its_sandbox(tmp_path: Path) -> None:

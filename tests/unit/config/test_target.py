@@ -16,7 +16,8 @@ from initspawn.config.compile import compile_files
 from initspawn.config.target import elsewhere, here
 from initspawn.errors import ConfigError, InitspawnError
 from initspawn.linux.capabilities import NAMES, NUMBERS
-from initspawn.plan import Plan, Sandbox, load, save
+from initspawn.plan import Plan, Sandbox
+from initspawn.planfile import load, save
 from initspawn.tree import Tree
 from tests.unit.config.test_seccomp import ALLOW, ERRNO, KILL_PROCESS, KILL_THREAD, run
 

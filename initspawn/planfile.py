@@ -1,0 +1,178 @@
+"""A plan as a file: written whole, read only where it can be trusted. Boot module."""
+
+from __future__ import annotations
+
+import gc
+import marshal
+import os
+import stat
+
+from initspawn import __version__
+from initspawn.errors import PlanError
+from initspawn.limits import PLAN_BYTES
+from initspawn.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.record import Record
+
+FORMAT = 2
+MAGIC = b"initspawn-plan\n"
+
+
+def save(plan: Plan, path: str) -> None:
+    """Write a plan for its owner only, whole or not at all. Raises OSError."""
+    # Version 4 of marshal: every Python that we run on reads it, whichever wrote it.
+    body = marshal.dumps(plan.to_brief(), 4)
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        os.unlink(temporary)
+    except FileNotFoundError:
+        pass
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(MAGIC + fingerprint() + b"\n" + _checksum(body) + body)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: str) -> Plan:
+    """Read a plan that `save` wrote. Raises OSError, or PlanError if it is not to be trusted.
+
+    Only a file that nobody but root and our own user can have written is unmarshalled: marshal is not
+    made for hostile bytes, so owner, mode, directories, version and checksum come first.
+    """
+    raw = _bytes(path)
+    if not raw.startswith(MAGIC):
+        raise PlanError(f"{path}: not a plan")
+    written, _, rest = raw[len(MAGIC) :].partition(b"\n")
+    if written != fingerprint():
+        raise PlanError(f"{path}: written by another initspawn ({written[:60].decode('latin-1')!a})")
+    checksum, body = rest[:_CHECKSUM_SIZE], rest[_CHECKSUM_SIZE:]
+    if checksum != _checksum(body):
+        raise PlanError(f"{path}: damaged, its checksum does not match")
+    collects = gc.isenabled()
+    gc.disable()  # nothing of a plan is garbage, and to look for some takes longer than the rest
+    try:
+        return Plan.from_plain(marshal.loads(body))
+    except (TypeError, ValueError, EOFError, AttributeError, RecursionError, MemoryError) as error:
+        raise PlanError(f"{path}: holds no plan: {error}") from error
+    finally:
+        if collects:
+            gc.enable()
+
+
+def is_plan(path: str) -> bool:
+    """Whether a file begins as a plan does. Says nothing about whether it can be trusted."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode) and os.read(fd, len(MAGIC)) == MAGIC
+    finally:
+        os.close(fd)
+
+
+def fingerprint() -> bytes:
+    """What a plan of this initspawn begins with: its version, and a sum over all records with defaults."""
+    shapes = {
+        kind.__name__: [(name, getattr(kind, name, None)) for name in kind._fields] for kind in _kinds(Plan)
+    }
+    return f"{FORMAT} {__version__} {_checksum(repr(shapes).encode()).hex()}".encode()
+
+
+def _kinds(kind: type[Record]) -> list[type[Record]]:
+    """A record and all that it holds."""
+    return [kind, *(found for inner in kind._nested.values() for found in _kinds(inner))]
+
+
+def source(path: str, name: str) -> tuple[str, int, int]:
+    """A configuration file as `Plan.sources` holds it, under the name that the target knows it by.
+
+    Raises OSError; what is no plain file has no content.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found = os.fstat(fd)
+        content = _read(fd, found.st_size + 1) if stat.S_ISREG(found.st_mode) else b""
+    finally:
+        os.close(fd)
+    return name, len(content), int.from_bytes(_checksum(content), "little")
+
+
+def stale(plan: Plan) -> str | None:
+    """A file that the plan was made of and that is another one by now; None: all are as they were.
+
+    A file that is not there tells nothing: an image needs only the plan.
+    """
+    for name, *known in plan.sources:
+        try:
+            if os.stat(name).st_size == known[0] and source(name, name)[1:] == tuple(known):
+                continue
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:  # there, but not to be read: nothing is known of it
+            pass
+        return name
+    return None
+
+
+def _bytes(path: str) -> bytes:
+    """The bytes of a file that only root and we can have written."""
+    directory, name = os.path.split(os.path.abspath(path))
+    directory = os.path.realpath(directory)
+    fd = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise PlanError(f"{path}: no plain file")
+        _trust(path, found, (0, os.geteuid()))
+        _trust_directories(directory)
+        raw = _read(fd, min(found.st_size, PLAN_BYTES) + 1)
+    finally:
+        os.close(fd)
+    if len(raw) > PLAN_BYTES:
+        raise PlanError(f"{path}: larger than {PLAN_BYTES >> 20} MiB")
+    return raw
+
+
+def _read(fd: int, most: int) -> bytes:
+    """What is in a plain file, `most` bytes of it."""
+    content = b""
+    while len(content) < most and (piece := os.read(fd, most - len(content))):
+        content += piece
+    return content
+
+
+def _trust_directories(directory: str) -> None:
+    """Whoever may write a directory on the way may have put another file, or way, there."""
+    # Who owns `/` is trusted: without a mapping for it, a user namespace shows root as another.
+    owners = (0, os.geteuid(), os.stat("/").st_uid)
+    _trust(directory, os.stat(directory), owners)
+    while directory != "/":
+        directory = os.path.dirname(directory)
+        found = os.stat(directory)
+        # Farther up a sticky bit is enough: what is ours there, others can neither remove nor rename.
+        _trust(directory, found, owners, sticky=bool(found.st_mode & stat.S_ISVTX))
+
+
+def _trust(path: str, found: os.stat_result, owners: tuple[int, ...], *, sticky: bool = False) -> None:
+    if found.st_uid not in owners:
+        raise PlanError(f"{path}: belongs to user {found.st_uid}, not to us or root")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+        mode = stat.S_IMODE(found.st_mode)
+        raise PlanError(f"{path}: others may write it (mode {mode:o}): chmod go-w {path}")
+
+
+_CHECKSUM_SIZE = 4
+
+
+def _checksum(body: bytes) -> bytes:
+    """CRC-32: finds damage. Trust comes from the file's owner and mode, not from this."""
+    from zlib import crc32
+
+    return crc32(body).to_bytes(_CHECKSUM_SIZE, "little")
