@@ -27,10 +27,11 @@ from initspawn.supervisor.eventlog import Reader
 from initspawn.supervisor.reactor import Reactor
 from initspawn.supervisor.running import Task
 from tests.support.leftovers import WORKER
+from tests.support.pace import SLOWER
 from tests.support.probes import NOBODY, cgroup_mount
 from tests.support.users import Ordinary
 
-PATIENCE = 30.0  # seconds a test waits for what must come
+PATIENCE = 30.0 * SLOWER  # seconds a test waits for what must come
 
 
 class Result(NamedTuple):

@@ -18,10 +18,11 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from initspawn.control.client import Client as LocalClient
+from tests.support.pace import SLOWER
 from tests.support.users import Ordinary
 
 SUBPROTOCOL = "x-afb-ws-json1"
-PATIENCE = 30.0  # seconds a test waits for what must come
+PATIENCE = 30.0 * SLOWER  # seconds a test waits for what must come
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
