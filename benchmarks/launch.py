@@ -24,12 +24,19 @@ from initspawn.planfile import save
 WARM = 20  # runs of each before the first that counts
 SHARED, PRIVATE, PLAIN = "sandbox, shared network", "sandbox, private network", "no namespaces"
 BWRAP_SHARED, BWRAP_PRIVATE, SPAWN = "bwrap, shared network", "bwrap, private network", "posix_spawn"
+AT_ONCE = 32
+MANY = [(SHARED, BWRAP_SHARED), (PRIVATE, BWRAP_PRIVATE), (PLAIN, SPAWN)]
 PAIRS = [
     (SHARED, BWRAP_SHARED),
     (PRIVATE, BWRAP_PRIVATE),
     (PLAIN, SPAWN),
     (SHARED, SPAWN),
+    (launch_loop.FIRST + SHARED, BWRAP_SHARED),
+    (launch_loop.FIRST + PRIVATE, BWRAP_PRIVATE),
+    (launch_loop.FIRST + PLAIN, SPAWN),
     (launch_loop.MEASUREMENT + SHARED, SHARED),
+    (launch_loop.MEASUREMENT + launch_loop.FIRST + SHARED, launch_loop.FIRST + SHARED),
+    *((f"{AT_ONCE} x {other}", f"{AT_ONCE} x {name}") for name, other in MANY),
 ]
 # A filter of the usual size: everything is allowed but what ordinary programs never do.
 DENIED = (
@@ -115,6 +122,7 @@ def run(count: int) -> measure.Samples:
         job = {
             "plan": plan, "others": others, "count": count, "warm": min(WARM, count),
             "filter": api.sandbox("shared").filters[0],
+            "many": [(name, AT_ONCE) for pair in MANY for name in pair],
         }  # fmt: skip
         # The interpreter itself: in a virtual environment sys.executable is a link to it.
         argv = [os.path.realpath(sys.executable), "-I", "-S", launch_loop.__file__]
@@ -126,8 +134,10 @@ def run(count: int) -> measure.Samples:
 def order() -> list[str]:
     """The rows of the table."""
     ours = [SHARED, PRIVATE, PLAIN]
-    parts = [launch_loop.MEASUREMENT + name for name in ours]
-    return [SHARED, BWRAP_SHARED, PRIVATE, BWRAP_PRIVATE, PLAIN, SPAWN, *parts]
+    firsts = [launch_loop.FIRST + name for name in ours]
+    parts = [launch_loop.MEASUREMENT + name for name in (SHARED, firsts[0])]
+    many = [f"{AT_ONCE} x {name}" for pair in MANY for name in pair]
+    return [SHARED, BWRAP_SHARED, PRIVATE, BWRAP_PRIVATE, PLAIN, SPAWN, *firsts, *parts, *many]
 
 
 def heading() -> dict[str, str]:

@@ -4,9 +4,10 @@ Run as `python -I -S`; standard input is marshal of a dictionary:
 
     plan       path of the compiled plan; the runs of its commands are measured under their uids
     others     name to argv of what is only spawned and waited for
-    filter     seccomp BPF for the others' descriptor FILTER_FD, empty if none wants it
+    filter     seccomp BPF for the others' descriptor FILTER_FD
     count      measured runs of each
     warm       runs of each before that
+    many       pairs (name, how many at once): measured a tenth as often
 
 Standard output is marshal of the samples. A run that does not end well ends the measurement.
 """
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 FILTER_FD = 100  # where the others find the filter
 MEASUREMENT = "measurement of "
+FIRST = "first start, "
 
 
 class Loop:
@@ -56,21 +58,32 @@ class Loop:
 
     def actions(self) -> dict[str, Callable[[], None]]:
         """A run of each of the plan's commands, from the call of `start` to `on_end`."""
-        return {
-            command.uid: self._action(api, command)
-            for api in self.supervisor.plan.apis
-            for command in api.commands
-        }
+        found = {}
+        for api in self.supervisor.plan.apis:
+            for command in api.commands:
+                found[command.uid] = self._action(api, command)
+                found[FIRST + command.uid] = self._action(api, command, named=FIRST + command.uid)
+        return found
 
-    def _action(self, api: Api, command: Command) -> Callable[[], None]:
+    def at_once(self, uid: str, count: int) -> Callable[[], None]:
+        """Runs of one of the plan's commands that are all asked for at the same time."""
+        api, command = next(
+            (api, command) for api in self.supervisor.plan.apis for command in api.commands
+            if command.uid == uid
+        )  # fmt: skip
+        return self._action(api, command, named=f"{count} x {uid}", count=count)
+
+    def _action(self, api: Api, command: Command, *, named: str = "", count: int = 1) -> Callable[[], None]:
         def action() -> None:
-            self._running = command.uid
+            self._running = named or command.uid
             ended: list[Task] = []
-            self.supervisor.start(api, command, bind(command, None), on_end=ended.append)
-            while not ended:
+            for _ in range(count):
+                self.supervisor.start(api, command, bind(command, None), on_end=ended.append)
+            while len(ended) < count:
                 self.reactor.turn(None)
-            if ended[0].refusal is not None or ended[0].status != {"exit": 0}:
-                raise RuntimeError(f"{command.uid}: {ended[0].refusal or ended[0].status}")
+            for task in ended:
+                if task.refusal is not None or task.status != {"exit": 0}:
+                    raise RuntimeError(f"{command.uid}: {task.refusal or task.status}")
 
         return action
 
@@ -88,8 +101,21 @@ class Loop:
 
         Start.stopped = timed  # type: ignore[method-assign]
 
-    def settle(self) -> None:
-        """What is left to do after a run, ours or another's: no part of the next one."""
+    def settle(self, name: str) -> None:
+        """Before a run, ours or another's: what is left to do of the one before is no part of it.
+
+        A start finds another waiting, as one that follows the last by a few milliseconds does; a FIRST
+        start finds none.
+        """
+        reserve = self.supervisor.reserve
+        if name.startswith(FIRST):
+            reserve.close()
+        else:
+            for api in self.supervisor.plan.apis:
+                for sandbox in api.sandboxes:
+                    reserve.refill(api, sandbox)
+        while not (reserve.empty if name.startswith(FIRST) else reserve.ready):
+            self.reactor.turn(None)
         self.reactor.turn(0.0)
 
     def close(self) -> None:
@@ -99,16 +125,24 @@ class Loop:
         self.reactor.close()
 
 
-def spawned(name: str, argv: list[str], *, filtered: bool) -> Callable[[], None]:
-    """A run of a program that is spawned and waited for, and nothing else."""
+def spawned(name: str, argv: list[str], filter: bytes, count: int = 1) -> Callable[[], None]:
+    """Runs of a program that is spawned and waited for, and nothing else: all of them, then the waiting."""
+    filtered = str(FILTER_FD) in argv
 
     def action() -> None:
-        if filtered:
-            os.lseek(FILTER_FD, 0, os.SEEK_SET)
-        pid = os.posix_spawn(argv[0], argv, {}, setsigmask=())
-        _, status = os.waitpid(pid, 0)
-        if status:
-            raise RuntimeError(f"{name}: wait status {status}")
+        pids = []
+        for _ in range(count):
+            if filtered:
+                own = os.memfd_create("filter")  # reading moves a descriptor's offset, for all who share it
+                os.write(own, filter)
+                os.lseek(own, 0, os.SEEK_SET)
+                os.dup2(own, FILTER_FD)
+                os.close(own)
+            pids.append(os.posix_spawn(argv[0], argv, {}, setsigmask=()))
+        for pid in pids:
+            _, status = os.waitpid(pid, 0)
+            if status:
+                raise RuntimeError(f"{name}: wait status {status}")
 
     return action
 
@@ -117,17 +151,19 @@ def main() -> None:
     """Measure what standard input asks for."""
     job = marshal.loads(sys.stdin.buffer.read())
     loop = Loop(job["plan"])
-    if job["filter"]:
-        fd = os.memfd_create("filter")
-        os.write(fd, job["filter"])
-        os.dup2(fd, FILTER_FD)
-        os.close(fd)
-    actions = loop.actions()
+    actions, many = loop.actions(), {}
     for name, argv in job["others"].items():
-        actions[name] = spawned(name, argv, filtered=str(FILTER_FD) in argv)
-    interleave(actions, job["warm"], between=loop.settle)
+        actions[name] = spawned(name, argv, job["filter"])
+    for name, count in job["many"]:
+        if name in job["others"]:
+            many[f"{count} x {name}"] = spawned(name, job["others"][name], job["filter"], count)
+        elif name in actions:
+            many[f"{count} x {name}"] = loop.at_once(name, count)
+    interleave(actions, job["warm"], before=loop.settle)
     loop.samples.clear()
-    samples = interleave(actions, job["count"], between=loop.settle, samples=loop.samples)
+    samples = interleave(actions, job["count"], before=loop.settle, samples=loop.samples)
+    interleave(many, 2, before=loop.settle)
+    interleave(many, max(1, job["count"] // 10), before=loop.settle, samples=samples)
     loop.close()
     sys.stdout.buffer.write(marshal.dumps(samples))
 

@@ -23,22 +23,22 @@ def interleave(
     actions: dict[str, Callable[[], None]],
     count: int,
     *,
-    between: Callable[[], None] = lambda: None,
+    before: Callable[[str], None] = lambda _: None,
     samples: Samples | None = None,
 ) -> Samples:
     """Run each action `count` times, in turns, and time each run by itself.
 
     One after the other, so that what else the machine does falls on all of them alike; each round in
-    another order, because what the kernel cleans up behind one run falls on the next. `between` runs
-    after each, untimed.
+    another order, because what the kernel cleans up behind one run falls on the next. `before` is called with
+    the name of each run, untimed.
     """
     taken: Samples = {} if samples is None else samples
     for _ in range(count):
         for name in sorted(actions, key=lambda _: os.urandom(8)):
+            before(name)
             began = time.perf_counter_ns()
             actions[name]()
             taken.setdefault(name, []).append(time.perf_counter_ns() - began)
-            between()
     return taken
 
 

@@ -87,6 +87,11 @@ class Reserve:
         """Whether none is left to be waited for."""
         return not self._waiting and not self._unborn and not self._ending
 
+    @property
+    def ready(self) -> bool:
+        """Whether all that wait are at the end of their way."""
+        return all(start.held for start, _ in self._waiting.values())
+
     def _dismiss(self, start: Start) -> None:
         if start.pid:
             start.kill(reaper=True)
