@@ -111,6 +111,7 @@ class Loop:
         if name.startswith(FIRST):
             reserve.close()
         else:
+            reserve.fill(self.supervisor.plan)
             for api in self.supervisor.plan.apis:
                 for sandbox in api.sandboxes:
                     reserve.refill(api, sandbox)

@@ -97,6 +97,7 @@ class Command(Record):
     privilege: str | None = None  # its own, else the sandbox's
     timeout: float = 0.0  # seconds; 0: none
     once: bool = False
+    warm: int | None = None  # how many starts wait in its sandbox; None: one, while it is in use
     verbose: int = 0  # how much a task tells of itself, where its request says nothing
     dash: bool = False  # a request's value may begin its item with `-`
     encoder: str = "text"

@@ -103,6 +103,7 @@ class Main:
             self.supervisor.groups.end_leftovers()
             Controller(self.registry).load()
             self._open()
+            self.supervisor.reserve.fill(self.supervisor.plan)
             self.reactor.run()
         finally:
             for door in self.doors:

@@ -51,6 +51,7 @@ def compile_command(
         privilege=command.privilege or sandbox.privilege,
         timeout=float(timeout or 0),
         once=command.single,
+        warm=command.warm,
         verbose=sandbox.verbose if command.verbose is None else command.verbose,
         dash=command.dash == "allow",
         encoder=encoder,

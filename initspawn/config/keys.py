@@ -262,6 +262,12 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
             "seconds until it is ended; `0`: none, also where the sandbox has one", 60, "`acls.timeout`"
         ),
         "single": Key("refuses a second run while one is alive", True),
+        "warm": Key(
+            "how many confined processes wait in its sandbox for their arguments, from the start on and up "
+            "to 64, see [warm](#warm)",
+            2,
+            "one, for a minute after each start",
+        ),
         "verbose": Key(
             "how much its tasks tell of themselves, 0 to 9, see [verbose](#verbose)", 2, "the sandbox's"
         ),

@@ -220,6 +220,7 @@ class Command(Part):
     info: str | None = None
     timeout: Seconds | None = None
     single: bool = False
+    warm: Annotated[int, Meta(ge=0, le=64)] | None = None
     verbose: Verbosity | None = None
     dash: Literal["allow", "refuse"] = "refuse"
     encoder: str | Encoder | None = None

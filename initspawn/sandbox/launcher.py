@@ -9,7 +9,7 @@ import os
 import sys
 
 from initspawn.errors import LaunchRefused
-from initspawn.limits import RESERVE_SANDBOXES, TASKS
+from initspawn.limits import RESERVE_STARTS, TASKS
 from initspawn.sandbox import measure
 from initspawn.sandbox.launch import Start, send
 from initspawn.sandbox.program import Ledger, Slot
@@ -29,7 +29,7 @@ class Launcher:
 
     def __init__(self, sandboxes: list[Sandbox]) -> None:
         self.baseline = measure.Baseline()
-        self.ledger = Ledger(TASKS + 2 * RESERVE_SANDBOXES + 1)  # and one for the spare spawner
+        self.ledger = Ledger(TASKS + 2 * RESERVE_STARTS + 1)  # and one for the spare spawner
         self._sandboxes = sandboxes
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._prepared: dict[tuple[int, int, bool], Prepared] = {}

@@ -1,9 +1,10 @@
 """Starts that wait, confined and held, for somebody to ask for them. Boot module.
 
 Building a sandbox takes longer than running a command in it. So a start finds, if it can, one that was
-prepared up to its exec, and the next is prepared behind its back: one for each sandbox that was used lately;
-every task has its own. One that fails, or is found at its exec to have been overtaken by what it shows (a
-bound file was replaced), is thrown away, and the start goes through all steps itself.
+prepared up to its exec, and the next is prepared behind its back: one for each sandbox that was used lately,
+or as many as a command asks for with `warm`; every task has its own. One that fails, or is found at its exec
+to have been overtaken by what it shows (a bound file was replaced), is thrown away, and the start goes
+through all steps itself.
 """
 
 from __future__ import annotations
@@ -11,55 +12,79 @@ from __future__ import annotations
 import os
 
 from initspawn.errors import LaunchRefused
-from initspawn.limits import RESERVE_SANDBOXES, RESERVE_SECONDS
+from initspawn.limits import RESERVE_SANDBOXES, RESERVE_SECONDS, RESERVE_STARTS
 from initspawn.sandbox.launch import HELD
 from initspawn.supervisor.reactor import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from initspawn.plan import Api, Sandbox
+    from initspawn.plan import Api, Plan, Sandbox
     from initspawn.sandbox.launch import Start
     from initspawn.supervisor.prepare import Preparer
     from initspawn.supervisor.reactor import Reactor, Timer
 
 
 class Reserve:
-    """The starts of one supervisor that wait."""
+    """The starts of one supervisor that wait. Nothing is kept before `fill` was called."""
 
     def __init__(self, reactor: Reactor, preparer: Preparer) -> None:
         self._reactor = reactor
         self._preparer = preparer
-        self._waiting: dict[int, tuple[Start, Timer]] = {}  # by id of their sandbox, which the plan keeps
+        self._open = False
+        self._warm: dict[int, int] = {}  # how many by id of their sandbox, which the plan keeps
+        self._waiting: list[tuple[Start, Timer]] = []  # oldest first
         self._unborn: list[Start] = []  # dismissed, but the spawner may still be about to clone them
         self._ending: dict[int, Start] = {}  # by pid, until waited for
 
+    def fill(self, plan: Plan) -> None:
+        """From now on have starts wait: those that a plan's commands ask for, and the next of every start."""
+        self._open = True
+        for api in plan.apis:
+            for command in api.commands:
+                if command.warm is not None:
+                    sandbox = api.sandbox(command.sandbox)
+                    self._warm[id(sandbox)] = max(command.warm, self._warm.get(id(sandbox), 0))
+                    self.refill(api, sandbox)
+
     def take(self, sandbox: Sandbox) -> Start | None:
         """One that waits in this sandbox, None if there is none."""
-        if id(sandbox) not in self._waiting:
-            return None
-        start, timer = self._waiting.pop(id(sandbox))
-        timer.cancel()
-        assert start.handshake is not None
-        self._reactor.forget(start.handshake.fileno())
+        own = [start for start, _ in self._waiting if start.sandbox is sandbox]
+        start = next((start for start in own if start.held), own[0] if own else None)
+        if start is not None:
+            self._leave(start)
         return start
 
     def refill(self, api: Api, sandbox: Sandbox) -> None:
-        """Have one wait for the next start in this sandbox; where that cannot be, the start will say why."""
-        if id(sandbox) in self._waiting or len(self._waiting) >= RESERVE_SANDBOXES:
+        """Have as many wait in a sandbox as should; where that cannot be, a start will say why."""
+        if not self._open:
             return
+        wanted = self._warm.get(id(sandbox))
+        if wanted is None:  # nobody asked for any: one, while there are not too many sandboxes
+            wanted = int(len({id(start.sandbox) for start, _ in self._waiting}) < RESERVE_SANDBOXES)
+        missing = wanted - sum(start.sandbox is sandbox for start, _ in self._waiting)
+        missing = min(missing, RESERVE_STARTS - len(self._waiting))
         try:
-            start = self._preparer.prepare(api, sandbox)
+            for _ in range(missing):
+                self._add(api, sandbox)
         except LaunchRefused:
-            return
-        timer = self._reactor.after(RESERVE_SECONDS, lambda: self._dismiss(start))
-        self._waiting[id(sandbox)] = start, timer
+            pass
+
+    def _add(self, api: Api, sandbox: Sandbox) -> None:
+        start = self._preparer.prepare(api, sandbox)
+        timer = self._reactor.after(RESERVE_SECONDS, lambda: self._expire(api, start))
+        self._waiting.append((start, timer))
         self._watch(start)
+
+    def _expire(self, api: Api, start: Start) -> None:
+        self._dismiss(start)
+        if id(start.sandbox) in self._warm:
+            self.refill(api, start.sandbox)
 
     def on_child(self, pid: int, status: int) -> bool:
         """News of a child or of a process we trace: whether it was one of these."""
         start = self._ending.pop(pid, None)
         if start is None:
-            known = [*self._unborn, *(one for one, _ in self._waiting.values())]
+            known = [*self._unborn, *(one for one, _ in self._waiting)]
             start = next((one for one in known if pid in (one.pid, one.command_pid)), None)
             if start is None:
                 return False
@@ -67,7 +92,8 @@ class Reserve:
                 if os.WIFSTOPPED(status):
                     self._pass_signal(start, status)
                 return True
-            self._forget(start)
+            self._leave(start)
+            start.drop_handshake()
         self._preparer.drop(start)
         return True
 
@@ -78,8 +104,9 @@ class Reserve:
             self._dismiss(start)
 
     def close(self) -> None:
-        """Send all away."""
-        for start, _ in list(self._waiting.values()):
+        """Send all away, and keep none any more."""
+        self._open = False
+        for start, _ in list(self._waiting):
             self._dismiss(start)
 
     @property
@@ -90,14 +117,14 @@ class Reserve:
     @property
     def ready(self) -> bool:
         """Whether all that wait are at the end of their way."""
-        return all(start.held for start, _ in self._waiting.values())
+        return all(start.held for start, _ in self._waiting)
 
     def _dismiss(self, start: Start) -> None:
         if start.pid:
             start.kill(reaper=True)
             self._on_end(start)
         else:  # still with the spawner: it will find that nobody wants it
-            self.take(start.sandbox)
+            self._leave(start)
             self._unborn.append(start)
             self._watch(start)
             start.dismiss()
@@ -111,7 +138,8 @@ class Reserve:
 
     def _on_end(self, start: Start) -> None:
         """Its reaper has ended, or is to, or could not be cloned."""
-        self._forget(start)
+        self._leave(start)
+        start.drop_handshake()
         if start.pid:
             if start.alone:
                 start.kill(reaper=True)
@@ -123,11 +151,14 @@ class Reserve:
         assert start.handshake is not None
         self._reactor.watch(start.handshake.fileno(), READ, lambda _: self._on_handshake(start))
 
-    def _forget(self, start: Start) -> None:
-        if start in self._unborn:
-            self._unborn.remove(start)
-            assert start.handshake is not None
-            self._reactor.forget(start.handshake.fileno())
+    def _leave(self, start: Start) -> None:
+        """It waits no more."""
+        for entry in self._waiting:
+            if entry[0] is start:
+                self._waiting.remove(entry)
+                entry[1].cancel()
+                break
         else:
-            self.take(start.sandbox)
-        start.drop_handshake()
+            self._unborn.remove(start)
+        assert start.handshake is not None
+        self._reactor.forget(start.handshake.fileno())

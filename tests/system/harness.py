@@ -150,6 +150,7 @@ class Bench:
         self.api = Api(uid="test", api=f"test{WORKER}", sandboxes=sandboxes)
         plan = Plan(user=os.geteuid(), group=os.getegid(), apis=(self.api,))
         self.supervisor = Supervisor(plan, self.reactor)
+        self.supervisor.reserve.fill(plan)
 
     def _on_error(self, kind: Any, error: BaseException, trace: Any) -> None:
         import traceback

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from initspawn.plan import Sandbox
+from initspawn.plan import Api, Command, Plan, Sandbox
 from initspawn.supervisor import reserve
 from tests.system import boxes
 from tests.system.conftest import root_and_a_user
@@ -30,10 +30,10 @@ def waiting(made: Bench) -> tuple[int, int]:
     held = made.supervisor.reserve._waiting
 
     def ready() -> bool:
-        return any(start.held for start, _ in held.values())
+        return any(start.held for start, _ in held)
 
     made.until(ready, "a start that waits")
-    ((start, _),) = held.values()
+    ((start, _),) = held
     return start.pid, start.command_pid
 
 
@@ -177,6 +177,71 @@ def _unborn(box: Sandbox) -> None:
         assert not made.supervisor.reserve.empty
         os.kill(spawner, signal.SIGCONT)
         made.until(lambda: made.supervisor.reserve.empty, "the end of what nobody wants")
+
+
+def warm(made: Bench, count: int | None) -> None:
+    """As if the plan's only command asked for so many."""
+    command = Command(uid="c", verb="c", sandbox=made.sandboxes[0].uid, path="/bin/true", warm=count)
+    api = made.api.replace(commands=(command,))
+    # A plan's records are what the launcher knows sandboxes by.
+    made.supervisor.reserve.fill(Plan(user=os.geteuid(), group=os.getegid(), apis=(api,)))
+
+
+@root_and_a_user
+@KINDS
+def test_as_many_wait_as_a_command_asks_for(who: Person, kind: str) -> None:
+    who.call(_warm, box_of(who, kind))
+
+
+def _warm(box: Sandbox) -> None:
+    with bench(box) as made:
+        warm(made, 3)
+        held = made.supervisor.reserve._waiting
+        made.until(lambda: made.supervisor.reserve.ready, "all three")
+        pids = {start.command_pid for start, _ in held}
+        assert len(pids) == 3
+        used = {made.run("/bin/true").pid for _ in range(3)}
+        assert pids & used
+        made.until(lambda: len(held) == 3 and made.supervisor.reserve.ready, "three again")
+        assert not used & {start.command_pid for start, _ in held}
+
+
+@root_and_a_user
+def test_none_waits_where_none_is_wanted(who: Person) -> None:
+    assert who.call(_cold, boxes.sandbox(who, "pid"), 0) == 2
+
+
+def _cold(box: Sandbox, count: int) -> int:
+    with bench(box) as made:
+        warm(made, count)
+        made.run("/bin/true")
+        for _ in range(5):
+            made.reactor.turn(0.02)
+        return len(children(os.getpid()))
+
+
+@root_and_a_user
+def test_what_has_waited_long_is_replaced(who: Person) -> None:
+    who.call(_renewed, boxes.sandbox(who, "pid"))
+
+
+def _renewed(box: Sandbox) -> None:
+    reserve.RESERVE_SECONDS = 0.3
+    with bench(box) as made:
+        warm(made, 1)
+        _, first = waiting(made)
+        made.until(lambda: not alive(first), "its end")
+        assert waiting(made)[1] != first
+
+
+def test_a_supervisor_that_serves_nobody_keeps_none() -> None:
+    plan = Plan(user=os.geteuid(), group=os.getegid())
+    reactor: Any = None
+    kept = reserve.Reserve(reactor, None)  # type: ignore[arg-type]
+    kept.refill(Api(uid="a", api="a"), Sandbox(uid="s", user=0, group=0))
+    assert kept.empty
+    kept.fill(plan)
+    assert kept.empty
 
 
 ARGUMENTS: list[Any] = [
