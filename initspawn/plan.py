@@ -56,6 +56,15 @@ class IdMap(Record):
     first: bool
 
 
+class Scheduling(Record):
+    """What a command is given before others, or after them; None: as its supervisor."""
+
+    nice: int | None = None  # -20 to 19
+    policy: int | None = None  # SCHED_*
+    io: int | None = None  # as ioprio_set(2) takes it
+    oom_score_adj: int | None = None  # -1000 to 1000
+
+
 class Sandbox(Record):
     """A confinement recipe, complete: what is not listed here the command does not get."""
 
@@ -81,8 +90,11 @@ class Sandbox(Record):
     mounts: tuple[Mount, ...] = ()
     filters: tuple[bytes, ...] = ()  # seccomp BPF, in the order they are loaded
     limits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard); -1: no limit
+    scheduling: Scheduling | None = None
 
-    _nested: ClassVar[dict[str, type[Record]]] = {"id_map": IdMap, "mounts": Mount}
+    _nested: ClassVar[dict[str, type[Record]]] = {
+        "id_map": IdMap, "mounts": Mount, "scheduling": Scheduling,
+    }  # fmt: skip
 
 
 class Command(Record):

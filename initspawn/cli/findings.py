@@ -100,6 +100,7 @@ def _held(measured: dict[str, Any]) -> dict[str, Value]:
         "umask": f"{measured['umask']:03o}",
         "directory": measured["directory"],
         "limits": [_limit(which, *pair) for which, pair in measured["limits"].items()],
+        "scheduling": [f"{name} {value}" for name, value in measured["scheduling"].items()],
         "environment": list(measured["environment"]),
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 
 from initspawn.config.environment import environment
 from initspawn.config.expand import ExpandFault, Names, expand
@@ -11,6 +10,7 @@ from initspawn.config.identity import Identity, Person, capability_mask, identif
 from initspawn.config.inside import Unsettled, View
 from initspawn.config.mounts import Builder, build_mounts
 from initspawn.config.namespace import Isolation, isolate
+from initspawn.config.resources import rlimits, schedule
 from initspawn.config.schema import Acls, Sandbox
 from initspawn.config.seccomp import compile_filters
 from initspawn.config.spot import Spot, shown
@@ -21,8 +21,6 @@ from initspawn.plan import Sandbox as PlanSandbox
 
 _UMASK = re.compile(r"0?[0-7]{1,3}")
 _DEFAULT_UMASK = 0o022
-# A core file would carry the command's memory out of the sandbox.
-_LIMITS = ((resource.RLIMIT_CORE, 0, 0),)
 
 
 def compile_sandbox(
@@ -78,7 +76,8 @@ def compile_sandbox(
             new_root=new_root,
             mounts=mounts or (),
             filters=compile_filters(sandbox.seccomp, names, supervisor, spot["seccomp"]),
-            limits=_LIMITS,
+            limits=rlimits(sandbox.limits, spot["limits"], supervisor, late=target.late),
+            scheduling=schedule(sandbox.scheduling, spot["scheduling"], supervisor, late=target.late),
         ),
         names,
         complete,

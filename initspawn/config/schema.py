@@ -9,11 +9,12 @@ what messages call it, `code` what they begin with, and `form` shows how one is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, defstruct, field
 
 from initspawn.encoders.table import MAXDEPTH, MAXLINE, RAW_BYTES
+from initspawn.linux.scheduling import IO_PRIORITIES, NICE, OOM_SCORES
 
 Words = Mapping[str, str]
 
@@ -23,8 +24,14 @@ Seconds = Annotated[int, Meta(ge=0, le=_TEN_YEARS)]
 Verbosity = Annotated[int, Meta(ge=0, le=9)]
 Id = Annotated[int, Meta(ge=0, le=0xFFFFFFFE)]  # (uid_t)-1 means "leave as it is" to the kernel
 Natural = Annotated[int, Meta(ge=0)]
+Bound = str | Natural  # of a resource limit
 Uid = Annotated[str, Meta(min_length=1, max_length=64)]
 Word = Literal["default", "enable", "disable"]
+# getrlimit(2) without RLIMIT_, in the kernel's order.
+LIMIT_NAMES = (
+    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks",
+    "sigpending", "msgqueue", "nice", "rtprio", "rttime",
+)  # fmt: skip
 MountMode = Literal[
     "ro", "read", "rw", "write", "symlink", "anonymous", "dir", "tmpfs", "procfs", "devfs", "dev",
     "mqueue", "lock", "execfd",
@@ -173,6 +180,42 @@ class Namespace(Part):
     mounts: list[MountEntry] | None = None
 
 
+class Limit(Part):
+    """A resource limit whose two values differ."""
+
+    noun = "limit"
+    form = "write {soft: 64, hard: 128}"
+
+    soft: Bound
+    hard: Bound
+
+
+if TYPE_CHECKING:
+    Limits = Part
+else:  # made from the kernel's names, one of which (`as`) Python keeps for itself
+    Limits = defstruct(
+        "Limits",
+        [(name, Bound | Limit | None, None) for name in LIMIT_NAMES],
+        bases=(Part,),
+        namespace={"__doc__": "Resource limits of each process.", "noun": "limits"},
+        module=__name__,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+
+
+class Scheduling(Part):
+    """What the commands are given before others, or after them."""
+
+    noun = "scheduling"
+
+    nice: Annotated[int, Meta(ge=NICE[0], le=NICE[-1])] | None = None
+    cpu: Literal["other", "batch", "idle"] | None = None
+    io: Literal["realtime", "best-effort", "idle"] | None = None
+    io_priority: Annotated[int, Meta(ge=IO_PRIORITIES[0], le=IO_PRIORITIES[-1])] | None = None
+    oom_score_adj: Annotated[int, Meta(ge=OOM_SCORES[0], le=OOM_SCORES[-1])] | None = None
+
+
 class Exec(Part):
     """The program and its arguments."""
 
@@ -247,6 +290,8 @@ class Sandbox(Part):
     caps: list[Cap] = []
     seccomp: Seccomp | None = None
     namespace: Namespace | None = None
+    limits: Limits = field(default_factory=Limits)
+    scheduling: Scheduling | None = None
     commands: list[Command] = []
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initspawn.linux import capabilities
+from initspawn.linux import capabilities, scheduling
 from initspawn.record import Record
 from initspawn.sandbox.describe import LIMIT_NAMES
 
@@ -14,6 +14,7 @@ _OPTIONS = {"tmpfs": "--tmpfs", "proc": "--proc", "dev": "--dev", "mqueue": "--m
             "lock": "--lock-file"}  # fmt: skip
 _UNSHARE = {"user": "--unshare-user", "pid": "--unshare-pid", "ipc": "--unshare-ipc",
             "uts": "--unshare-uts", "net": "--unshare-net", "cgroup": "--unshare-cgroup"}  # fmt: skip
+_POLICIES = {number: f"--{name}" for name, number in scheduling.POLICIES.items()}  # of chrt(1)
 _FIRST_FD = 3  # the POSIX shell opens 3 to 9 itself, more only in bash
 
 
@@ -31,7 +32,7 @@ def equivalent(sandbox: Sandbox, argv: tuple[str, ...]) -> Equivalent:
     """What to type to run `argv` nearly as the sandbox would; never fails."""
     files: list[tuple[int, str, bytes]] = []
     outside, inside, capability_words = _identity(sandbox)
-    words = [*_limits(sandbox), *outside, "bwrap"]
+    words = [*_limits(sandbox), *_scheduling(sandbox), *outside, "bwrap"]
     words += [_UNSHARE[name] for name in sandbox.namespaces if name in _UNSHARE]
     if sandbox.id_map is not None:
         words += ["--uid", str(sandbox.id_map.inside_uid), "--gid", str(sandbox.id_map.inside_gid)]
@@ -57,6 +58,22 @@ def _limits(sandbox: Sandbox) -> list[str]:
     known = [limit for limit in sandbox.limits if limit[0] in LIMIT_NAMES]
     options = [f"--{LIMIT_NAMES[which]}={number(soft)}:{number(hard)}" for which, soft, hard in known]
     return ["prlimit", *options, "--"] if options else []
+
+
+def _scheduling(sandbox: Sandbox) -> list[str]:
+    plan, words = sandbox.scheduling, []
+    if plan is None:
+        return []
+    if plan.nice is not None:
+        words += ["nice", f"--adjustment={plan.nice}"]  # from an ordinary shell, whose own is 0
+    if plan.policy is not None:
+        words += ["chrt", _POLICIES[plan.policy], "0"]
+    if plan.io is not None:
+        io_class, level = scheduling.io_parts(plan.io)
+        words += ["ionice", "--class", str(io_class), *(["--classdata", str(level)] if io_class != 3 else [])]
+    if plan.oom_score_adj is not None:
+        words += ["choom", f"--adjust={plan.oom_score_adj}", "--"]
+    return words
 
 
 def _identity(sandbox: Sandbox) -> tuple[list[str], list[str], list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 
 from initspawn.limits import STOP_GRACE_SECONDS
-from initspawn.linux import capabilities, seccomp
+from initspawn.linux import capabilities, scheduling, seccomp
 from initspawn.plan import NAMESPACES
 from initspawn.sandbox import ladder
 
@@ -45,6 +45,7 @@ MEASURED = {
     "namespaces": "which are its own",
     "cgroup": "its group",
     "limits": "all resource limits",
+    "scheduling": "nice value and policy; io class and out-of-memory score where the plan sets them",
     "environment": "all variables",
     "arguments": "its argv",
     "directory": "its working directory",
@@ -60,6 +61,8 @@ _SHARED = {
     "net": "the host's network: it can connect wherever the host can, and reaches abstract unix sockets",
     "cgroup": "the host's view of cgroups: it reads its group's full path",
 }
+# The limits without which something is without bounds, and what.
+_UNLIMITED = {"as": "memory", "cpu": "processor time", "nproc": "number of processes"}
 _OWN = {
     "user": "users", "pid": "process numbers", "mnt": "mounts", "ipc": "IPC", "uts": "host name",
     "net": "network", "cgroup": "cgroup view",
@@ -119,8 +122,9 @@ def gaps(command: Command, sandbox: Sandbox) -> list[str]:
         found.append("no seccomp filter: it may make every system call")
     if sandbox.groups is None:
         found.append("it keeps the further groups of the supervisor, which an ordinary user cannot drop")
-    if {LIMIT_NAMES.get(which) for which, _, _ in sandbox.limits} <= {"core"}:
-        found.append("memory, processor time and number of processes are not limited")
+    limited = {LIMIT_NAMES.get(which) for which, soft, _ in sandbox.limits if soft >= 0}
+    if unlimited := [text for name, text in _UNLIMITED.items() if name not in limited]:
+        found.append(f"not limited: {', '.join(unlimited)}")
     if not command.timeout:
         found.append("no time limit: it runs until it ends or is stopped")
     return found
@@ -163,6 +167,26 @@ def _limits(sandbox: Sandbox) -> str:
     )
 
 
+def _scheduling(sandbox: Sandbox) -> str:
+    plan = sandbox.scheduling
+    assert plan is not None
+    said = [] if plan.nice is None else [f"nice value {plan.nice}"]
+    if plan.policy is not None:
+        said.append(f"policy {_name(scheduling.POLICIES, plan.policy)}")
+    if plan.io is not None:
+        io_class, level = scheduling.io_parts(plan.io)
+        said.append(f"io {_name(scheduling.IO_CLASSES, io_class)}, level {level}")
+    return ", ".join(said) or "as its supervisor"
+
+
+def _name(names: dict[str, int], number: int) -> str:
+    return next((name for name, known in names.items() if known == number), str(number))
+
+
+def _score(sandbox: Sandbox) -> int | None:
+    return sandbox.scheduling.oom_score_adj if sandbox.scheduling else None
+
+
 def _tree(sandbox: Sandbox) -> str:
     if sandbox.new_root:
         count = len(sandbox.mounts)
@@ -191,6 +215,8 @@ _SENTENCES: dict[str, Callable[[Sandbox], str]] = {
     "session": lambda _: "a session and process group of its own, without a terminal",
     "signals": lambda _: "no signal is ignored or blocked",
     "limits": _limits,
+    "oom score": lambda sandbox: f"out-of-memory score of the reaper and of the command: {_score(sandbox)}",
+    "scheduling": _scheduling,
     "proc": lambda _: "the host's /proc is kept open, to write the identity map later",
     "cgroup namespace": lambda _: "its cgroup is the root of those it sees",
     "mounts": _tree,

@@ -9,21 +9,17 @@ from __future__ import annotations
 import os
 import stat
 
-from initspawn.linux import capabilities, cgroup, mount
+from initspawn.linux import capabilities, cgroup, mount, scheduling
 from initspawn.plan import NAMESPACES
-from initspawn.sandbox.mounts import proc_covers
+from initspawn.sandbox.mounted import AS_PLANNED, compare_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from initspawn.plan import Mount, Sandbox
+    from initspawn.plan import Sandbox
     from initspawn.sandbox.launch import Start
 
-    # Mount point to (file system, options, whether it propagates to others).
-    Mounts = dict[str, tuple[str, frozenset[str], bool]]
-
-AS_PLANNED = "as planned"
 _CAPABILITY_SETS = (b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb")
 _SIGNAL_SETS = (b"SigBlk", b"SigIgn", b"SigCgt")
 # The lines of /proc/PID/limits in the kernel's order of RLIMIT_* (fs/proc/base.c).
@@ -40,6 +36,7 @@ class Baseline:
             self.namespaces = _namespaces(proc)
             self.limits = _limits(proc)
             self.cgroup = _cgroup(proc)
+            self.scheduling = _scheduling(_stat(proc))
         finally:
             os.close(proc)
         self.groups = _numbers(status[b"Groups"])
@@ -81,6 +78,7 @@ class Baseline:
             },
             "cgroup": self.cgroup if start.cgroup is None else start.cgroup.removeprefix(self.cgroup_mount),
             "limits": limits,
+            "scheduling": self._scheduling(sandbox),
             "environment": tuple(f"{name}={value}" for name, value in sandbox.environment),
             "arguments": start.argv,
             "directory": sandbox.directory,
@@ -98,6 +96,12 @@ class Baseline:
                 return (own, *(file.st_uid if bit == stat.S_ISUID else file.st_gid,) * 3)
         return (own,) * 4
 
+    def _scheduling(self, sandbox: Sandbox) -> dict[str, int]:
+        """Nice value and policy are always compared, the rest where the plan says something."""
+        plan = sandbox.scheduling
+        given = {} if plan is None else {name: getattr(plan, name) for name in plan._fields}
+        return self.scheduling | {name: value for name, value in given.items() if value is not None}
+
     def measured(self, start: Start) -> dict[str, Any]:
         """Read all of that from the stopped process. Raises OSError."""
         sandbox = start.sandbox
@@ -106,7 +110,7 @@ class Baseline:
         try:
             root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
             status = _status(proc)
-            words = _read(proc, "stat").rpartition(b")")[2].split(b" ", 5)  # "", state, ppid, pgrp, session
+            words = _stat(proc)
             namespaces = _namespaces(proc)
             return {
                 "user": tuple(map(int, status[b"Uid"].split())),
@@ -118,18 +122,19 @@ class Baseline:
                 "seccomp": (int(status[b"Seccomp"]), int(status.get(b"Seccomp_filters", b"0"))),
                 "umask": int(status[b"Umask"], 8),
                 "signals": tuple(int(status[name], 16) for name in _SIGNAL_SETS),
-                "session": (int(words[3]), int(words[4])),
+                "session": (int(words[2]), int(words[3])),
                 "namespaces": {
                     name: "shared" if inode == self.namespaces[name] else "private"
                     for name, inode in namespaces.items()
                 },
                 "cgroup": _cgroup(proc),
                 "limits": _limits(proc),
+                "scheduling": _scheduling(words) | _asked(proc, start),
                 "environment": _strings(_read(proc, "environ")),
                 "arguments": _arguments(proc, start.argv, root),
                 "directory": _directory(proc, sandbox.directory, root),
                 "descriptors": _descriptors(proc),
-                "mounts": _mounts(proc, sandbox, root),
+                "mounts": compare_mounts(sandbox, _read(proc, "mountinfo"), root),
             }
         finally:
             os.close(proc)
@@ -164,6 +169,26 @@ def _read(proc: int, name: str) -> bytes:
 def _status(proc: int) -> dict[bytes, bytes]:
     pairs = [line.partition(b":\t") for line in _read(proc, "status").split(b"\n")]
     return {name: value for name, _, value in pairs}
+
+
+def _stat(proc: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third on: state, ppid, pgrp, session, ..."""
+    return _read(proc, "stat").rpartition(b") ")[2].split()
+
+
+def _scheduling(stat: list[bytes]) -> dict[str, int]:
+    return {"nice": int(stat[16]), "policy": int(stat[38])}
+
+
+def _asked(proc: int, start: Start) -> dict[str, int]:
+    """What takes reading more, and is read only for a plan that says something about it."""
+    plan = start.sandbox.scheduling
+    found = {}
+    if plan is not None and plan.oom_score_adj is not None:
+        found["oom_score_adj"] = int(_read(proc, "oom_score_adj"))
+    if plan is not None and plan.io is not None:
+        found["io"] = scheduling.ioprio_get(start.command_pid)
+    return found
 
 
 def _numbers(text: bytes) -> tuple[int, ...]:
@@ -249,99 +274,3 @@ def _descriptors(proc: int) -> dict[int, tuple[int, int, int]]:
         return {int(name): _identity(os.stat(name, dir_fd=fds)) for name in os.listdir(fds)}
     finally:
         os.close(fds)
-
-
-_KINDS = {"tmpfs": "tmpfs", "proc": "proc", "dev": "tmpfs", "mqueue": "mqueue"}
-
-
-def _mounts(proc: int, sandbox: Sandbox, root: int) -> str:
-    """AS_PLANNED, or what is wrong with the mounts the process sees."""
-    if "mnt" not in sandbox.namespaces:
-        return AS_PLANNED
-    found = _mountinfo(proc)
-    for entry in _on_top(sandbox.mounts):
-        problem = _check_mount(sandbox, entry, found, root)
-        if problem:
-            return f"{entry.operation} on {entry.target}: {problem}"
-    return _check_rest(sandbox, found) if sandbox.new_root else AS_PLANNED
-
-
-def _on_top(mounts: tuple[Mount, ...]) -> list[Mount]:
-    """The mounts that no later one covers."""
-    visible: list[Mount] = []
-    for entry in mounts:
-        below = f"{entry.target.rstrip('/')}/"
-        if entry.operation not in ("dir", "symlink", "lock"):
-            visible = [above for above in visible if not f"{above.target}/".startswith(below)]
-        visible.append(entry)
-    return visible
-
-
-def _mountinfo(proc: int) -> Mounts:
-    """The mounts a process sees; the topmost where several are stacked."""
-    found = {}
-    for line in _read(proc, "mountinfo").split(b"\n"):
-        words = line.split(b" ")
-        if len(words) > 9:
-            dash = words.index(b"-", 6)
-            point = words[4]
-            if b"\\" in point:  # space, tab, newline and backslash are written in octal
-                point = point.decode("unicode_escape").encode("latin-1")
-            options = frozenset(words[5].decode().split(","))
-            shared = any(tag.startswith(b"shared:") for tag in words[6:dash])
-            found[os.fsdecode(point)] = (words[dash + 1].decode(), options, shared)
-    return found
-
-
-def _check_mount(sandbox: Sandbox, entry: Mount, found: Mounts, root: int) -> str:
-    if entry.operation in ("dir", "symlink", "lock"):
-        return ""
-    kind, options, shared = found.get(entry.target.rstrip("/") or "/", ("", frozenset(), False))
-    if not kind:
-        return "not mounted"
-    if kind != _KINDS.get(entry.operation, kind):
-        return f"a {kind}"
-    if "nodev" not in options:
-        return "devices work"
-    if sandbox.no_new_privileges and "nosuid" not in options:
-        return "set-user-ID programs work"
-    if (entry.read_only or entry.operation == "file") and "ro" not in options:
-        return "writable"
-    if shared:
-        return "it propagates to the outside"
-    if entry.operation == "bind" and not _same_file(root, entry):
-        return f"not {entry.source}"
-    if entry.operation == "proc" and sandbox.user == 0:
-        for name in proc_covers():
-            if "ro" not in found.get(f"{entry.target}/{name}", ("", frozenset(), False))[1]:
-                return f"{name} is writable"
-    return ""
-
-
-def _same_file(root: int, entry: Mount) -> bool:
-    fd = mount.open_in_root(root, entry.target, os.O_PATH)
-    try:
-        source = mount.open_without_links(entry.source)
-        try:
-            return os.path.samestat(os.fstat(fd), os.fstat(source))
-        finally:
-            os.close(source)
-    finally:
-        os.close(fd)
-
-
-def _check_rest(sandbox: Sandbox, found: Mounts) -> str:
-    """Nothing is mounted but the new root, the planned mounts, and what lay below bound sources."""
-    planned = {entry.target.rstrip("/"): entry for entry in sandbox.mounts}
-    for point, (_, options, shared) in found.items():
-        above = point.rstrip("/")
-        while above and above not in planned:
-            above = above.rpartition("/")[0]
-        entry = planned.get(above)
-        if shared:
-            return f"{point} propagates to the outside"
-        if entry is None and point != "/":
-            return f"{point} is mounted, and not in the plan"
-        if entry is not None and entry.operation == "bind" and entry.read_only and "ro" not in options:
-            return f"{point} is writable"
-    return AS_PLANNED

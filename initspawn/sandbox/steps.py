@@ -15,7 +15,7 @@ import errno
 import os
 import struct
 
-from initspawn.linux import capabilities, mount, namespaces, prctl, process, seccomp
+from initspawn.linux import capabilities, mount, namespaces, prctl, process, scheduling, seccomp
 from initspawn.sandbox.mounts import Builder
 from initspawn.sandbox.program import Program
 
@@ -107,6 +107,19 @@ def _identity_map(recipe: Recipe) -> None:
         program.close(fd)
 
 
+def _oom_score(recipe: Recipe) -> None:
+    # Here, where the host's /proc is still seen; the command inherits it.
+    program = recipe.program
+    _prctl(recipe, prctl.PR_SET_DUMPABLE, 1, "our /proc/self is ours")  # the next step ends that
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    fd = program.open("openat", mount.AT_FDCWD, b"/proc/self/oom_score_adj", flags, note="oom_score_adj")
+    wanted = recipe.sandbox.scheduling
+    assert wanted is not None
+    text = str(wanted.oom_score_adj)
+    program.call("write", fd, text.encode(), len(text), expect=len(text), note=text)
+    program.close(fd)
+
+
 def _reaper(recipe: Recipe) -> None:
     name = ctypes.create_string_buffer(b"initspawn-reap")
     _prctl(recipe, prctl.PR_SET_NAME, recipe.program.keep(name), "initspawn-reap")
@@ -142,6 +155,19 @@ def _limits(recipe: Recipe) -> None:
     for which, soft, hard in recipe.sandbox.limits:
         value = struct.pack("=2q", soft, hard)  # -1 is RLIM_INFINITY
         recipe.program.call("prlimit64", 0, which, value, None, note=f"{which} {soft}:{hard}")
+
+
+def _scheduling(recipe: Recipe) -> None:
+    program, wanted = recipe.program, recipe.sandbox.scheduling
+    assert wanted is not None
+    if wanted.nice is not None:
+        program.call("setpriority", scheduling.PRIO_PROCESS, 0, wanted.nice, note=str(wanted.nice))
+    if wanted.policy is not None:
+        parameters = struct.pack("=i", 0)  # struct sched_param: a priority, which these policies have not
+        program.call("sched_setscheduler", 0, wanted.policy, parameters, note=str(wanted.policy))
+    if wanted.io is not None:
+        note = "class {}, {}".format(*scheduling.io_parts(wanted.io))
+        program.call("ioprio_set", scheduling.IOPRIO_WHO_PROCESS, 0, wanted.io, note=note)
 
 
 def _proc(recipe: Recipe) -> None:
@@ -263,10 +289,16 @@ def _maps_last(recipe: Recipe) -> bool:
     return recipe.maps_last
 
 
+def _scores(recipe: Recipe) -> bool:
+    wanted = recipe.sandbox.scheduling
+    return wanted is not None and wanted.oom_score_adj is not None
+
+
 # Before these come the descriptors, whose numbers differ from one start to the next.
 REAPER_STEPS = (
     Step("own session", _own_session),
     Step("identity map", _identity_map, lambda recipe: recipe.maps_first),
+    Step("oom score", _oom_score, _scores),
     Step("reaper", _reaper),
     Step("proc", _proc, _maps_last),
     Step("mounts", _mounts, _has("mnt")),
@@ -278,6 +310,7 @@ COMMAND_STEPS = (
     Step("session", _session),
     Step("signals", _signals),
     Step("limits", _limits, lambda recipe: bool(recipe.sandbox.limits)),
+    Step("scheduling", _scheduling, lambda recipe: recipe.sandbox.scheduling is not None),
     Step("cgroup namespace", _cgroup_namespace, _has("cgroup")),
     Step("umask", _umask),
     Step("groups", _groups, _privileged),

@@ -142,6 +142,8 @@ NOTICED = {
     "session": Notice("measurement", "session is"),
     "signals": Notice("measurement", "signals is"),
     "limits": Notice("measurement", "limits is"),
+    "oom score": Notice("measurement", "scheduling is {'oom_score_adj': 0}"),
+    "scheduling": Notice("measurement", "scheduling is {'nice': 0, 'policy': 0, 'io': "),
     "proc": Notice("user namespace", "/proc/self", box=without_proc),
     "cgroup namespace": Notice("measurement", "namespaces is {'cgroup': 'shared'}"),
     "mounts": Notice("measurement", "mounts is"),

@@ -18,10 +18,10 @@ import pytest
 
 from initspawn.linux.capabilities import NUMBERS
 from initspawn.linux.prctl import PR_SET_DUMPABLE, prctl
-from initspawn.plan import NAMESPACES, Mount, Sandbox
+from initspawn.plan import NAMESPACES, Mount, Sandbox, Scheduling
 from tests.support.probes import cgroup_mount
 from tests.system import boxes
-from tests.system.conftest import everybody, root
+from tests.system.conftest import everybody, root, root_and_a_user
 from tests.system.harness import PYTHON, Person, bench, descriptors
 
 # Run inside: everything /proc and the kernel say, in one line of JSON; then it waits to be looked at.
@@ -37,7 +37,8 @@ def fds():
     return found
 print(json.dumps({
     "fds": fds(), "status": text("status"), "mountinfo": text("mountinfo"), "environ": text("environ"),
-    "limits": text("limits"), "cgroup": text("cgroup"), "stat": text("stat"), "dev": text("net/dev"),
+    "limits": text("limits"), "cgroup": text("cgroup"), "stat": text("stat"),
+    "oom_score_adj": text("oom_score_adj"), "dev": text("net/dev"),
     "ns": {name: os.readlink("/proc/self/ns/" + name) for name in os.listdir("/proc/self/ns")},
     "root": sorted(os.listdir("/")), "ids": [*os.getresuid(), *os.getresgid()], "groups": os.getgroups(),
     "uname": list(os.uname()), "cwd": os.getcwd(), "umask": os.umask(0), "pids": [os.getpid(), os.getppid()],
@@ -100,7 +101,8 @@ def look(sandbox: Sandbox) -> dict[str, Any]:
 
 def _outside(pid: str) -> dict[str, Any]:
     place = Path("/proc") / pid
-    seen = {name: (place / name).read_text() for name in ("status", "mountinfo", "limits", "cgroup", "stat")}
+    names = ("status", "mountinfo", "limits", "cgroup", "stat", "oom_score_adj")
+    seen = {name: (place / name).read_text() for name in names}
     return {
         **seen,
         "environ": (place / "environ").read_bytes().decode(),
@@ -211,8 +213,20 @@ def _surroundings(box: Sandbox, inside: Any, outside: Any, here: Any) -> None:
         limits[which + 1] = f"{limits[which + 1][:26]}{soft:<21}{hard:<21}{limits[which + 1][68:]}"
     assert [line.split() for line in inside["limits"].splitlines()] == [line.split() for line in limits]
     assert inside["limits"] == outside["limits"]
+    _scheduling(box, inside, here)
     name = box.hostname or socket.gethostname()
     assert inside["uname"] == [os.uname()[0], name, *os.uname()[2:]]
+
+
+def _scheduling(box: Sandbox, inside: Any, here: Any) -> None:
+    planned = box.scheduling or Scheduling()
+    # Fields 19 and 41 of proc(5) stat, the third one being the first behind the name.
+    fields = [side["stat"].rpartition(")")[2].split() for side in (inside, here)]
+    found, mine = ([words[16], words[38]] for words in fields)
+    assert found[0] == (mine[0] if planned.nice is None else str(planned.nice))
+    assert found[1] == (mine[1] if planned.policy is None else str(planned.policy))
+    score = here["oom_score_adj"] if planned.oom_score_adj is None else str(planned.oom_score_adj)
+    assert inside["oom_score_adj"].strip() == score.strip()
 
 
 def _namespaces(box: Sandbox, inside: Any, outside: Any, here: Any) -> None:
@@ -388,3 +402,17 @@ def _hidden(box: Sandbox) -> Any:
     prctl(PR_SET_DUMPABLE, 0)
     with bench(box) as made:
         return made.run("/bin/echo", "here")
+
+
+@root_and_a_user
+@pytest.mark.parametrize("io", [1 << 13 | 2, 2 << 13 | 7, 3 << 13], ids=["realtime", "best-effort", "idle"])
+def test_the_tools_say_the_same_of_its_place_among_others(who: Person, io: int) -> None:
+    if io >> 13 == 1 and not who.root:
+        io = 2 << 13
+    box = boxes.sandbox(who, scheduling=Scheduling(nice=7, policy=5, io=io, oom_score_adj=901))
+    result = who.run(box, "/bin/sh", "-c", "ionice; nice; chrt -p $$; choom -p $$")
+    classes = {1: "realtime: prio 2", 2: f"best-effort: prio {io & 7}", 3: "idle"}
+    said = result.out.splitlines()
+    assert said[:2] == [classes[io >> 13], "7"], result
+    assert "SCHED_IDLE" in said[2]
+    assert said[-1].endswith("901")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from initspawn.plan import Mount, Sandbox
+from initspawn.plan import Mount, Sandbox, Scheduling
 from initspawn.supervisor import core
 from tests.system import boxes
 from tests.system.conftest import everybody, root, root_and_a_user
@@ -145,13 +145,16 @@ def test_a_sandbox_that_cannot_be_built_is_refused(who: Person, kind: str) -> No
 
 USER_CANNOT: dict[str, tuple[dict[str, Any], str, str]] = {
     "hard limit": ({"limits": ((5, 1, 1), (5, 2, 2))}, "limits", "EPERM"),
+    "nice value": ({"scheduling": Scheduling(nice=-1)}, "scheduling", "EACCES"),
+    "first at the disks": ({"scheduling": Scheduling(io=1 << 13)}, "scheduling", "EPERM"),
+    "never ended": ({"scheduling": Scheduling(oom_score_adj=-1000)}, "oom score", "EACCES"),
 }
 
 
 @pytest.mark.parametrize("kind", USER_CANNOT)
 @root_and_a_user
 def test_what_the_kernel_refuses_is_refused(who: Person, kind: str) -> None:
-    """RLIMIT_RSS lowered and raised again: only a process with the capability may do that."""
+    """RLIMIT_RSS lowered and raised again, and places before others: only for who has the capability."""
     values, step, number = USER_CANNOT[kind]
     result = who.run(boxes.full(who, **values), "/bin/true")
     if result.step:  # root may have CAP_SYS_RESOURCE

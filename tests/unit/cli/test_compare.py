@@ -30,6 +30,7 @@ MEASURED: dict[str, Any] = {
     "user": (0, 0, 0, 0), "group": (5, 5, 5, 5), "groups": (4, 7), "identity": {}, "umask": 0o27,
     "capabilities": (0, 1, 1, 3, 1), "no-new-privileges": 0, "seccomp": (2, 1), "directory": "/",
     "limits": {4: (0, -1), 7: (10, 10)}, "environment": ("A=b",),
+    "scheduling": {"nice": 3, "policy": 0},
     "namespaces": {"net": "private", "user": "shared"},
 }  # fmt: skip
 
@@ -93,6 +94,7 @@ def test_what_a_run_tells() -> None:
     assert found["is", "can ever hold"] == ["CHOWN", "DAC_OVERRIDE"]
     assert found["is", "seccomp"] == "1 filter"
     assert found["is", "limits"] == ["core 0 to unlimited", "nofile 10"]
+    assert found["is", "scheduling"] == ["nice 3", "policy 0"]
     assert (found["has its own", "network"], found["has its own", "users"]) == ("yes", "no, the host's")
     assert found["has its own", "cgroup"] == "yes"
     assert found["may", "mount"] == "EPERM"

@@ -15,7 +15,7 @@ import pytest
 
 from initspawn.cli.main import main
 from initspawn.linux import capabilities
-from initspawn.plan import NAMESPACES, Command, IdMap, Mount, Sandbox
+from initspawn.plan import NAMESPACES, Command, IdMap, Mount, Sandbox, Scheduling
 from initspawn.sandbox import bwrap, calls, describe, ladder
 from initspawn.sandbox import mounts as mount_operations
 from initspawn.sandbox.measure import Baseline
@@ -223,3 +223,11 @@ def test_the_bubblewrap_line_runs(configuration: str, capsys: pytest.CaptureFixt
             cwd=place, capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_bwrap_behind_the_tools_that_put_it_in_its_place() -> None:
+    box = PLAIN.replace(scheduling=Scheduling(nice=-3, policy=3, io=3 << 13, oom_score_adj=-5))
+    text = " ".join(bwrap.equivalent(box, ("x",)).argv)
+    assert "nice --adjustment=-3 chrt --batch 0 ionice --class 3 choom --adjust=-5 -- " in text
+    box = PLAIN.replace(scheduling=Scheduling(io=2 << 13 | 6))
+    assert "ionice --class 2 --classdata 6 " in " ".join(bwrap.equivalent(box, ("x",)).argv)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from initspawn.linux import capabilities, prctl, process
 from initspawn.linux.numbers import table
-from initspawn.plan import NAMESPACES, IdMap, Mount, Sandbox
+from initspawn.plan import NAMESPACES, IdMap, Mount, Sandbox, Scheduling
 from initspawn.sandbox import ladder
 from initspawn.sandbox.ladder import compile_steps
 from initspawn.sandbox.program import Program
@@ -87,6 +87,8 @@ def test_everything_root_can_ask_for() -> None:
     [
         ({"groups": ()}, {"groups", "group", "user", "bounding set"}),
         ({"limits": ((4, 0, 0),)}, {"limits"}),
+        ({"scheduling": Scheduling(nice=1)}, {"scheduling"}),
+        ({"scheduling": Scheduling(oom_score_adj=1)}, {"scheduling", "oom score"}),
         ({"filters": (bytes(8),)}, {"seccomp"}),
         ({"hostname": "h"}, {"host name"}),
         ({"namespaces": ("mnt",)}, {"namespaces", "mounts"}),

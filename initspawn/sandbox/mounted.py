@@ -1,0 +1,113 @@
+"""Whether the mounts a process sees are those of its plan. Boot module."""
+
+from __future__ import annotations
+
+import os
+
+from initspawn.linux import mount
+from initspawn.sandbox.mounts import proc_covers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.plan import Mount, Sandbox
+
+    # Mount point to (file system, options, whether it propagates to others).
+    Mounts = dict[str, tuple[str, frozenset[str], bool]]
+
+AS_PLANNED = "as planned"
+_KINDS = {"tmpfs": "tmpfs", "proc": "proc", "dev": "tmpfs", "mqueue": "mqueue"}
+
+
+def compare_mounts(sandbox: Sandbox, mountinfo: bytes, root: int) -> str:
+    """AS_PLANNED, or what is wrong with the mounts a process sees: its mountinfo, and its root directory
+    as a descriptor. Raises OSError.
+    """
+    if "mnt" not in sandbox.namespaces:
+        return AS_PLANNED
+    found = _parsed(mountinfo)
+    for entry in _on_top(sandbox.mounts):
+        problem = _check_mount(sandbox, entry, found, root)
+        if problem:
+            return f"{entry.operation} on {entry.target}: {problem}"
+    return _check_rest(sandbox, found) if sandbox.new_root else AS_PLANNED
+
+
+def _on_top(mounts: tuple[Mount, ...]) -> list[Mount]:
+    """The mounts that no later one covers."""
+    visible: list[Mount] = []
+    for entry in mounts:
+        below = f"{entry.target.rstrip('/')}/"
+        if entry.operation not in ("dir", "symlink", "lock"):
+            visible = [above for above in visible if not f"{above.target}/".startswith(below)]
+        visible.append(entry)
+    return visible
+
+
+def _parsed(mountinfo: bytes) -> Mounts:
+    """The mounts a process sees; the topmost where several are stacked."""
+    found = {}
+    for line in mountinfo.split(b"\n"):
+        words = line.split(b" ")
+        if len(words) > 9:
+            dash = words.index(b"-", 6)
+            point = words[4]
+            if b"\\" in point:  # space, tab, newline and backslash are written in octal
+                point = point.decode("unicode_escape").encode("latin-1")
+            options = frozenset(words[5].decode().split(","))
+            shared = any(tag.startswith(b"shared:") for tag in words[6:dash])
+            found[os.fsdecode(point)] = (words[dash + 1].decode(), options, shared)
+    return found
+
+
+def _check_mount(sandbox: Sandbox, entry: Mount, found: Mounts, root: int) -> str:
+    if entry.operation in ("dir", "symlink", "lock"):
+        return ""
+    kind, options, shared = found.get(entry.target.rstrip("/") or "/", ("", frozenset(), False))
+    if not kind:
+        return "not mounted"
+    if kind != _KINDS.get(entry.operation, kind):
+        return f"a {kind}"
+    if "nodev" not in options:
+        return "devices work"
+    if sandbox.no_new_privileges and "nosuid" not in options:
+        return "set-user-ID programs work"
+    if (entry.read_only or entry.operation == "file") and "ro" not in options:
+        return "writable"
+    if shared:
+        return "it propagates to the outside"
+    if entry.operation == "bind" and not _same_file(root, entry):
+        return f"not {entry.source}"
+    if entry.operation == "proc" and sandbox.user == 0:
+        for name in proc_covers():
+            if "ro" not in found.get(f"{entry.target}/{name}", ("", frozenset(), False))[1]:
+                return f"{name} is writable"
+    return ""
+
+
+def _same_file(root: int, entry: Mount) -> bool:
+    fd = mount.open_in_root(root, entry.target, os.O_PATH)
+    try:
+        source = mount.open_without_links(entry.source)
+        try:
+            return os.path.samestat(os.fstat(fd), os.fstat(source))
+        finally:
+            os.close(source)
+    finally:
+        os.close(fd)
+
+
+def _check_rest(sandbox: Sandbox, found: Mounts) -> str:
+    """Nothing is mounted but the new root, the planned mounts, and what lay below bound sources."""
+    planned = {entry.target.rstrip("/"): entry for entry in sandbox.mounts}
+    for point, (_, options, shared) in found.items():
+        above = point.rstrip("/")
+        while above and above not in planned:
+            above = above.rpartition("/")[0]
+        entry = planned.get(above)
+        if shared:
+            return f"{point} propagates to the outside"
+        if entry is None and point != "/":
+            return f"{point} is mounted, and not in the plan"
+        if entry is not None and entry.operation == "bind" and entry.read_only and "ro" not in options:
+            return f"{point} is writable"
+    return AS_PLANNED
