@@ -91,6 +91,11 @@ def of(client: Client, pid: int) -> list[dict[str, Any]]:
 # Starts and encoders.
 
 
+def test_check_028_events_have_the_name_of_the_verb_with_its_prefix(client: Client) -> None:
+    last = client.final(start(client, "limited/endless"))
+    assert last["name"] == "test/limited/endless"
+
+
 def test_check_036_nothing_of_the_output_is_lost(client: Client) -> None:
     for _ in range(RUNS):
         pid = start(client, "text")

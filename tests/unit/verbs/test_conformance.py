@@ -21,11 +21,11 @@ INVALID = "invalid-request"
 
 
 class Api:
-    """One configuration served by a supervisor that starts nothing."""
+    """One configuration served by a supervisor that starts nothing. `sandboxes`: None leaves the key out."""
 
     def __init__(self, sandboxes: Any, identity: Identity = LOCAL, **root: Any) -> None:
         metadata = {"uid": "u", "api": "t", **root.pop("metadata", {})}
-        raw = {"metadata": metadata, "sandboxes": sandboxes, **root}
+        raw = {"metadata": metadata, **({} if sandboxes is None else {"sandboxes": sandboxes}), **root}
         api = compile_raw(raw, file="test", user=1000, group=1000, environ={"HOME": "/h"})
         self.supervisor = FakeSupervisor(Plan(user=1000, group=1000, apis=(api,)))
         self.registry = Registry(self.supervisor)  # type: ignore[arg-type]
@@ -105,6 +105,20 @@ def test_check_032_unknown_api() -> None:
 
 
 # Built-in verbs.
+
+
+def test_check_008_info_without_sandboxes() -> None:
+    answer = Api(None).call("t/info")
+    assert answer is not None
+    assert answer.response == {"groups": [], "metadata": {"uid": "u"}}
+
+
+def test_check_020_info_shows_samples() -> None:
+    answer = Api({"uid": "sb", "commands": {**TRUE, "samples": [{}]}}).call("t/info")
+    assert answer is not None
+    (verb,) = answer.response["groups"][0]["verbs"]
+    assert verb["sample"] == [{}]
+    assert "samples" not in verb
 
 
 def test_check_033_ping_counts() -> None:
