@@ -112,6 +112,8 @@ class Command(Record):
     warm: int | None = None  # how many starts wait in its sandbox; None: one, while it is in use
     verbose: int = 0  # how much a task tells of itself, where its request says nothing
     dash: bool = False  # a request's value may begin its item with `-`
+    kill_on_disconnect: bool = False  # a task ends with the connection that has started it
+    drop: bool = False  # slow subscribers miss output; otherwise the command waits for them
     encoder: str = "text"
     encoder_options: dict[str, Any] = {}  # noqa: RUF012  # records never change their defaults
     usage: Any = None

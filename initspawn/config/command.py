@@ -54,6 +54,8 @@ def compile_command(
         warm=command.warm,
         verbose=sandbox.verbose if command.verbose is None else command.verbose,
         dash=command.dash == "allow",
+        kill_on_disconnect=command.kill_on_disconnect,
+        drop=command.slow_clients == "drop",
         encoder=encoder,
         encoder_options=options,
         usage=command.usage,

@@ -266,6 +266,8 @@ class Command(Part):
     warm: Annotated[int, Meta(ge=0, le=64)] | None = None
     verbose: Verbosity | None = None
     dash: Literal["allow", "refuse"] = "refuse"
+    kill_on_disconnect: bool = False
+    slow_clients: Literal["pause", "drop"] = "pause"
     encoder: str | Encoder | None = None
     usage: Any = None
     sample: Any = None

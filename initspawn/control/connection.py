@@ -9,7 +9,7 @@ import os
 
 from initspawn.control import wire
 from initspawn.errors import STATUS_CODES
-from initspawn.limits import OUT_BYTES, READ_CHUNK
+from initspawn.limits import OUT_BYTES, READ_CHUNK, RETURN_SECONDS
 from initspawn.supervisor.eventlog import DROPPED, Reader
 from initspawn.supervisor.reactor import READ, WRITE
 from initspawn.verbs.access import NOBODY, OUTPUT, Identity, allowed
@@ -36,13 +36,14 @@ class Visitor:
         self.identity = identity
         self.session = session
         self.door = connection.door
+        self.client = connection
         self._connection = connection
         self._events = events
 
-    def subscribe(self, task: Task) -> None:
+    def subscribe(self, task: Task, first: int | None = None) -> None:
         """Send the connection the events, as long as who has called may read them; if it hears any."""
         if self._events:
-            self._connection.subscribe(task, self.identity)
+            self._connection.subscribe(task, first, self.identity)
 
     def unsubscribe(self, task: Task) -> None:
         """Send it no more of them."""
@@ -57,6 +58,7 @@ class Connection:
         self.identity = identity
         self.session = ""
         self.door = door.name
+        self.client = self
         self._base = identity  # who it is without a token
         self._door = door
         self._socket = sock
@@ -71,13 +73,20 @@ class Connection:
         self._closed = False
         door.reactor.watch(self._fd, READ, self._on_ready)
 
-    def subscribe(self, task: Task, identity: Identity | None = None) -> None:
-        """Send this client the task's events, from the first that is kept."""
+    def subscribe(self, task: Task, first: int | None = None, identity: Identity | None = None) -> None:
+        """Send this client the task's events from that number on; None: from the first that is kept.
+
+        Who hears them already goes on as it is: what it has asked for it has had, or will get.
+        """
         if self._closed:
             return
+        who = identity or self.identity
         self._out += wire.encode({"subscribed": task.event_name})
         if task not in self._readers:
-            self._readers[task] = (Reader(task.log, self._wake), identity or self.identity)
+            self._readers[task] = (Reader(task.log, self._wake, first or 1), who)
+        if first is not None:
+            self._readers[task][0].name = who.name
+            task.log.returned(who.name)
         self._wake()
 
     def unsubscribe(self, task: Task) -> None:
@@ -93,15 +102,18 @@ class Connection:
         return found is not None
 
     def close(self) -> None:
-        """Forget the client; its tasks run on."""
+        """Forget the client; its tasks run on, unless their command says otherwise."""
         if self._closed:
             return
         self._closed = True
         self._door.reactor.forget(self._fd)
         self._door.connections.discard(self)
-        for task in list(self._readers):
-            self._forget(task)
+        for task, (reader, _) in self._readers.items():
+            if task.log.lost(reader):
+                self._door.reactor.after(RETURN_SECONDS, reader.close)
+        self._readers.clear()
         self._socket.close()
+        self._door.registry.supervisor.disconnected(self)
 
     # In.
 

@@ -53,6 +53,8 @@ class Answer(Struct):
     response: Raw = Raw(b"")
     event: Raw = Raw(b"")
     data: Raw = Raw(b"")
+    task: Raw = Raw(b"")
+    seq: int = 0
     subscribed: str = ""
     unsubscribed: str = ""
     fault: str = ""
@@ -194,10 +196,14 @@ def reply_object(status: str, info: str = "") -> bytes:
     )
 
 
-def encode_event(answer: Answer) -> bytes:
-    """The event frame of an event; data that would not fit a frame is replaced by null."""
+def encode_event(answer: Answer, *, numbered: bool = False) -> bytes:
+    """The event frame of an event; data that would not fit a frame is replaced by null.
+
+    `numbered`: behind what AFB knows stand the task's id and the event's number.
+    """
     name, data = bytes(answer.event), bytes(answer.data) or b"null"
-    text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":%b}]' % (name, name, data)
+    more = b',"task":%b,"seq":%d' % (bytes(answer.task), answer.seq) if numbered else b""
+    text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":%b%b}]' % (name, name, data, more)
     if len(text) > FRAME_BYTES:
-        text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":null}]' % (name, name)
+        text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":null%b}]' % (name, name, more)
     return text

@@ -45,6 +45,7 @@ class Json:
     def __init__(self) -> None:
         self.token: bytes | None = None  # the credential the supervisor does not know yet, as JSON
         self.session: bytes | None = None  # nor the session's name
+        self.numbered = False  # whether the client wants to know each event's task and number
 
     def take(self, number: int, message: bytes) -> tuple[list[bytes], bytes | None, bytes | None]:
         call = afb.decode_message(message)
@@ -64,7 +65,7 @@ class Json:
 
     def news(self, answer: afb.Answer, asked: Sequence[bytes]) -> list[bytes]:
         """An event; a subscription is nothing that JSON clients are told of."""
-        return [afb.encode_event(answer)] if bytes(answer.event) else []
+        return [afb.encode_event(answer, numbered=self.numbered)] if bytes(answer.event) else []
 
 
 class Door(Conversation):
@@ -126,6 +127,7 @@ class Door(Conversation):
         token = find_token(headers, fields) or believed_cookie(headers, port)
         self._json.token = afb.text_json(token) if token is not None else None
         self._json.session = afb.text_json(find_session(headers, fields, port))
+        self._json.numbered = fields.get("events") == "numbered"
         return response
 
     def _refuse(self, refused: Refused) -> None:

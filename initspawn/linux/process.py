@@ -11,6 +11,7 @@ from initspawn.linux.libc import function, oserror, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Any
 
 # include/uapi/linux/sched.h
@@ -94,3 +95,16 @@ def wait_any() -> tuple[int, int, Any] | None:
     except ChildProcessError:
         return None
     return (pid, status, usage) if pid else None
+
+
+def descends(pid: int, ancestors: Container[int]) -> bool:
+    """Whether a process is one of these or has one of them above it; True as well where that is hidden."""
+    while pid > 1:
+        if pid in ancestors:
+            return True
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return True
+    return False

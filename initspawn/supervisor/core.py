@@ -17,6 +17,7 @@ from initspawn.limits import (
     STOP_GRACE_SECONDS,
     TASKS,
 )
+from initspawn.linux import process
 from initspawn.plan import PLUGIN
 from initspawn.sandbox import launch
 from initspawn.sandbox.launcher import Launcher
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Api, Command, Plan
     from initspawn.supervisor.reactor import Reactor
-
-
-def _nothing(_: Task) -> None:
-    pass
 
 
 class Supervisor:
@@ -63,8 +60,15 @@ class Supervisor:
 
     def alive(self, api: Api, command: Command) -> list[Task]:
         """The tasks of a command that have not ended, oldest first."""
-        every = [*self.tasks, *self._starting]
-        return [task for task in every if task.command is command and task.api is api]
+        return [task for task in self._all() if task.command is command and task.api is api]
+
+    def _all(self) -> list[Task]:
+        return [*self.tasks, *self._starting]
+
+    def known(self, api: Api, command: Command) -> list[Task]:
+        """Before them those that have ended and are remembered."""
+        ended = [task for task in self.ended if task.command is command and task.api is api]
+        return ended + self.alive(api, command)
 
     def start(
         self,
@@ -72,8 +76,8 @@ class Supervisor:
         command: Command,
         argv: tuple[str, ...],
         *,
-        on_start: Callable[[Task], None] = _nothing,
-        on_end: Callable[[Task], None] = _nothing,
+        on_start: Callable[[Task], None] = lambda _: None,
+        on_end: Callable[[Task], None] = lambda _: None,
         descriptors: tuple[int, ...] = (),
         verbose: int | None = None,
     ) -> Task:
@@ -131,6 +135,12 @@ class Supervisor:
                 task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._kill(task)))
             task.start.signal(signal)
 
+    def disconnected(self, client: object) -> None:
+        """A client's connection has ended, and so do those of its tasks whose command says so."""
+        for task in self._all():
+            if task.client is client and task.command.kill_on_disconnect:
+                self.stop(task, reason="disconnected")
+
     def signal(self, task: Task, number: int) -> None:
         """Send a signal to a running task's process group, and nothing more."""
         if task.life.state in (life.RUNNING, life.STOPPING) and task.start is not None:
@@ -140,33 +150,25 @@ class Supervisor:
         """Stop everything, politely and then by force, and call back when nothing is left."""
         self.closing = True
         self._close_by = self.reactor.clock() + CLOSE_SECONDS
-        for task in [*self.tasks, *self._starting]:
+        for task in self._all():
             self.stop(task)
         self.reserve.close()
         self.reactor.after(0, lambda: self._close_when_empty(then))
 
     def kill_all(self) -> None:
         """End everything at once, without asking."""
-        for task in [*self.tasks, *self._starting]:
+        for task in self._all():
             self._kill(task)
 
     def owns(self, pid: int) -> bool:
-        """Whether a process belongs to one of our tasks: one of its ancestors is a reaper of ours."""
-        while pid > 1:
-            if pid in self._reapers:
-                return True
-            try:
-                with open(f"/proc/{pid}/stat", "rb") as file:
-                    pid = int(file.read().rpartition(b")")[2].split()[1])
-            except (OSError, ValueError, IndexError):
-                return True  # gone, or hidden from us: not somebody to trust
-        return False
+        """Whether a process belongs to one of our tasks. One that is gone or hidden is not to be trusted."""
+        return process.descends(pid, self._reapers)
 
     def _close_when_empty(self, then: Callable[[], None]) -> None:
         late = self.reactor.clock() > self._close_by
-        if late and (self.tasks or self._starting):
+        if late and self._all():
             print("initspawn: some tasks do not end, they are left behind", file=sys.stderr)
-        elif not late and (self.tasks or self._starting or self._leaving or not self.reserve.empty):
+        elif not late and (self._all() or self._leaving or not self.reserve.empty):
             self.reactor.after(0.01, lambda: self._close_when_empty(then))
             return
         self._launcher.close()
@@ -238,16 +240,14 @@ class Supervisor:
         if held is not None:
             self._on_command(held, status)
             return
-        task = self._reapers.get(pid) or self._find_starting(pid)
+        task = self._reapers.get(pid)
+        task = task or next((one for one in self._starting if one.start and one.start.pid == pid), None)
         if task is not None and not os.WIFSTOPPED(status):
             self._on_gone(task, waited=True)
         elif pid in self._leaving:
             self._leaving.discard(pid)
         elif not self.reserve.on_child(pid, status):
             self._launcher.on_child(pid, closing=self.closing)
-
-    def _find_starting(self, pid: int) -> Task | None:
-        return next((task for task in self._starting if task.start and task.start.pid == pid), None)
 
     def _on_command(self, task: Task, status: int) -> None:
         """The command stopped on its way to its exec, or ended there (we hear it as its tracer)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _collections import deque
 
 from initspawn.event import Event
-from initspawn.limits import LOG_BYTES, LOG_EVENTS
+from initspawn.limits import LOG_BYTES, LOG_EVENTS, RETURNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +21,15 @@ _OVERHEAD = 300  # bytes that an event costs whatever its text: the objects, and
 
 
 class EventLog:
-    """The ring of one task. `bytes_limit` counts the events' text, roughly."""
+    """The ring of one task. `bytes_limit` counts the events' text, roughly.
 
-    def __init__(self, events_limit: int = LOG_EVENTS, bytes_limit: int = LOG_BYTES) -> None:
+    `waits`: slow readers hold the command up; otherwise it is never crowded, and they miss what they miss.
+    """
+
+    def __init__(
+        self, events_limit: int = LOG_EVENTS, bytes_limit: int = LOG_BYTES, *, waits: bool = True
+    ) -> None:
+        self.waits = waits
         self.first = 1  # sequence number of the oldest event kept
         self.next = 1  # of the event to come
         self.readers: list[Reader] = []
@@ -56,6 +62,8 @@ class EventLog:
 
     def crowded(self) -> bool:
         """Whether a reader that still holds the command up lacks more than half of what the ring takes."""
+        if not self.waits:
+            return False
         if len(self._events) <= self._events_limit // 2 and self._bytes <= self._bytes_limit // 2:
             return False
         cursors = [reader.cursor for reader in self.readers if reader.patient]
@@ -72,6 +80,24 @@ class EventLog:
         if self.when_roomy is not None and not self.crowded():
             resume, self.when_roomy = self.when_roomy, None
             resume()
+
+    def lost(self, reader: Reader) -> bool:
+        """The connection of this reader has ended. True: it may come back, and its place is kept until it
+        is closed; what it was sent last as well, for that may never have reached it.
+        """
+        if not reader.name or sum(other.lost for other in self.readers) >= RETURNS:
+            reader.close()
+            return False
+        reader.lost, reader.wake = True, _nothing
+        reader.cursor = max(self.first, reader.cursor - self._events_limit // 4)
+        return True
+
+    def returned(self, name: str) -> None:
+        """A reader of that name is back: the place of one that was lost is needed no more."""
+        for reader in self.readers:
+            if reader.lost and reader.name == name:
+                reader.close()
+                return
 
     def shrink(self, limit: int | None = None) -> None:
         """Nothing more will come: keep only the newest events of `limit` bytes, once nobody reads."""
@@ -103,6 +129,8 @@ class Reader:
         self.wake = wake
         self.cursor = start
         self.patient = True
+        self.name = ""  # who may come back to this place when its connection is lost
+        self.lost = False
         log.readers.append(self)
 
     def take(self) -> Event | None:
@@ -127,6 +155,10 @@ class Reader:
             self.log.readers.remove(self)
             self.log.advanced()
             self.log.shrink()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _size(value: Any) -> int:

@@ -61,7 +61,7 @@ class Task:
         self.on_start = on_start
         self.on_end = on_end
         self.life = Life()
-        self.log = EventLog()
+        self.log = EventLog(waits=not command.drop)
         self.encoder = encoder or make(command.encoder, command.encoder_options)
         self.files: LogFiles | None = None
         self.start: Start | None = None
@@ -73,6 +73,7 @@ class Task:
         self.measurement: dict[str, Any] = {}
         self.refusal: LaunchRefused | None = None
         self.owner = ""  # the name of whoever started it; empty: we ourselves
+        self.client: object = None  # whose connection it was
         self.reason = ""  # why it is being ended: timeout or stop
         self.command_status: int | None = None  # its wait status, if we saw it as its tracer
         self.began = reactor.clock()

@@ -26,8 +26,15 @@ if TYPE_CHECKING:
         session: str
         door: str
 
-        def subscribe(self, task: Task) -> None:
-            """Send this client the task's events, from the first that is kept."""
+        @property
+        def client(self) -> object:
+            """The connection, the same for all its calls."""
+
+        def subscribe(self, task: Task, first: int | None = None) -> None:
+            """Send this client the task's events from that number on; None: from the first that is kept.
+
+            Who names a number may come back for more, and its place is kept when its connection is lost.
+            """
 
         def unsubscribe(self, task: Task) -> None:
             """Send no more of them."""
@@ -67,20 +74,25 @@ def start(
             answer(Answer(response=task.result()))
 
     task = supervisor.start(api, command, argv, on_start=on_start, on_end=on_end, verbose=verbose)
-    task.owner = identity.name
+    task.owner, task.client = identity.name, caller.client
 
 
 def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: str, arguments: Any) -> Any:
-    """Stop or (un)subscribe those of some tasks that run: all of them, or the one of a pid.
+    """Stop or (un)subscribe those of some tasks that run: all of them, or the one of a pid. Who subscribes
+    from a number on may also name one that has ended.
 
     Returns their ids, or the one id. Raises RequestError(invalid-request) for a pid that is none of theirs.
     """
-    pid, signal = query.parse_control(arguments)
-    tasks = [task for task in tasks if task.life.started]
+    pid, signal, first = query.parse_control(arguments)
+    if first is not None and action != query.SUBSCRIBE:
+        raise RequestError("invalid-request", "`from` is for `subscribe` alone")
+    tasks = [task for task in tasks if task.life.started and (task.life.alive or first is not None)]
     if pid is not None:
-        tasks = [task for task in tasks if task.pid == pid]
+        tasks = [task for task in tasks if task.pid == pid][-1:]  # numbers come again: the newest
         if not tasks:
             raise RequestError("invalid-request", "invalid pid")
+    if first is not None and first > tasks[0].log.next:
+        raise RequestError("invalid-request", f"the task's next event is number {tasks[0].log.next}")
     number = DEFAULT_SIGNAL if signal is None else signal
     for task in tasks:
         task.note(action, f"signal {number}" if action == query.STOP else "")
@@ -90,7 +102,7 @@ def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: s
             else:
                 supervisor.signal(task, number)
         elif action == query.SUBSCRIBE:
-            caller.subscribe(task)
+            caller.subscribe(task, first)
         else:
             caller.unsubscribe(task)
     ids = [task.id for task in tasks]

@@ -65,11 +65,12 @@ class Itself:
         self.identity = Identity(kind="local", user=os.geteuid(), name=f"api:{api.api}")
         self.session = ""
         self.door = "configuration"
+        self.client = controller
         self.api = api
         self.causes = causes
         self._controller = controller
 
-    def subscribe(self, task: Task) -> None:
+    def subscribe(self, task: Task, first: int | None = None) -> None:
         """Let the API's `events` hear the task, those apart that led to it."""
         key = (self.api.api, task)
         handlers = [
@@ -78,7 +79,7 @@ class Itself:
             if named_by(action.uid, task.event_name) and not any(action is cause for cause in self.causes)
         ]
         if handlers and key not in self._controller.listeners:
-            self._controller.listeners[key] = Listener(self._controller, self, task, handlers)
+            self._controller.listeners[key] = Listener(self._controller, self, task, handlers, first or 1)
 
     def unsubscribe(self, task: Task) -> None:
         """Let them hear it no more."""
@@ -90,7 +91,9 @@ class Itself:
 class Listener:
     """One task's events on their way to the actions that wait for them."""
 
-    def __init__(self, controller: Controller, owner: Itself, task: Task, handlers: list[Action]) -> None:
+    def __init__(
+        self, controller: Controller, owner: Itself, task: Task, handlers: list[Action], first: int
+    ) -> None:
         self._controller = controller
         self._owner = owner
         self._task = task
@@ -99,7 +102,7 @@ class Listener:
         self._unanswered = 0
         self._scheduled = False
         self._closed = False
-        self._reader = Reader(task.log, self.wake)
+        self._reader = Reader(task.log, self.wake, first)
         self.wake()
 
     def wake(self) -> None:

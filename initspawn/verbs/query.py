@@ -61,22 +61,29 @@ def _names_action(query: Any) -> bool:
     return isinstance(query, dict) and isinstance(query.get("action"), str)
 
 
-def parse_control(arguments: Any) -> tuple[int | None, int | None]:
-    """(pid, signal) of a stop, subscribe or unsubscribe; None: all tasks, the default signal.
+def parse_control(arguments: Any) -> tuple[int | None, int | None, int | None]:
+    """(pid, signal, from) of a stop, subscribe or unsubscribe; None: all tasks, the default signal, what
+    comes and what is kept of those that run.
 
     Raises RequestError(invalid-request).
     """
     if arguments is None:
-        return None, None
-    if not isinstance(arguments, dict) or not arguments or arguments.keys() - {"pid", "signal"}:
+        return None, None, None
+    if not isinstance(arguments, dict) or not arguments or arguments.keys() - {"pid", "signal", "from"}:
         raise RequestError("invalid-request")
-    pid, signal = arguments.get("pid"), arguments.get("signal")
+    pid, signal, first = (arguments.get(name) for name in ("pid", "signal", "from"))
     number = 0 if pid is None else whole(pid)
     if number is None or number < 0:
         raise RequestError("invalid-request", "invalid pid")
     if not number and signal is None:
         raise RequestError("invalid-request")
-    return number or None, None if signal is None else _signal(signal)
+    if first is not None:
+        if not number or signal is not None:
+            raise RequestError("invalid-request", "`from` takes a `pid`, and nothing else")
+        first = whole(first)
+        if first is None or first < 1:
+            raise RequestError("invalid-request", "invalid from: write the number of an event, from 1 on")
+    return number or None, None if signal is None else _signal(signal), first
 
 
 def whole(value: Any) -> int | None:

@@ -98,7 +98,7 @@ class Registry:
             # Somebody else's task is as if it were not there for whoever may not touch it.
             tasks = [
                 task
-                for task in self.supervisor.alive(api, command)
+                for task in self.supervisor.known(api, command)
                 if allowed(caller.identity, _ACTIONS[action], privilege, task.owner)
             ]
             answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))
@@ -117,7 +117,7 @@ class Registry:
             return
         tasks = [
             task
-            for task in self.supervisor.tasks
+            for task in [*self.supervisor.ended, *self.supervisor.tasks]
             if task.api is api
             and (api.api, task.command.verb) not in self._commands
             and allowed(caller.identity, EXECUTE, task.sandbox.privilege, task.owner)

@@ -168,6 +168,9 @@ def test_events() -> None:
     answer = afb.decode_answer(b'{"event":"tb/e","task":"s/c@1","seq":3,"data":{"x":1}}')
     assert answer.id is None
     assert afb.encode_event(answer) == b'[5,"tb/e",{"jtype":"afb-event","event":"tb/e","data":{"x":1}}]'
+    assert afb.encode_event(answer, numbered=True) == (
+        b'[5,"tb/e",{"jtype":"afb-event","event":"tb/e","data":{"x":1},"task":"s/c@1","seq":3}]'
+    )
     none = afb.decode_answer(b'{"event":"tb/e"}')
     assert afb.encode_event(none) == b'[5,"tb/e",{"jtype":"afb-event","event":"tb/e","data":null}]'
 

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidHandshake
 
 from tests.support.users import Ordinary
-from tests.system.server import Server, children, read, serving, wait_for, write
+from tests.system.server import Client, Server, children, read, serving, wait_for, write
 
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "configs" / "demo.yaml")
@@ -49,6 +51,9 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> str:
             {"uid": "once", "once": True, "exec": {"cmdpath": "/bin/sleep", "args": "100"}},
             {"uid": "slow", "timeout": 1, "exec": {"cmdpath": "/bin/sleep", "args": "100"}},
             {"uid": "yes", "encoder": "line", "exec": {"cmdpath": "/usr/bin/yes"}},
+            shell("heedless", "exec yes", encoder="line", slow_clients="drop"),
+            {"uid": "count", "encoder": "line", "exec": {"cmdpath": "/usr/bin/seq", "args": "300000"}},
+            shell("bound", "echo up; exec sleep 100", encoder="line", kill_on_disconnect=True),
         ),
     )
 
@@ -169,6 +174,84 @@ def test_a_killed_gateway_disturbs_no_task(server: Server) -> None:
         assert client.call("test/sleep", {"action": "subscribe"})["response"] == [f"box/sleep@{pid}"]
         client.call("test/sleep", {"action": "stop"})
         assert client.final(pid)["status"] == {"signal": "Interrupt"}
+
+
+def test_a_client_resumes_after_the_gateway_was_killed_in_mid_stream(server: Server) -> None:
+    """300,000 lines to a client that loses its connection three times: each comes once, in order."""
+    url, seen = f"{server.url}&events=numbered", []
+
+    def take(client: Client, most: int) -> bool:
+        """Note what comes, as far as that number; True when the task has ended."""
+        while len(seen) < most:
+            kind, _, event = client.receive()
+            if kind == 5:
+                assert event["task"] == f"box/count@{pid}"
+                if event["seq"] > len(seen):
+                    assert event["seq"] == len(seen) + 1
+                    seen.append(event["data"])
+                if event["data"]["type"] == "final-event":
+                    return True
+        return False
+
+    def resume(client: Client) -> None:
+        args = {"pid": pid, "from": len(seen) + 1}
+        answer = client.send("test/count", {"action": "subscribe", "args": args})
+        while True:
+            message = client.receive()
+            if message[0] == 5 and message[2]["seq"] == len(seen) + 1:
+                seen.append(message[2]["data"])
+            if message[:2] == [3, answer]:
+                break
+
+    def connected(stack: ExitStack) -> Client | None:
+        try:
+            return stack.enter_context(server.client(url))
+        except (OSError, InvalidHandshake, EOFError):  # the next gateway is not there yet
+            return None
+
+    for most in (50_000, 100_000, 150_000, 400_000):
+        with ExitStack() as stack:
+            client = wait_for(lambda stack=stack: connected(stack), "a connection")  # type: ignore[misc]
+            if not seen:
+                pid = client.call("test/count")["response"]["pid"]
+            resume(client)
+            if take(client, most):
+                break
+            os.kill(server.gateway(), signal.SIGKILL)
+            client.socket.close_socket()
+    assert [data["stdout"] for data in seen[:-1]] == [str(number) for number in range(1, 300_001)]
+    # It has ended, and what is kept of it can still be had.
+    with server.client(url) as client:
+        args = {"pid": pid, "from": len(seen)}
+        assert client.call("test/count", {"action": "subscribe", "args": args})["response"]
+        assert client.final(pid)["status"] == {"exit": 0}
+
+
+def test_a_task_ends_with_its_client_where_its_command_says_so(server: Server) -> None:
+    with server.client() as other:
+        with server.client() as client:
+            pids = [client.call(f"test/{verb}")["response"]["pid"] for verb in ("bound", "sleep", "bound")]
+            mine = other.call("test/bound")["response"]["pid"]
+        states = {pid: "ended" if pid in (pids[0], pids[2]) else "running" for pid in (*pids, mine)}
+        wait_for(
+            lambda: {t["pid"]: t["state"] for t in other.call("initspawn/tasks")["response"]} == states,
+            "the end of two tasks",
+        )
+
+
+def test_a_command_that_waits_for_no_slow_client(server: Server) -> None:
+    with server.client() as lazy, server.local() as local:
+        number = lazy.send("test/heedless")
+        pid = lazy.reply(number)["response"]["pid"]
+
+        def told() -> int:
+            return int(next(t["events"] for t in local.call("initspawn/tasks").response if t["pid"] == pid))
+
+        before = wait_for(told, "its first line")
+        wait_for(lambda: told() > before + 200_000, "much more than anybody would keep")
+        missed = lazy.until(lambda event: event["type"] == "dropped-event")
+        assert missed["count"] > 0
+        local.call("test/heedless", {"action": "stop"})
 
 
 def test_a_client_that_does_not_read_delays_nobody(server: Server) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from initspawn.event import Event
+from initspawn.limits import RETURNS
 from initspawn.supervisor.eventlog import DROPPED, EventLog, Reader
 
 
@@ -213,6 +214,101 @@ def test_room_may_be_asked_for_again_at_once() -> None:
     filled(log, 3)
     log.when_roomy = again
     assert [event.seq for event in taken(reader)] == list(range(1, log.next))
+
+
+# Who loses the connection and comes back.
+
+
+def lost(log: EventLog, name: str = "somebody", start: int = 1) -> Reader:
+    reader = Reader(log, nothing, start)
+    reader.name = name
+    return reader
+
+
+def test_the_place_of_who_may_come_back_is_kept() -> None:
+    log = EventLog(events_limit=16)
+    reader = lost(log)
+    filled(log, 10)
+    taken(reader)
+    assert log.lost(reader)
+    assert reader.cursor == 7  # the last four may never have reached it
+    filled(log, 5)
+    assert log.crowded()  # the command waits as if it still read
+    log.shrink(1)
+    assert log.first == 1
+    again = lost(log, start=8)
+    log.returned("somebody")
+    assert log.readers == [again]
+    assert not log.crowded()
+    assert [event.seq for event in taken(again)] == list(range(8, 16))
+
+
+def test_one_place_for_each_who_is_back() -> None:
+    log = EventLog()
+    first, second, other = lost(log), lost(log), lost(log, "other")
+    for reader in (first, second, other):
+        assert log.lost(reader)
+    log.returned("somebody")
+    assert log.readers == [second, other]
+    log.returned("nobody")
+    assert log.readers == [second, other]
+    log.returned("somebody")
+    log.returned("somebody")
+    assert log.readers == [other]
+
+
+def test_a_lost_reader_is_not_woken() -> None:
+    log, woken = EventLog(), []
+    reader = Reader(log, lambda: woken.append(1))
+    reader.name = "somebody"
+    log.lost(reader)
+    filled(log, 1)
+    assert woken == []
+
+
+def test_who_said_nothing_loses_its_place() -> None:
+    log = EventLog()
+    reader = Reader(log, nothing)
+    assert not log.lost(reader)
+    assert log.readers == []
+
+
+def test_places_are_bounded() -> None:
+    log = EventLog()
+    assert sum(log.lost(lost(log, str(number))) for number in range(RETURNS + 5)) == RETURNS
+    assert len(log.readers) == RETURNS
+
+
+def test_a_log_that_waits_for_nobody() -> None:
+    log = EventLog(events_limit=4, waits=False)
+    reader = Reader(log, nothing)
+    filled(log, 20)
+    assert not log.crowded()
+    assert taken(reader)[0].data == {"type": DROPPED, "count": 16}
+
+
+@given(st.data())
+def test_whoever_resumes_where_it_was_misses_and_doubles_nothing(data: st.DataObject) -> None:
+    """Connections end at any time, with what is on its way; the client asks for what follows what it has."""
+    limit = data.draw(st.integers(8, 40))
+    log = EventLog(events_limit=limit)
+    seen: list[int] = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        reader = lost(log, start=len(seen) + 1)
+        log.returned("somebody")
+        for _ in range(data.draw(st.integers(0, 5))):
+            while not log.crowded() and data.draw(st.booleans()):
+                filled(log, 1)
+            arrived = taken(reader)
+            on_their_way = data.draw(st.integers(0, min(len(arrived), limit // 4)))
+            seen += [event.seq for event in arrived[: len(arrived) - on_their_way]]
+            if on_their_way:
+                break
+        log.lost(reader)
+        while not log.crowded() and data.draw(st.booleans()):
+            filled(log, 1)
+    seen += [event.seq for event in taken(Reader(log, nothing, len(seen) + 1))]
+    assert seen == list(range(1, log.next))
 
 
 class Against(RuleBasedStateMachine):

@@ -117,6 +117,9 @@ class FakeSupervisor:
             task for task in self.every if task.life.alive and task.command is command and task.api is api
         ]
 
+    def known(self, api: Api, command: Command) -> list[FakeTask]:
+        return [task for task in self.every if task.command is command and task.api is api]
+
     def start(self, api: Api, command: Command, argv: tuple[str, ...], **calls: Any) -> FakeTask:
         if self.fails is not None:
             raise self.fails
@@ -139,12 +142,15 @@ class Client:
         self.identity = identity
         self.session = "S"
         self.door = "test"
+        self.client = self
         self.subscribed: list[int] = []
+        self.first: int | None = None  # of the last subscription
         self.log: list[Any] = []
         self._registry = registry
 
-    def subscribe(self, task: Any) -> None:
+    def subscribe(self, task: Any, first: int | None = None) -> None:
         self.subscribed.append(task.pid)
+        self.first = first
         self.log.append("subscribed")
 
     def unsubscribe(self, task: Any) -> None:

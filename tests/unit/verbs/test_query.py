@@ -119,7 +119,13 @@ def test_unknown_actions(action: str, more: dict[str, Any]) -> None:
     ],
 )
 def test_control(arguments: Any, pid: int | None, signal: int | None) -> None:
-    assert parse_control(arguments) == (pid, signal)
+    assert parse_control(arguments) == (pid, signal, None)
+
+
+@pytest.mark.parametrize("given", [3, 3.0, "3", "0x3"])
+def test_control_from_an_event_on(given: Any) -> None:
+    assert parse_control({"pid": 7, "from": given}) == (7, None, 3)
+    assert parse_control({"pid": 7, "from": None}) == (7, None, None)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +163,13 @@ def test_control(arguments: Any, pid: int | None, signal: int | None) -> None:
         ({"signal": 15.0}, "invalid signal"),
         ({"signal": True}, "invalid signal"),
         ({"pid": 1, "signal": []}, "invalid signal"),
+        ({"from": 1}, ""),
+        ({"signal": 2, "from": 1}, "`from` takes a `pid`"),
+        ({"pid": 1, "signal": 2, "from": 1}, "`from` takes a `pid`"),
+        ({"pid": 1, "from": 0}, "invalid from"),
+        ({"pid": 1, "from": -1}, "invalid from"),
+        ({"pid": 1, "from": "last"}, "invalid from"),
+        ({"pid": 1, "from": True}, "invalid from"),
     ],
 )
 def test_invalid_control(arguments: Any, info: str) -> None:
@@ -172,7 +185,9 @@ values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["action", "args", "verbose", "pid", "signal"]) | st.text(), inner, max_size=3
+            st.sampled_from(["action", "args", "verbose", "pid", "signal", "from"]) | st.text(),
+            inner,
+            max_size=3,
         )
     ),
 )
@@ -187,11 +202,12 @@ def test_whatever_is_sent_is_understood_or_refused(value: Any) -> None:
     except RequestError:
         pass
     try:
-        pid, signal = parse_control(value)
+        pid, signal, first = parse_control(value)
     except RequestError:
         return
     assert pid is None or pid > 0
     assert signal is None or 0 <= signal <= 64
+    assert first is None or (first > 0 and pid)
 
 
 # Two queries in one.

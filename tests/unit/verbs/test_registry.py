@@ -377,6 +377,33 @@ def test_subscribe_and_unsubscribe(connect: Connect, supervisor: Any, running: l
     assert supervisor.sent == []
 
 
+def test_subscribe_from_a_number_on(connect: Connect, running: list[Any]) -> None:
+    task, other = running[0], connect("*")
+    task.log.append({"n": 1})
+    for first in (1, 2):
+        args = {"pid": 101, "from": first}
+        assert other.call("t/c", {"action": "subscribe", "args": args}) == Answer(response="sb/c@101")
+        assert other.first == first
+    for args in ({"pid": 101, "from": 3}, {"from": 1}, {"pid": 103, "from": 1}):
+        assert other.call("t/c", {"action": "subscribe", "args": args}).status == "invalid-request"
+    for action in ("stop", "unsubscribe"):
+        answer = other.call("t/c", {"action": action, "args": {"pid": 101, "from": 1}})
+        assert (answer.status, answer.info) == ("invalid-request", "`from` is for `subscribe` alone")
+
+
+def test_the_rest_of_an_ended_task(connect: Connect, running: list[Any]) -> None:
+    running[0].end()
+    other = connect("*")
+    query = {"action": "subscribe", "args": {"pid": 101}}
+    assert other.call("t/c", query).status == "invalid-request"
+    query["args"]["from"] = 1  # type: ignore[index]
+    assert other.call("t/c", query) == Answer(response="sb/c@101")
+    assert connect("output").call("t/c", query).status == "success"
+    running[0].owner = "token:somebody"
+    assert connect("output").call("t/c", query).status == "invalid-request"
+    assert connect("output", "others").call("t/c", query).status == "success"
+
+
 def test_an_ended_task_is_not_there(client: Any, running: list[Any]) -> None:
     running[0].end()
     assert client.call("t/c", {"action": "stop"}) == Answer(response=["sb/c@102"])
