@@ -55,6 +55,7 @@ def calls(sandbox: Sandbox, baseline: Baseline) -> dict[str, list[str]]:
     found[ladder.DESCRIPTORS] = [
         "dup3: /dev/null as 0, a pipe as 1, a pipe as 2, the handshake as 3",
         "close_range(4, 0xffffffff, 0)",
+        "munmap: what is shared with other tasks",
     ]
     recipe = steps.Recipe(sandbox, baseline)
     for wanted in (steps.REAPER_STEPS, steps.COMMAND_STEPS, steps.FILTER_STEPS):

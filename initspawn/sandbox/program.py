@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NUMBERS = table()
 ANY = -1  # every result but an error
+_INT = ctypes.sizeof(ctypes.c_int)
 SPAWNER, PLACING, REAPER, COMMAND, FILTERS = 1, 2, 3, 4, 5  # who failed, or at what
 
 raw = libc["syscall"]  # syscall(2) as it is, for children; always six arguments
@@ -86,19 +87,30 @@ class Program:
 
 
 class Ledger:
-    """Memory that the supervisor and all its children share, cut into one slot per task.
+    """Memory that the supervisor, its spawners and its children share: the reapers' pids, then one slot per
+    task.
 
     A child behind a seccomp filter may not be able to write to a pipe, but it can always store to
-    memory. Only our own code ever has it mapped: the mapping does not survive a command's exec.
+    memory. Only our own code ever has it mapped: the mapping does not survive a command's exec. A child
+    keeps its own slot alone: whoever may change its memory until then (ptrace(2)) must reach no other task.
     """
 
     def __init__(self, slots: int) -> None:
-        self._map = mmap.mmap(-1, slots * Slot.SIZE)
+        self._pids = -(-slots * _INT // Slot.SIZE) * Slot.SIZE  # bytes in front of the slots
+        self._map = mmap.mmap(-1, self._pids + slots * Slot.SIZE)
         self._free = list(range(slots - 1, -1, -1))
+
+    def besides(self, slot: Slot) -> tuple[tuple[int, int], ...]:
+        """(address, bytes) of all that lies before, and behind, a slot."""
+        first = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        own = ctypes.addressof(slot.words)
+        end = own + Slot.SIZE
+        ranges = ((first, own - first), (end, first + len(self._map) - end))
+        return tuple((start, size) for start, size in ranges if size)
 
     def take(self) -> Slot:
         """An empty slot. Raises IndexError when all are in use."""
-        slot = Slot(self._map, self._free.pop())
+        slot = self.slot(self._free.pop())
         slot.clear()
         return slot
 
@@ -108,30 +120,33 @@ class Ledger:
 
     def slot(self, index: int) -> Slot:
         """The slot of that number, as a child finds it."""
-        return Slot(self._map, index)
+        return Slot(self._map, index, self._pids)
 
 
 class Slot:
     """What one task's processes tell the supervisor.
 
-    words: 0 who failed, 1 the index of its call, 2 errno, 3 the reaper's pid, 4 the command has ended,
-    5 its wait status, 6 nothing of the task is left but its reaper, 7 how many arguments the supervisor has
+    words: 0 who failed, 1 the index of its call, 2 errno, 4 the command has ended, 5 its wait status,
+    6 nothing of the task is left but its reaper, 7 how many arguments the supervisor has
     stored; from byte 64 on the command's struct rusage, written by the kernel; from byte 256 on its argv as
     execve(2) wants it: pointers, then strings.
     """
 
-    SIZE = 4096
+    SIZE = max(4096, mmap.PAGESIZE)  # whole pages: what is not its own is unmapped in a child
     _USAGE_AT = 64
     _POINTERS_AT = 256
     _POINTERS = 64
     _STRINGS_AT = _POINTERS_AT + _POINTERS * ctypes.sizeof(ctypes.c_void_p)
 
-    def __init__(self, memory: mmap.mmap, index: int) -> None:
+    def __init__(self, memory: mmap.mmap, index: int, pids: int) -> None:
+        """`pids`: how many bytes of the memory are the reapers' pids, which stand before all slots."""
         self.index = index
         self._memory = memory
-        self.words = (ctypes.c_int * (self.SIZE // 4)).from_buffer(memory, index * self.SIZE)
+        self._start = pids + index * self.SIZE
+        self._pid = ctypes.c_int.from_buffer(memory, index * _INT)
+        self.words = (ctypes.c_int * (self.SIZE // _INT)).from_buffer(memory, self._start)
         address = ctypes.addressof(self.words)
-        self.pid_address = address + 3 * 4
+        self.pid_address = ctypes.addressof(self._pid)
         self.status_address = address + 5 * 4
         self.usage_address = address + self._USAGE_AT
         self.argv_address = address + self._POINTERS_AT
@@ -139,6 +154,7 @@ class Slot:
 
     def clear(self) -> None:
         """Make it as new."""
+        self._pid.value = 0
         ctypes.memset(self.words, 0, self._POINTERS_AT)
 
     def store_arguments(self, argv: tuple[str, ...]) -> bool:
@@ -153,7 +169,7 @@ class Slot:
         for item in items:
             pointers.append(at)
             at += len(item)
-        start = self.index * self.SIZE
+        start = self._start
         struct.pack_into(f"@{len(items) + 1}P", self._memory, start + self._POINTERS_AT, *pointers, 0)
         self._memory[start + self._STRINGS_AT : start + self._STRINGS_AT + len(text)] = text
         self.words[7] = len(items)
@@ -174,7 +190,7 @@ class Slot:
     @property
     def pid(self) -> int:
         """The reaper's pid, stored by the kernel before the reaper runs; 0 if there is none."""
-        return self.words[3]
+        return self._pid.value
 
     def status(self) -> int | None:
         """The command's wait status if its reaper saw it end."""

@@ -7,7 +7,7 @@ nothing else: no token, no output of other tasks.
 
 A job is one packet on a socket pair: marshal of (sandbox, slot, whether a cgroup is among the descriptors),
 with stdout, stderr, handshake, that cgroup, and the command's further descriptors. Nothing is answered: the
-reaper's pid and every failure are in the task's slot, and the handshake's end is the signal.
+reaper's pid and every failure are in the ledger, and the handshake's end is the signal.
 A number alone, a slot's, with a socket, asks for a spare spawner: a spawner that dies is not replaced by a
 copy of the supervisor, which has seen tokens and output by then.
 """
@@ -165,6 +165,8 @@ class Spawner:
             prepared = self._prepared[key]
             kept = (handshake, fds[3]) if grouped else (handshake,)
             placing = ladder.descriptors((self._null, stdout, stderr, *extra), kept)
+            for address, size in self._ledger.besides(slot):
+                placing.call("munmap", address, size)
             arguments = process.clone_arguments(prepared.flags, parent_tid=slot.pid_address)
         except OSError as error:
             slot.fail(SPAWNER, 0, error.errno or 0)

@@ -105,6 +105,8 @@ def _identity_map(recipe: Recipe) -> None:
         fd = program.open("openat", where, path, os.O_WRONLY | os.O_CLOEXEC, note=path.decode())
         program.call("write", fd, text.encode(), len(text), expect=len(text), note=text)
         program.close(fd)
+    if recipe.privileged:  # it waits for its exec, and others may run as the same user meanwhile
+        _prctl(recipe, prctl.PR_SET_DUMPABLE, 0, "and nobody else's")
 
 
 def _oom_score(recipe: Recipe) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from initspawn.plan import Api, Command, Plan, Sandbox
+from initspawn.sandbox.program import Slot
 from initspawn.supervisor import reserve
+from tests.support.probes import NOBODY
 from tests.system import boxes
-from tests.system.conftest import root_and_a_user
+from tests.system.conftest import root, root_and_a_user
 from tests.system.harness import Bench, Person, Result, alive, bench, children, marked
 
 pytestmark = pytest.mark.needs("userns", "seccomp")
@@ -114,6 +118,65 @@ def _stopped(box: Sandbox) -> Result:
         for _ in range(3):
             made.reactor.turn(0.02)
         return made.run("/bin/echo", "it")
+
+
+@root_and_a_user
+@KINDS
+def test_what_waits_shares_its_own_slot_and_nothing_else(who: Person, kind: str) -> None:
+    """Who gets at the memory of one that waits is not to get at what other tasks are told in."""
+    for found in who.call(_shared, box_of(who, kind)):
+        assert found == [Slot.SIZE]
+
+
+def _shared(box: Sandbox) -> list[list[int]]:
+    other = box.replace(uid="other")
+    with bench(box, other) as made:
+        made.run("/bin/true")
+        made.run("/bin/true", sandbox=other)
+        made.until(lambda: made.supervisor.reserve.ready, "two that wait")
+        starts = [start for start, _ in made.supervisor.reserve._waiting]
+        assert len(starts) == 2
+        pids = [start.command_pid for start in starts]
+        if os.geteuid() == 0:  # the others cannot look into a reaper
+            pids += [start.pid for start in starts]
+        return [_shared_memory(pid) for pid in pids]
+
+
+def _shared_memory(pid: int) -> list[int]:
+    """The sizes of a process's shared anonymous mappings (mmap(2))."""
+    found = []
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        span, rights, *_ = line.split()
+        if rights.endswith("s") and "/dev/zero" in line:
+            first, end = (int(number, 16) for number in span.split("-"))
+            found.append(end - first)
+    return found
+
+
+@root
+@pytest.mark.parametrize("kind", ["user", "plain", "full"])
+def test_nobody_of_the_same_user_gets_at_what_waits(who: Person, kind: str) -> None:
+    box = boxes.sandbox(who, "user") if kind == "user" else box_of(who, kind)
+    assert who.call(_same_user, box) == errno.EACCES
+
+
+def _same_user(box: Sandbox) -> int:
+    with bench(box) as made:
+        made.run("/bin/true")
+        _, pid = waiting(made)
+        made.until(lambda: f"Uid:\t{NOBODY}\t" in Path(f"/proc/{pid}/status").read_text(), "its user")
+        made.until(lambda: "S (sleeping)" in Path(f"/proc/{pid}/status").read_text(), "its wait")
+        child = os.fork()
+        if child == 0:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            try:
+                os.open(f"/proc/{pid}/mem", os.O_RDWR)
+            except OSError as error:
+                os._exit(error.errno or 1)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @root_and_a_user

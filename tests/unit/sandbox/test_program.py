@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -190,7 +191,8 @@ def test_a_slot_is_empty_when_it_is_taken_again() -> None:
     ledger = Ledger(1)
     slot = ledger.take()
     slot.fail(REAPER, 3, errno.EPERM)
-    slot.words[3], slot.words[4], slot.words[5] = 7, 1, 256
+    ctypes.c_int.from_address(slot.pid_address).value = 7
+    slot.words[4], slot.words[5] = 1, 256
     ledger.give_back(slot)
     slot = ledger.take()
     assert (slot.failure(), slot.pid, slot.status()) == (None, 0, None)
@@ -202,6 +204,19 @@ def test_slots_do_not_touch_each_other() -> None:
     for slot in (slots := [ledger.take() for _ in range(3)]):
         ctypes.memset(slot.words, slot.index + 1, Slot.SIZE)
     assert [bytes(slot.words) for slot in slots] == [bytes([slot.index + 1]) * Slot.SIZE for slot in slots]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_everything_besides_a_slot(index: int) -> None:
+    """No byte of the slot, and every byte of the others and of the pids."""
+    ledger = Ledger(3)
+    slots = [ledger.slot(number) for number in range(3)]
+    for address, size in ledger.besides(slots[index]):
+        assert not address % mmap.PAGESIZE
+        ctypes.memset(address, 255, size)
+    expected = [0 if slot.index == index else -1 for slot in slots]
+    assert [slot.words[0] for slot in slots] == [slot.words[-1] for slot in slots] == expected
+    assert [slot.pid for slot in slots] == [-1] * 3
 
 
 def test_a_child_finds_its_slot_by_number() -> None:
