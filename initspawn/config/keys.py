@@ -74,7 +74,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "envs": Key("environment, see [envs](#envs)", {"name": "LANG", "value": "de_DE.UTF-8"}),
         "acls": Key("who runs, see [acls](#acls)", {"user": "nobody"}),
         "caps": Key("capabilities, see [caps](#caps)", {"cap": "NET_RAW", "mode": "set"}),
-        "seccomp": Key("system calls, see [seccomp](#seccomp)", {"default": "SCMP_ACT_ALLOW"}),
+        "seccomp": Key("system calls: a profile's name, or see [seccomp](#seccomp)", "default"),
         "namespace": Key(
             "own view of the machine, see [namespace](#namespace)", {"shares": {"all": "disable"}}
         ),
@@ -117,14 +117,28 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "mode": Key("`set` or `unset`", "set"),
     },
     "Seccomp": {
-        "default": Key("what a call does that no rule names", "SCMP_ACT_ALLOW", "`SCMP_ACT_KILL`"),
+        "profile": Key(
+            "a profile's name, or a list of them, all of which hold, see [profiles](#seccomp-profiles)",
+            "default",
+        ),
+        "default": Key(
+            "what a call does that no rule names; with `profile: default`, what happens to the calls that it "
+            "refuses",
+            "SCMP_ACT_ALLOW",
+            "`SCMP_ACT_KILL`, or the profile's",
+        ),
         "rules": Key(
             "one rule or a list of them, see below", {"syscall": "mkdir", "action": "SCMP_ACT_ERRNO"}
         ),
         "rulespath": Key(
-            "a ready filter instead of `default` and `rules`: absolute path of a file; `$NAME` is "
+            "a ready filter instead of everything above: absolute path of a file; `$NAME` is "
             "[expanded](#expansion)",
             "/etc/acme/filter.bpf",
+        ),
+        "foreign": Key(
+            "calls by another architecture's numbers end the process (`refuse`); with `rulespath` they can "
+            "be left to that filter (`allow`)",
+            "allow",
         ),
         "locked": Key(
             "also denies (EPERM) looking into other processes: `ptrace`, `process_vm_readv`, "
@@ -133,7 +147,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         ),
     },
     "SeccompRule": {
-        "syscall": Key("name of the system call", "mkdir"),
+        "syscall": Key("name of the system call, or a list of them", "mkdir"),
         "action": Key("what it does, see below", "SCMP_ACT_ERRNO"),
         "errno": Key("with SCMP_ACT_ERRNO: name or number of the error", "EACCES", "`EPERM`"),
         "args": Key(

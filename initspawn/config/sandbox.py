@@ -75,7 +75,7 @@ def compile_sandbox(
             hostname=isolation.hostname,
             new_root=new_root,
             mounts=mounts or (),
-            filters=compile_filters(sandbox.seccomp, names, supervisor, spot["seccomp"]),
+            filters=compile_filters(sandbox.seccomp, names, supervisor, caps, spot["seccomp"]),
             limits=rlimits(sandbox.limits, spot["limits"], supervisor, late=target.late),
             scheduling=schedule(sandbox.scheduling, spot["scheduling"], supervisor, late=target.late),
         ),

@@ -118,7 +118,7 @@ class SeccompRule(Part):
     noun = "rule"
     form = "write {syscall: NAME, action: SCMP_ACT_KILL}"
 
-    syscall: str
+    syscall: list[str]
     action: str
     errno: str | int | None = None
     args: list[Comparison] = []
@@ -128,10 +128,13 @@ class Seccomp(Part):
     """The system call filter."""
 
     noun = "seccomp"
+    form = "write a profile's name, or {profile: default}"
 
+    profile: list[str] = []
     default: str | None = None
     rules: list[SeccompRule] | None = None
     rulespath: Annotated[str, Meta(min_length=1)] | None = None
+    foreign: Literal["refuse", "allow"] = "refuse"
     locked: bool = False
 
 
@@ -290,7 +293,7 @@ class Sandbox(Part):
     envs: list[Env] = []
     acls: Acls = field(default_factory=Acls)
     caps: list[Cap] = []
-    seccomp: Seccomp | None = None
+    seccomp: str | Seccomp | None = None
     namespace: Namespace | None = None
     limits: Limits = field(default_factory=Limits)
     scheduling: Scheduling | None = None

@@ -8,6 +8,7 @@ import struct
 import sys
 from typing import Any
 
+from initspawn.config.compile import compile_raw
 from initspawn.linux.numbers import table
 from initspawn.plan import NAMESPACES, IdMap, Mount, Sandbox, Scheduling
 from tests.system.harness import PYTHON, Person
@@ -114,3 +115,32 @@ def _number(name: str) -> int:
     if name in _MORE:
         return _MORE[name][os.uname().machine != "x86_64"]
     return table()[name]
+
+
+def compiled(who: Person, keys: dict[str, Any]) -> Sandbox:
+    """What a configuration's sandbox becomes when this person serves it."""
+    acls = {"user": who.command_uid, "group": who.command_gid} if who.root else {}
+    config = {
+        "metadata": {"uid": "test", "api": "test"},
+        "sandboxes": {"uid": "box", "acls": acls, "commands": [], **keys},
+    }
+    # Who serves is `uid`; the group is the one that this process is given as that person.
+    made = compile_raw(config, file="test", user=who.uid, group=who.gid, environ={})
+    return made.sandboxes[0]
+
+
+def view(*more: dict[str, Any]) -> list[dict[str, Any]]:
+    """The mounts of a full sandbox in a configuration: the machine's programs, and everything else fresh."""
+    modes = {"bind": "ro", "symlink": "symlink"}
+    mounts = [
+        {"target": mount.target, "mode": modes[mount.operation], "source": mount.source}
+        for mount in programs()
+    ]
+    fresh = (("/proc", "procfs"), ("/dev", "devfs"), ("/tmp", "tmpfs"))
+    return [*mounts, *({"target": target, "mode": mode} for target, mode in fresh), *more]
+
+
+def profiled(who: Person, profile: Any = "default", **keys: Any) -> Sandbox:
+    """The full sandbox of docs/benchmarks.md: everything of its own, no capability, a seccomp profile."""
+    namespace = {"shares": {"all": "disable"}, "mounts": view()}
+    return compiled(who, {"seccomp": profile, "namespace": namespace, **keys})

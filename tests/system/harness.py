@@ -240,6 +240,7 @@ class Person:
         self._ordinary = Ordinary(uid, home, library)
         self.uid = uid
         self.home = home  # the command's user owns it
+        self.gid = self._ordinary.gid
         self.root = uid == 0
         self._calls = 0
         self.command_uid = NOBODY if self.root else uid

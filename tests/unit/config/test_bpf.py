@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from initspawn.config.bpf import fault
 from initspawn.plan import Api
 from tests.support.bpf import kernel
+from tests.unit.config.test_seccomp import run
 
 Build = Callable[..., Api]
 Problems = Callable[..., list[str]]
@@ -46,11 +47,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_ready_filter_is_kept_as_it_is(build: Build, file: Path) -> None:
-    keys = {"rulespath": f"{file.parent}/$SANDBOX_UID.bpf"}
+    keys = {"rulespath": f"{file.parent}/$SANDBOX_UID.bpf", "foreign": "allow"}
     assert build({"seccomp": keys}).sandboxes[0].filters == (ALLOW_ALL,)
-    locked, own = build({"seccomp": {**keys, "locked": True}}).sandboxes[0].filters
-    assert own == ALLOW_ALL
-    assert locked != own
+    for more in ({}, {"locked": True}):
+        first, own = build({"seccomp": {**keys, "foreign": "refuse", **more}}).sandboxes[0].filters
+        assert own == ALLOW_ALL
+        read = int(pyseccomp.resolve_syscall(pyseccomp.system_arch(), "read"))
+        assert run(first, read) == 0x7FFF0000
+        assert run(first, read, arch=0x40000003) == 0x80000000  # i386: the process is ended
 
 
 def test_what_libseccomp_writes_is_read(build: Build, file: Path) -> None:
@@ -59,7 +63,7 @@ def test_what_libseccomp_writes_is_read(build: Build, file: Path) -> None:
         program.add_rule(pyseccomp.ERRNO(errno.EACCES), name, pyseccomp.Arg(1, pyseccomp.GT, 1 << 40))
     with file.open("wb") as out:
         program.export_bpf(out)
-    assert build({"seccomp": {"rulespath": str(file)}}).sandboxes[0].filters == (file.read_bytes(),)
+    assert build({"seccomp": {"rulespath": str(file)}}).sandboxes[0].filters[1:] == (file.read_bytes(),)
 
 
 BAD = {
@@ -155,7 +159,7 @@ def test_paths_refused(problems: Problems, seccomp: dict[str, str], said: str) -
     assert said in problem
 
 
-@pytest.mark.parametrize("key", [{"default": "allow"}, {"rules": []}])
+@pytest.mark.parametrize("key", [{"default": "allow"}, {"rules": []}, {"profile": "default"}])
 def test_a_ready_filter_is_a_whole_one(problems: Problems, file: Path, key: dict[str, object]) -> None:
     (said,) = problems({"seccomp": {"rulespath": str(file), **key}})
     assert "does not go together with `rulespath`" in said

@@ -17,6 +17,7 @@ KILL_PROCESS = 0x80000000
 KILL_THREAD = 0
 ERRNO = 0x00050000
 LOG = 0x7FFC0000
+TRACE = 0x7FF00000
 TRAP = 0x00030000
 I386 = 0x40000003
 
@@ -75,6 +76,8 @@ def filters(build: Build, **seccomp: Any) -> tuple[bytes, ...]:
         ("Kill_Process", KILL_PROCESS),
         ("trap", TRAP),
         ("log", LOG),
+        ("SCMP_ACT_TRACE", TRACE),
+        ("trace(7)", TRACE | 7),
         ("errno(13)", ERRNO | 13),
     ],
 )
@@ -96,6 +99,12 @@ def test_the_default_kills(build: Build) -> None:
     assert run(program, number("execve")) == ALLOW
     assert run(program, number("write")) == ALLOW
     assert run(program, number("read")) == KILL_THREAD
+
+
+def test_a_list_of_calls(build: Build) -> None:
+    (program,) = filters(build, default="allow", rules=rule(["mkdirat", "dup3"], "errno(7)"))
+    answers = [run(program, number(name)) for name in ("mkdirat", "dup3", "dup")]
+    assert answers == [ERRNO | 7, ERRNO | 7, ALLOW]
 
 
 def test_other_ways_into_the_kernel_end_the_process(build: Build) -> None:
@@ -136,8 +145,16 @@ def test_what_libseccomp_takes_is_taken(build: Build) -> None:
         ({"locked": True}, "`execve` is not allowed"),
         ({"default": "SCMP_ACT_ALLOW", "rules": rule("execve", "SCMP_ACT_KILL")}, "`execve` is not allowed"),
         ({"default": "KILLS"}, "did you mean `SCMP_ACT_KILL`?"),
-        ({"default": "SCMP_ACT_NOTIFY"}, "nobody would answer"),
-        ({"default": "SCMP_ACT_TRACE"}, "no tracer"),
+        ({"default": "SCMP_ACT_NOTIFY"}, "needs a handler, and there is none"),
+        ({"default": "allow", "rules": rule("read", "notify")}, "needs a handler, and there is none"),
+        ({"default": "SCMP_ACT_TRACE"}, "`execve` is not allowed"),
+        ({"default": "allow", "rules": rule("read", "trace(65536)")}, "unknown number '65536' for a tracer"),
+        ({"default": "allow", "rules": rule("read", "trace(x)")}, "unknown number 'x' for a tracer"),
+        ({"default": "allow", "rules": rule("read", "trace", errno=1)}, "only with"),
+        ({"default": "allow", "rules": rule([], "kill")}, "names no system call"),
+        ({"default": "allow", "rules": rule(["read", "raed"], "kill")}, "rules.syscall[1]: unknown system"),
+        ({"default": "allow", "foreign": "allow"}, "goes only with `rulespath`"),
+        ({"default": "allow", "foreign": "allow", "locked": True}, "goes only with `rulespath`"),
         ({"default": "SCMP_ACT_ERRNO(0)"}, "unknown error number"),
         ({"default": "SCMP_ACT_ERRNO(4096)"}, "unknown error number"),
         ({"default": "SCMP_ACT_ERRNO(EFOO)"}, "unknown error number"),
