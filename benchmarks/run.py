@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
+import api
 import configuration
 import launch
 
-BENCHMARKS = (launch, configuration)
+BENCHMARKS = (launch, api, configuration)
 
 if __name__ == "__main__":
     for benchmark in BENCHMARKS:
