@@ -167,6 +167,7 @@ class Plan(Record):
     machine: the processor it is for, as uname(2) calls it; empty: the one it was made on.
     late: it was made ahead, and `late.settle` has to fill in what only the running machine knows.
     sources: the files it was made of, each with its size and CRC-32.
+    further: what those named and was read, or looked into, to make it: filters, encoder plug-ins.
     """
 
     user: int
@@ -175,6 +176,7 @@ class Plan(Record):
     machine: str = ""
     late: bool = False
     sources: tuple[tuple[str, int, int], ...] = ()
+    further: tuple[tuple[str, int, int], ...] = ()
     hosts: Api | None = None  # what runs the encoder plug-ins: no door shows or calls it
 
     _nested: ClassVar[dict[str, type[Record]]] = {"apis": Api, "hosts": Api}

@@ -91,7 +91,7 @@ def _kinds(kind: type[Record]) -> list[type[Record]]:
 
 
 def source(path: str, name: str) -> tuple[str, int, int]:
-    """A configuration file as `Plan.sources` holds it, under the name that the target knows it by.
+    """A file as `Plan.sources` and `Plan.further` hold it, under the name that the target knows it by.
 
     Raises OSError; what is no plain file has no content.
     """
@@ -109,7 +109,7 @@ def stale(plan: Plan) -> str | None:
 
     A file that is not there tells nothing: an image needs only the plan.
     """
-    for name, *known in plan.sources:
+    for name, *known in (*plan.sources, *plan.further):
         try:
             if os.stat(name).st_size == known[0] and source(name, name)[1:] == tuple(known):
                 continue

@@ -4,6 +4,7 @@
 @pytest.mark.root, @pytest.mark.userns  the same for one of them
 @pytest.mark.guest                      runs in the guest of qemu/ only; `make test` has it run there
 @pytest.mark.guest_too                  runs here, and `make test` has it run in the guest as well
+@pytest.mark.not_emulated("reason")     does not run under tools/aarch64-tests, see docs/soak.md
 
 What is missing skips a test. With INITSPAWN_MUST_WORK=1 it fails instead, as does every other skip.
 """
@@ -21,12 +22,14 @@ import hypothesis
 import pytest
 
 from tests.support import leftovers, users
-from tests.support.pace import IN_GUEST
+from tests.support.pace import EMULATED, IN_GUEST
 from tests.support.probes import NOBODY, PROBES, missing
 
 HERE = Path(__file__).parent
 MUST_WORK = os.environ.get("INITSPAWN_MUST_WORK", "") not in ("", "0")
 NOT_IN_GUEST = {"node", "lua", "tcl", "chromium"}  # what depends on no kernel and would make the image large
+# What QEMU's user mode has not got, being no kernel, or what tools/aarch64-tests does not set up.
+NOT_EMULATED = {"root", "userns", "bwrap", "cgroup", "prctl"}
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 MADE_UP = 54321  # a user that no file names
@@ -51,9 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _belongs_here(item: pytest.Item) -> bool:
+    needs = {name for mark in item.iter_markers("needs") for name in mark.args}
     if IN_GUEST:
-        needs = {name for mark in item.iter_markers("needs") for name in mark.args}
         return not needs & NOT_IN_GUEST
+    if EMULATED:
+        needs |= {name for name in ("root", "userns") if item.get_closest_marker(name)}
+        return not needs & NOT_EMULATED and item.get_closest_marker("not_emulated") is None
     return item.get_closest_marker("guest") is None
 
 

@@ -120,7 +120,7 @@ def main(arguments: argparse.Namespace) -> int:
         file="the gateway's own sandbox", user=user, group=group, environ={}, hidden=True,
     )  # fmt: skip
     plan_file = os.path.join(run_dir, "plan")
-    save(plan.replace(apis=(*plan.apis, hidden), sources=()), plan_file)
+    save(plan.replace(apis=(*plan.apis, hidden), sources=(), further=()), plan_file)
     start = {
         "tokens": {digest(token): ("start", (EVERYTHING,))},
         **({"state": state_dir} if state_dir is not None else {}),

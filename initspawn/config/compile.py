@@ -51,7 +51,8 @@ def compile_files(
     `environ` is where `$NAME` is looked up; only commands of a sandbox that says `envs_from: server` inherit
     it. Raises ConfigError with all problems of all files.
     """
-    target = target or here()
+    read: set[tuple[str, int, int]] = set()
+    target = (target or here())._replace(read=read)
     paths = files_of(paths)
     problems: list[Problem] = []
     apis: list[Api] = []
@@ -94,6 +95,7 @@ def compile_files(
         machine=target.machine,
         late=target.late,
         sources=tuple(sources),
+        further=tuple(sorted(read)),
         hosts=_hosts(hosts, user, group),
     )
 

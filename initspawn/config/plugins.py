@@ -141,6 +141,7 @@ def _find(plugin: Plugin, names: Names, spot: Spot) -> Found | None:
             continue
         place = next(_places(name, directories), None)
         if place is not None:
+            names.target.note(place[-1])
             return _look(plugin.uid, *place, spot)
     missing = spot.coded("PLUGIN_NOT_FOUND")
     if all(name.endswith(_COMPILED) for name in wanted):

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from initspawn.errors import InitspawnError
 from initspawn.linux import capabilities
+from initspawn.planfile import source
 from initspawn.tree import Tree
 
 MACHINES = ("aarch64", "x86_64")
@@ -45,6 +46,7 @@ class Target(NamedTuple):
 
     machine: as uname(2) calls it. bounding: the capabilities that its supervisor can give.
     late: the plan is made ahead, and what only the running machine knows is left open.
+    read: the files, other than configurations, that the plan depends on; as `Plan.further` has them.
     """
 
     tree: Tree
@@ -53,6 +55,18 @@ class Target(NamedTuple):
     last_capability: int
     bounding: int
     late: bool = False
+    read: set[tuple[str, int, int]] | None = None
+
+    def note(self, path: str) -> None:
+        """Remember that the plan depends on this file's content. To be called before it is read.
+
+        So if it changes meanwhile, the plan is found stale. Raises InitspawnError as `Tree.place`.
+        """
+        if self.read is not None:
+            try:
+                self.read.add(source(self.tree.place(path), path))
+            except (OSError, ValueError):
+                pass  # whoever reads it says why
 
 
 def here(*, late: bool = False, machine: str | None = None) -> Target:

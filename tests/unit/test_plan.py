@@ -214,6 +214,15 @@ def test_stale(tmp_path: Path) -> None:
     assert stale(plan) == str(one)
 
 
+def test_what_a_configuration_names_makes_a_plan_stale_as_well(tmp_path: Path) -> None:
+    filter_ = tmp_path / "filter"
+    filter_.write_text("1")
+    plan = PLAN.replace(further=(plans.source(str(filter_), str(filter_)),))
+    assert stale(plan) is None
+    filter_.write_text("2")
+    assert stale(plan) == str(filter_)
+
+
 def test_trust_comes_before_marshal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loads(_: bytes) -> Any:
         pytest.fail("bytes that were not checked reached marshal")

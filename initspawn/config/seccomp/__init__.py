@@ -201,6 +201,7 @@ def _ready(seccomp: Seccomp, names: Names, supervisor: Person, arch: int, spot: 
         if is_late(path):
             place.refuse("needs a value that only the running machine knows", "name a file of the image")
             return []
+        names.target.note(path)
         program = bpf.read(path, (0, supervisor.user), names.target.tree)
     except (ExpandFault, bpf.FilterFault) as fault:
         place.refuse(str(fault))

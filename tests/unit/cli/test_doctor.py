@@ -48,8 +48,8 @@ def test_in_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert "cannot be launched" in text
 
 
+@pytest.mark.needs("prctl")
 def test_python_prctl_agrees() -> None:
-    pytest.importorskip("prctl")
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         held = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff"))
     assert doctor._other_opinion(held) == ""

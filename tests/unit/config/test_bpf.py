@@ -21,6 +21,7 @@ from tests.unit.config.test_seccomp import run
 Build = Callable[..., Api]
 Problems = Callable[..., list[str]]
 Opinion = Callable[[bytes], bool]
+not_emulated = pytest.mark.not_emulated("seccomp(2): the emulator has no filters")
 
 RETURN = (0x06, 0, 0, 0x7FFF0000)
 LOAD = (0x20, 0, 0, 0)
@@ -95,6 +96,7 @@ def test_bad_programs(problems: Problems, file: Path, said: str) -> None:
     assert "test: sandboxes.seccomp.rulespath: " in problem
 
 
+@not_emulated
 @pytest.mark.parametrize(
     "program",
     [
@@ -112,6 +114,7 @@ def test_good_programs(kernel_takes: Opinion, program: bytes) -> None:
     assert kernel_takes(program)
 
 
+@not_emulated
 def test_the_kernel_refuses_the_bad_ones_too(kernel_takes: Opinion) -> None:
     whole = {said: program for said, program in BAD.items() if len(program) % 8 == 0}
     assert [said for said, program in whole.items() if kernel_takes(program)] == []
@@ -125,6 +128,7 @@ SMALL = st.integers(0, 3)
 INSTRUCTIONS = st.tuples(OPERATIONS, SMALL, SMALL, st.integers(0, 17) | st.sampled_from([28, 31, 32, 60, 64]))
 
 
+@not_emulated
 @given(st.lists(INSTRUCTIONS, min_size=1, max_size=8).map(lambda rest: code(*rest, RETURN)))
 def test_the_kernel_is_of_the_same_opinion(kernel_takes: Opinion, program: bytes) -> None:
     assert (fault(program) == "") == kernel_takes(program)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,21 @@ def test_sources_are_remembered_by_the_trees_names(compiled: Compile, root: Path
     inside.write_bytes((tmp_path / "config.json").read_bytes())
     plan = compile_files([str(inside)], user=0, group=0, environ={}, target=elsewhere(str(root)))
     assert [name for name, *_ in plan.sources] == ["/etc/x.json"]
+
+
+def test_a_filter_is_remembered_with_what_it_was(compiled: Compile, root: Path) -> None:
+    def further() -> tuple[tuple[str, int, int], ...]:
+        return compiled({"seccomp": {"rulespath": "/etc/filter.bpf"}}).further
+
+    program = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+    (root / "etc/filter.bpf").write_bytes(program)
+    ((name, size, checksum),) = further()
+    assert (name, size) == ("/etc/filter.bpf", len(program))
+    (root / "etc/filter.bpf").write_bytes(struct.pack("=HBBI", 0x06, 0, 0, 0x7FFC0000))
+    ((*same, other),) = further()
+    assert same == [name, size]
+    assert other != checksum
+    assert compiled().further == ()
 
 
 def test_here_is_asked_only_when_it_counts() -> None:

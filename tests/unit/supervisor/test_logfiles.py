@@ -17,6 +17,7 @@ from initspawn.supervisor import logfiles
 from initspawn.supervisor.logfiles import LogFiles
 
 USER = os.geteuid()
+pytestmark = pytest.mark.not_emulated("openat2(2)")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tests.support.users import Ordinary
 ORPHAN = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep({seconds})"
 
 
+@pytest.mark.not_emulated("prctl(2) PR_SET_CHILD_SUBREAPER")
 def test_an_orphan_that_lives_on_is_seen_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "SETTLE_SECONDS", 0.2)
     before = leftovers.snapshot()
