@@ -11,7 +11,6 @@ from initspawn.linux.libc import function, oserror, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
     from typing import Any
 
 # include/uapi/linux/sched.h
@@ -97,10 +96,10 @@ def wait_any() -> tuple[int, int, Any] | None:
     return (pid, status, usage) if pid else None
 
 
-def descends(pid: int, ancestors: Container[int]) -> bool:
-    """Whether a process is one of these or has one of them above it; True as well where that is hidden."""
-    while pid > 1:
-        if pid in ancestors:
+def descends(pid: int, ancestor: int) -> bool:
+    """Whether a process is this one or has it above; True as well where that is hidden."""
+    while pid > 0:
+        if pid == ancestor:
             return True
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:

@@ -162,7 +162,7 @@ class Supervisor:
 
     def owns(self, pid: int) -> bool:
         """Whether a process belongs to one of our tasks. One that is gone or hidden is not to be trusted."""
-        return process.descends(pid, self._reapers)
+        return process.descends(pid, os.getpid())  # not from a reaper: it may be dead, its orphans are ours
 
     def _close_when_empty(self, then: Callable[[], None]) -> None:
         late = self.reactor.clock() > self._close_by

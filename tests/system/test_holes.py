@@ -219,6 +219,34 @@ def test_a_command_is_no_local_client(as_user: Ordinary) -> None:
         assert json.loads(response["stdout"][0]) == {"id": 1, "status": "insufficient-scope", "code": -9}
 
 
+ORPHAN = """
+import os, signal, sys, time
+command, reaper = os.getpid(), os.getppid()
+if os.fork():
+    time.sleep(30)
+sys.stdout = open(sys.argv[2], "w", buffering=1)
+print(os.getpid())
+os.kill(reaper, signal.SIGKILL)
+while os.getppid() in (command, reaper):
+    time.sleep(0.01)
+time.sleep(0.2)  # the supervisor has noticed
+"""
+
+
+def test_an_orphan_of_a_command_is_no_local_client_either(as_user: Ordinary) -> None:
+    """Its reaper was killed, so it has become a child of the supervisor."""
+    told = as_user.home / "told"
+    arguments = ["-c", (ORPHAN + CALLER).replace("$", "$$"), str(as_user.home / "run" / "control"), str(told)]
+    call = {"uid": "call", "exec": {"cmdpath": "/usr/bin/python3", "args": arguments}}
+    file = write(as_user.home, CONFIG, config(call, acls={}))
+    with serving(as_user.home, file, user=as_user) as server, server.client() as client:
+        client.call("t/call")
+        pid = int(wait_for(lambda: read(told).partition(b"\n")[0], "the orphan"))
+        wait_for(lambda: not read(f"/proc/{pid}/cmdline"), "its end")  # with cgroups, by force
+        _, *answers = told.read_text().splitlines()
+        assert all(json.loads(answer)["status"] == "insufficient-scope" for answer in answers)
+
+
 @pytest.mark.root
 def test_a_bind_source_that_became_a_link_is_refused(tmp_path: Path) -> None:
     source, out = owned(tmp_path / "source"), owned(tmp_path / "out")
