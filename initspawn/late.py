@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from initspawn.plan import Api, Command, Mount, Plan, Sandbox
+    from initspawn.plan import Api, Command, Landlock, Mount, Plan, Sandbox
 
 _NUL = "\0"
 # In place of a variable's name: the supervisor's own variables. In place of its value: without it.
@@ -101,7 +101,12 @@ def described(plan: Plan) -> Plan:
     def sandbox(sandbox: Sandbox) -> Sandbox:
         mounts = tuple(mount.replace(source=fill(mount.source)) for mount in sandbox.mounts)
         environment = _environment(sandbox, fill, {"(and that of the supervisor)": ""})
-        return sandbox.replace(mounts=mounts, environment=environment, directory=fill(sandbox.directory))
+        return sandbox.replace(
+            mounts=mounts,
+            environment=environment,
+            directory=fill(sandbox.directory),
+            landlock=_landlock(sandbox, fill),
+        )
 
     return _settled(plan, fill, sandbox)
 
@@ -159,6 +164,7 @@ def _sandbox(
         directory=directory,
         environment=_environment(sandbox, fill, environ),
         mounts=tuple(_mount(mount, sandbox, supervisor, fill) for mount in sandbox.mounts),
+        landlock=_landlock(sandbox, fill),
         capabilities=_capabilities(sandbox, supervisor),
         if_held=0,
     )
@@ -195,6 +201,11 @@ def _mount(mount: Mount, sandbox: Sandbox, supervisor: int, fill: Callable[[str]
     except InitspawnError as error:
         raise PlanError(f"sandbox `{sandbox.uid}`, mount on {mount.target}: {error}") from error
     return mount.replace(source=found, late="")
+
+
+def _landlock(sandbox: Sandbox, fill: Callable[[str], str]) -> Landlock | None:
+    rules = sandbox.landlock
+    return rules and rules.replace(paths=tuple((fill(path), access) for path, access in rules.paths))
 
 
 def _capabilities(sandbox: Sandbox, supervisor: int) -> int:

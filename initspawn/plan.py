@@ -65,6 +65,17 @@ class Scheduling(Record):
     oom_score_adj: int | None = None  # -1000 to 1000
 
 
+class Landlock(Record):
+    """What a command may still do once the kernel has been told (landlock(7)); masks are the kernel's."""
+
+    fs: int = 0  # file access that needs a rule
+    net: int = 0  # use of TCP ports that needs one
+    scopes: int = 0  # what ends at the task
+    paths: tuple[tuple[str, int], ...] = ()  # without symbolic links; access to what is there and below
+    ports: tuple[tuple[int, int], ...] = ()  # number, use
+    optional: bool = False  # on a kernel that knows less, what it knows is enough
+
+
 class Sandbox(Record):
     """A confinement recipe, complete: what is not listed here the command does not get."""
 
@@ -91,9 +102,10 @@ class Sandbox(Record):
     filters: tuple[bytes, ...] = ()  # seccomp BPF, in the order they are loaded
     limits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard); -1: no limit
     scheduling: Scheduling | None = None
+    landlock: Landlock | None = None
 
     _nested: ClassVar[dict[str, type[Record]]] = {
-        "id_map": IdMap, "mounts": Mount, "scheduling": Scheduling,
+        "id_map": IdMap, "mounts": Mount, "scheduling": Scheduling, "landlock": Landlock,
     }  # fmt: skip
 
 

@@ -284,7 +284,8 @@ def _landlock() -> Finding:
         return Finding("Landlock", GOOD, f"ABI {probes.in_child(probes.landlock_version)}")
     except (OSError, probes.ProbeError):
         remedy = "none needed; it is enabled by `lsm=` on the kernel's command line"
-        return Finding("Landlock", LIMITED, "not enabled", "nothing yet: no sandbox uses it", remedy)
+        meaning = "no sandbox with `landlock`, but where it is `optional`"
+        return Finding("Landlock", LIMITED, "not enabled", meaning, remedy)
 
 
 def _links() -> Finding:

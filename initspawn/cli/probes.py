@@ -12,15 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from initspawn.errors import InitspawnError, RequestError
-from initspawn.linux import cgroup, mount, namespaces, process, ptrace, seccomp
+from initspawn.linux import cgroup, landlock, mount, namespaces, process, ptrace, seccomp
 from initspawn.linux.libc import syscall
 from initspawn.linux.prctl import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, prctl
-from initspawn.sandbox.program import raw
 
 NOBODY = 65534
 SECONDS = 20.0
-_LANDLOCK_CREATE_RULESET = 444  # the same number everywhere, as of all newer system calls
-_LANDLOCK_VERSION = 1
 _ALLOW_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF_RET | BPF_K, SECCOMP_RET_ALLOW
 _NO_DESCRIPTOR = 0xFFFFFFFF
 
@@ -187,8 +184,8 @@ def load_filter() -> None:
 
 def landlock_version() -> int:
     """The Landlock ABI. Raises OSError where there is none."""
-    version: int = raw(_LANDLOCK_CREATE_RULESET, 0, 0, _LANDLOCK_VERSION, 0, 0)
-    if version < 0:
+    version = landlock.version()
+    if not version:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     return version
 

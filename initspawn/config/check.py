@@ -15,7 +15,8 @@ from typing import Any
 from msgspec import inspect
 
 from initspawn.config.later import later, misplaced
-from initspawn.config.schema import Config, Part
+from initspawn.config.part import Part
+from initspawn.config.schema import Config
 from initspawn.config.spot import Spot, nearest, shown
 
 _OWN_KEYS = ("x-", "$")

@@ -68,6 +68,10 @@ class View:
                 return mount.target if mount.operation == "bind" and mount.read_only else None
         return None
 
+    def real(self, path: str) -> str | None:
+        """The path without symbolic links, as commands see it; None if they lead nowhere."""
+        return self._follow(path) if self.new_root else self.tree.real(path)
+
     def targets(self) -> str:
         """The mounts' targets, for messages."""
         return ", ".join(dict.fromkeys(mount.target for mount in self._mounts)) or "none"

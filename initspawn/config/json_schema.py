@@ -14,7 +14,8 @@ from typing import Any
 from msgspec import NODEFAULT, inspect
 
 from initspawn.config.keys import KEYS
-from initspawn.config.schema import Config, EncoderOpts, Part
+from initspawn.config.part import Part
+from initspawn.config.schema import Config, EncoderOpts
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _OWN_KEYS = r"^(x-|\$)"

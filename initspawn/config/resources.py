@@ -8,8 +8,8 @@ import resource
 
 from msgspec import structs
 
+from initspawn.config.bounds_schema import LIMIT_NAMES, Limit, Limits, Scheduling
 from initspawn.config.identity import Person
-from initspawn.config.schema import LIMIT_NAMES, Limit, Limits, Scheduling
 from initspawn.config.spot import Spot, shown
 from initspawn.linux import scheduling as kernel
 from initspawn.plan import Scheduling as PlanScheduling

@@ -8,6 +8,7 @@ from initspawn.config.environment import environment
 from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.identity import Identity, Person, capability_mask, identify
 from initspawn.config.inside import Unsettled, View
+from initspawn.config.landlock import rules
 from initspawn.config.mounts import Builder, build_mounts
 from initspawn.config.namespace import Isolation, isolate
 from initspawn.config.resources import rlimits, schedule
@@ -48,11 +49,7 @@ def compile_sandbox(
         caps, if_held = capability_mask(
             sandbox.caps, spot["caps"], target, supervisor=supervisor, own_users=isolation.own_users
         )
-    if sandbox.seccomp and sandbox.allow_setuid:
-        spot["allow_setuid"].refuse(
-            "does not go together with `seccomp`",
-            "a filter may only be loaded where no privileges can be gained",
-        )
+    _check_setuid(sandbox, spot)
     view = View(new_root, mounts or (), target.tree) if complete else None
     return (
         PlanSandbox(
@@ -77,11 +74,25 @@ def compile_sandbox(
             mounts=mounts or (),
             filters=compile_filters(sandbox.seccomp, names, supervisor, caps, spot["seccomp"]),
             limits=rlimits(sandbox.limits, spot["limits"], supervisor, late=target.late),
+            landlock=rules(sandbox.landlock, names, view, spot["landlock"]),
             scheduling=schedule(sandbox.scheduling, spot["scheduling"], supervisor, late=target.late),
         ),
         names,
         complete,
     )
+
+
+def _check_setuid(sandbox: Sandbox, spot: Spot) -> None:
+    if sandbox.seccomp and sandbox.allow_setuid:
+        spot["allow_setuid"].refuse(
+            "does not go together with `seccomp`",
+            "a filter may only be loaded where no privileges can be gained",
+        )
+    if sandbox.landlock and sandbox.allow_setuid:
+        spot["allow_setuid"].refuse(
+            "does not go together with `landlock`",
+            "rules may only be laid on where no privileges can be gained",
+        )
 
 
 def _identity(

@@ -1,50 +1,30 @@
 """The configuration file as types: every key there is, its type and its bounds.
 
 `check` reads these types; nothing else decides what a file may say, but for the keys that are not built
-yet, in `later`. Four class variables go with a type: `aliases` are other spellings of its keys, `noun` is
-what messages call it, `code` what they begin with, and `form` shows how one is written. A field of type
-`list[X]` takes one X as well as a list of them.
+yet, in `later`. Limits, scheduling and Landlock rules are in `bounds_schema`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, defstruct, field
+from msgspec import Meta, field
 
+from initspawn.config.bounds_schema import Landlock, Limits, Scheduling
+from initspawn.config.part import Natural, Part
 from initspawn.encoders.table import MAXDEPTH, MAXLINE, RAW_BYTES
-from initspawn.linux.scheduling import IO_PRIORITIES, NICE, OOM_SCORES
-
-Words = Mapping[str, str]
 
 _TEN_YEARS = 315_360_000
 
 Seconds = Annotated[int, Meta(ge=0, le=_TEN_YEARS)]
 Verbosity = Annotated[int, Meta(ge=0, le=9)]
 Id = Annotated[int, Meta(ge=0, le=0xFFFFFFFE)]  # (uid_t)-1 means "leave as it is" to the kernel
-Natural = Annotated[int, Meta(ge=0)]
-Bound = str | Natural  # of a resource limit
 Uid = Annotated[str, Meta(min_length=1, max_length=64)]
 Word = Literal["default", "enable", "disable"]
-# getrlimit(2) without RLIMIT_, in the kernel's order.
-LIMIT_NAMES = (
-    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks",
-    "sigpending", "msgqueue", "nice", "rtprio", "rttime",
-)  # fmt: skip
 MountMode = Literal[
     "ro", "read", "rw", "write", "symlink", "anonymous", "dir", "tmpfs", "procfs", "devfs", "dev",
     "mqueue", "lock", "execfd",
 ]  # fmt: skip
-
-
-class Part(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Base of all objects of the file."""
-
-    aliases: ClassVar[Words] = {}
-    noun: ClassVar[str] = "object"
-    code: ClassVar[str] = ""
-    form: ClassVar[str] = ""
 
 
 class Metadata(Part):
@@ -183,42 +163,6 @@ class Namespace(Part):
     mounts: list[MountEntry] | None = None
 
 
-class Limit(Part):
-    """A resource limit whose two values differ."""
-
-    noun = "limit"
-    form = "write {soft: 64, hard: 128}"
-
-    soft: Bound
-    hard: Bound
-
-
-if TYPE_CHECKING:
-    Limits = Part
-else:  # made from the kernel's names, one of which (`as`) Python keeps for itself
-    Limits = defstruct(
-        "Limits",
-        [(name, Bound | Limit | None, None) for name in LIMIT_NAMES],
-        bases=(Part,),
-        namespace={"__doc__": "Resource limits of each process.", "noun": "limits"},
-        module=__name__,
-        kw_only=True,
-        forbid_unknown_fields=True,
-    )
-
-
-class Scheduling(Part):
-    """What the commands are given before others, or after them."""
-
-    noun = "scheduling"
-
-    nice: Annotated[int, Meta(ge=NICE[0], le=NICE[-1])] | None = None
-    cpu: Literal["other", "batch", "idle"] | None = None
-    io: Literal["realtime", "best-effort", "idle"] | None = None
-    io_priority: Annotated[int, Meta(ge=IO_PRIORITIES[0], le=IO_PRIORITIES[-1])] | None = None
-    oom_score_adj: Annotated[int, Meta(ge=OOM_SCORES[0], le=OOM_SCORES[-1])] | None = None
-
-
 class Exec(Part):
     """The program and its arguments."""
 
@@ -297,6 +241,7 @@ class Sandbox(Part):
     namespace: Namespace | None = None
     limits: Limits = field(default_factory=Limits)
     scheduling: Scheduling | None = None
+    landlock: Landlock | None = None
     commands: list[Command] = []
 
 

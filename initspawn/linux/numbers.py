@@ -11,7 +11,8 @@ import os
 _SHARED = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
     "fsmount": 432, "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437,
-    "mount_setattr": 442,
+    "mount_setattr": 442, "landlock_create_ruleset": 444, "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
 }  # fmt: skip
 _X86_64 = {
     "ppoll": 271, "munmap": 11,

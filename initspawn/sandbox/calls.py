@@ -10,6 +10,7 @@ import os
 from initspawn.linux import capabilities, mount, namespaces, prctl, process
 from initspawn.linux.numbers import table
 from initspawn.sandbox import ladder, steps
+from initspawn.sandbox.recipe import Recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 _ARGUMENTS = {
     "capset": "bb", "chdir": "s", "close": "f", "close_range": "dxx", "dup3": "ffx", "fchdir": "f",
     "fchmodat": "fso", "fchownat": "fsddx", "fsconfig": "fdssd", "fsmount": "fxx", "fsopen": "sx",
-    "ioctl": "fxb", "keyctl": "ds", "mkdirat": "fso", "mknodat": "fsod",
+    "ioctl": "fxb", "ioprio_set": "ddd", "keyctl": "ds", "landlock_add_rule": "fdbx",
+    "landlock_create_ruleset": "bdx", "landlock_restrict_self": "fx", "mkdirat": "fso", "mknodat": "fsod",
     "mount": "sssxs", "mount_setattr": "fsxbd",
     "move_mount": "fsfsx", "open_tree": "fsx", "openat": "fsxo", "openat2": "fsbd", "pivot_root": "ss",
     "prctl": "paaaa", "prlimit64": "ddba", "read": "fad", "rt_sigaction": "dbbd",
+    "sched_setscheduler": "ddb", "setpriority": "ddd",
     "rt_sigprocmask": "dbbd", "setgroups": "db", "sethostname": "sd", "setresgid": "ddd",
     "setresuid": "ddd", "setsid": "", "socket": "dxd", "symlinkat": "sfs", "umask": "o",
     "umount2": "sx", "unlinkat": "fsx", "unshare": "n", "write": "fbd",
@@ -57,7 +60,7 @@ def calls(sandbox: Sandbox, baseline: Baseline) -> dict[str, list[str]]:
         "close_range(4, 0xffffffff, 0)",
         "munmap: what is shared with other tasks",
     ]
-    recipe = steps.Recipe(sandbox, baseline)
+    recipe = Recipe(sandbox, baseline)
     for wanted in (steps.REAPER_STEPS, steps.COMMAND_STEPS, steps.FILTER_STEPS):
         program = ladder.compile_steps(wanted, recipe)
         _add(found, program, " ".join(capabilities.names((1 << baseline.last_capability + 1) - 1)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 
 from initspawn.limits import STOP_GRACE_SECONDS
-from initspawn.linux import capabilities, scheduling, seccomp
+from initspawn.linux import capabilities, landlock, scheduling, seccomp
 from initspawn.plan import NAMESPACES
 from initspawn.sandbox import ladder
 
@@ -187,6 +187,26 @@ def _score(sandbox: Sandbox) -> int | None:
     return sandbox.scheduling.oom_score_adj if sandbox.scheduling else None
 
 
+def _landlock(sandbox: Sandbox) -> str:
+    rules = sandbox.landlock
+    assert rules is not None
+    said = []
+    if rules.fs:
+        allowed = [f"{path} ({_access(access, rules.fs)})" for path, access in rules.paths]
+        said.append(f"{_access(rules.fs, rules.fs)} only in {', '.join(allowed) or 'no place'}")
+    for word, use in (("listens on", landlock.BIND), ("connects to", landlock.CONNECT)):
+        if rules.net & use:
+            ports = [str(port) for port, access in rules.ports if access & use]
+            said.append(f"{word} TCP ports {', '.join(ports) or 'none'}")
+    scopes = [name for name, bit in landlock.SCOPES.items() if rules.scopes & bit]
+    said += [f"it does not reach others by {name}" for name in scopes]
+    return "; ".join(said) + ("; where this kernel knows it" if rules.optional else "")
+
+
+def _access(mask: int, among: int) -> str:
+    return " ".join(name for name, bits in landlock.FS.items() if bits & among and mask & bits)
+
+
 def _tree(sandbox: Sandbox) -> str:
     if sandbox.new_root:
         count = len(sandbox.mounts)
@@ -232,6 +252,7 @@ _SENTENCES: dict[str, Callable[[Sandbox], str]] = {
     "directory": lambda sandbox: f"it starts in {sandbox.directory}",
     "no new privileges": lambda _: "no program it runs can give it more rights, setuid or not",
     "parent death signal": lambda _: "it is killed when its reaper ends",
+    "Landlock": _landlock,
     "held": lambda _: "it waits until the supervisor traces it",
     "seccomp": _filters,
     ladder.EXEC: lambda _: "the program is loaded, and held before its first instruction",

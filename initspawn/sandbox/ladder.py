@@ -11,6 +11,7 @@ import os
 from initspawn.linux import namespaces
 from initspawn.sandbox import steps
 from initspawn.sandbox.program import Program
+from initspawn.sandbox.recipe import Recipe, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ DESCRIPTORS = "descriptors"
 NAMESPACES = "namespaces"
 
 
-def compile_steps(wanted: tuple[steps.Step, ...], recipe: steps.Recipe) -> Program:
+def compile_steps(wanted: tuple[Step, ...], recipe: Recipe) -> Program:
     """The program of the steps this sandbox needs, behind what the recipe has been through already.
 
     Raises OSError for what can be seen to fail.
@@ -37,7 +38,7 @@ def compile_steps(wanted: tuple[steps.Step, ...], recipe: steps.Recipe) -> Progr
 
 def names(sandbox: Sandbox, baseline: Baseline) -> list[str]:
     """The steps a sandbox goes through, in order."""
-    recipe = steps.Recipe(sandbox, baseline)
+    recipe = Recipe(sandbox, baseline)
     every = (*steps.REAPER_STEPS, *steps.COMMAND_STEPS, *steps.FILTER_STEPS)
     taken = [step.name for step in every if step.needed(recipe)]
     return [*([NAMESPACES] if clone_flags(sandbox) else []), DESCRIPTORS, *taken, EXEC]

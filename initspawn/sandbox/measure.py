@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from initspawn.linux import capabilities, cgroup, mount, scheduling
+from initspawn.linux import capabilities, cgroup, landlock, mount, scheduling
 from initspawn.plan import NAMESPACES
 from initspawn.sandbox.mounted import AS_PLANNED, compare_mounts
 
@@ -43,6 +43,7 @@ class Baseline:
         self.ignored = int(status[b"SigIgn"], 16)
         self.permitted = int(status[b"CapPrm"], 16)
         self.may_trace = self.permitted & 1 << capabilities.NUMBERS["SYS_PTRACE"]  # and exec is as ever
+        self.landlock = landlock.version()
         self.last_capability = capabilities.last_cap()
         self.bounding = int(status[b"CapBnd"], 16)
         self.seccomp = int(status[b"Seccomp"])

@@ -25,6 +25,7 @@ from initspawn.linux import capabilities, prctl, process
 from initspawn.linux.numbers import table
 from initspawn.sandbox import ladder, steps
 from initspawn.sandbox.program import COMMAND, FILTERS, PLACING, REAPER, SPAWNER, Ledger, Slot, raw, run
+from initspawn.sandbox.recipe import Recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Prepared:
     def __init__(self, sandbox: Sandbox, baseline: Baseline, extra: int, *, grouped: bool) -> None:
         self.sandbox = sandbox
         self.flags = ladder.clone_flags(sandbox) | process.CLONE_PARENT
-        recipe = steps.Recipe(sandbox, baseline, extra, grouped=grouped)
+        recipe = Recipe(sandbox, baseline, extra, grouped=grouped)
         self.handshake = recipe.handshake
         self.reaper = ladder.compile_steps(steps.REAPER_STEPS, recipe)
         self.clone_command = process.clone_arguments(cgroup=recipe.cgroup)

@@ -15,73 +15,21 @@ import errno
 import os
 import struct
 
-from initspawn.linux import capabilities, mount, namespaces, prctl, process, scheduling, seccomp
+from initspawn.linux import mount, namespaces, prctl, process, scheduling
+from initspawn.sandbox import rights
 from initspawn.sandbox.mounts import Builder
-from initspawn.sandbox.program import Program
+from initspawn.sandbox.recipe import Recipe, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from initspawn.plan import Sandbox
-    from initspawn.sandbox.measure import Baseline
 
 READY = b"r"
 GO = b"g"
 _SIGSET = 8  # bytes of the kernel's sigset_t
 
 
-class Recipe:
-    """What the steps work on: the sandbox, who we are, and the program they write.
-
-    `extra`: how many descriptors the command gets beside 0, 1 and 2; the handshake has the next number,
-    and behind it comes the cgroup the command is born in, if there is one.
-    """
-
-    def __init__(
-        self, sandbox: Sandbox, baseline: Baseline, extra: int = 0, *, grouped: bool = False
-    ) -> None:
-        self.sandbox = sandbox
-        self.baseline = baseline
-        self.handshake = 3 + extra
-        self.cgroup = self.handshake + 1 if grouped else -1
-        self.program = Program(self.handshake + 1 + grouped)
-        self.proc = -1
-
-    @property
-    def privileged(self) -> bool:
-        """Whether the supervisor is root, and so changes users for real."""
-        return self.sandbox.groups is not None
-
-    @property
-    def maps_first(self) -> bool:
-        """Whether a user namespace is made before, and owns, all others."""
-        return self.sandbox.id_map is not None and self.sandbox.id_map.first
-
-    @property
-    def maps_last(self) -> bool:
-        """Whether a user namespace is made when everything else is done."""
-        return self.sandbox.id_map is not None and not self.sandbox.id_map.first
-
-
-class Step:
-    """One rung: its name, what it adds to the program, and whether a sandbox needs it."""
-
-    __slots__ = ("add", "name", "needed")
-
-    def __init__(
-        self, name: str, add: Callable[[Recipe], None], needed: Callable[[Recipe], bool] = lambda _: True
-    ) -> None:
-        self.name = name
-        self.add = add
-        self.needed = needed
-
-
 # What each step does. All numbers and bytes are fixed here, before any child exists.
-
-
-def _prctl(recipe: Recipe, option: int, value: int, note: str, extra: int = 0) -> None:
-    recipe.program.call("prctl", option, value, extra, 0, 0, note=note)
 
 
 def _own_session(recipe: Recipe) -> None:
@@ -93,7 +41,7 @@ def _identity_map(recipe: Recipe) -> None:
     assert ids is not None
     program = recipe.program
     # We may have changed user, or the supervisor may be hidden: our /proc/self must be ours (proc(5)).
-    _prctl(recipe, prctl.PR_SET_DUMPABLE, 1, "our /proc/self is ours")
+    recipe.prctl(prctl.PR_SET_DUMPABLE, 1, "our /proc/self is ours")
     where = recipe.proc if recipe.proc >= 0 else mount.AT_FDCWD
     prefix = b"" if recipe.proc >= 0 else b"/proc/"
     for name, text in (
@@ -106,13 +54,13 @@ def _identity_map(recipe: Recipe) -> None:
         program.call("write", fd, text.encode(), len(text), expect=len(text), note=text)
         program.close(fd)
     if recipe.privileged:  # it waits for its exec, and others may run as the same user meanwhile
-        _prctl(recipe, prctl.PR_SET_DUMPABLE, 0, "and nobody else's")
+        recipe.prctl(prctl.PR_SET_DUMPABLE, 0, "and nobody else's")
 
 
 def _oom_score(recipe: Recipe) -> None:
     # Here, where the host's /proc is still seen; the command inherits it.
     program = recipe.program
-    _prctl(recipe, prctl.PR_SET_DUMPABLE, 1, "our /proc/self is ours")  # the next step ends that
+    recipe.prctl(prctl.PR_SET_DUMPABLE, 1, "our /proc/self is ours")  # the next step ends that
     flags = os.O_WRONLY | os.O_CLOEXEC
     fd = program.open("openat", mount.AT_FDCWD, b"/proc/self/oom_score_adj", flags, note="oom_score_adj")
     wanted = recipe.sandbox.scheduling
@@ -124,17 +72,17 @@ def _oom_score(recipe: Recipe) -> None:
 
 def _reaper(recipe: Recipe) -> None:
     name = ctypes.create_string_buffer(b"initspawn-reap")
-    _prctl(recipe, prctl.PR_SET_NAME, recipe.program.keep(name), "initspawn-reap")
-    _prctl(recipe, prctl.PR_SET_CHILD_SUBREAPER, 1, "orphans come to the reaper")
-    _prctl(recipe, prctl.PR_SET_PDEATHSIG, _signal.SIGKILL, "dies with the supervisor")
+    recipe.prctl(prctl.PR_SET_NAME, recipe.program.keep(name), "initspawn-reap")
+    recipe.prctl(prctl.PR_SET_CHILD_SUBREAPER, 1, "orphans come to the reaper")
+    recipe.prctl(prctl.PR_SET_PDEATHSIG, _signal.SIGKILL, "dies with the supervisor")
     # A copy of the supervisor's memory: nobody in the sandbox may look into it, as /proc/1 or by ptrace.
-    _prctl(recipe, prctl.PR_SET_DUMPABLE, 0, "not dumpable")
+    recipe.prctl(prctl.PR_SET_DUMPABLE, 0, "not dumpable")
 
 
 def _traceable(recipe: Recipe) -> None:
     # Root may hold anybody at its exec; an ordinary supervisor only who lets it.
     if not recipe.privileged:
-        _prctl(recipe, prctl.PR_SET_DUMPABLE, 1, "dumpable")
+        recipe.prctl(prctl.PR_SET_DUMPABLE, 1, "dumpable")
     recipe.program.call("write", recipe.handshake, READY, 1, expect=1, note="ready")
 
 
@@ -205,78 +153,22 @@ def _umask(recipe: Recipe) -> None:
     recipe.program.call("umask", recipe.sandbox.umask, note=f"{recipe.sandbox.umask:03o}")
 
 
-def _groups(recipe: Recipe) -> None:
-    groups = recipe.sandbox.groups or ()
-    packed = struct.pack(f"={len(groups)}I", *groups)
-    recipe.program.call("setgroups", len(groups), packed, note=" ".join(map(str, groups)))
-
-
-def _group(recipe: Recipe) -> None:
-    recipe.program.call("setresgid", *[recipe.sandbox.group] * 3, note=str(recipe.sandbox.group))
-
-
-def _user(recipe: Recipe) -> None:
-    # The next steps need the rights; exec clears the flag again.
-    _prctl(recipe, prctl.PR_SET_KEEPCAPS, 1, "keep capabilities")
-    recipe.program.call("setresuid", *[recipe.sandbox.user] * 3, note=str(recipe.sandbox.user))
-
-
 def _user_namespace(recipe: Recipe) -> None:
     recipe.program.call("unshare", process.CLONE_NEWUSER, note="user")
     _identity_map(recipe)
-
-
-def _held_now(recipe: Recipe) -> int:
-    """The capabilities a child has before it gives any up."""
-    if recipe.sandbox.id_map is not None:
-        return (1 << recipe.baseline.last_capability + 1) - 1
-    return recipe.baseline.permitted
-
-
-def _capset(recipe: Recipe, mask: int, inheritable: int) -> None:
-    header, data = capabilities.capset_arguments(mask, mask, inheritable)
-    recipe.program.call("capset", header, data, note=" ".join(capabilities.names(mask)) or "none")
-
-
-def _bounding_set(recipe: Recipe) -> None:
-    _capset(recipe, _held_now(recipe), 0)  # a change of user took them out of the effective set
-    for number in range(recipe.baseline.last_capability + 1):
-        if not recipe.sandbox.capabilities >> number & 1:
-            _prctl(recipe, prctl.PR_CAPBSET_DROP, number, f"drop {capabilities.names(1 << number)[0]}")
-
-
-def _capabilities(recipe: Recipe) -> None:
-    mask = recipe.sandbox.capabilities
-    _capset(recipe, mask, mask)
-    _prctl(recipe, prctl.PR_CAP_AMBIENT, prctl.PR_CAP_AMBIENT_CLEAR_ALL, "none ambient")
-    for number in range(mask.bit_length()):
-        if mask >> number & 1:
-            note = f"ambient {capabilities.names(1 << number)[0]}"
-            _prctl(recipe, prctl.PR_CAP_AMBIENT, prctl.PR_CAP_AMBIENT_RAISE, note, number)
 
 
 def _directory(recipe: Recipe) -> None:
     recipe.program.call("chdir", os.fsencode(recipe.sandbox.directory), note=recipe.sandbox.directory)
 
 
-def _no_new_privileges(recipe: Recipe) -> None:
-    _prctl(recipe, prctl.PR_SET_NO_NEW_PRIVS, 1, "no new privileges")
-
-
 def _parent_death(recipe: Recipe) -> None:
-    _prctl(recipe, prctl.PR_SET_PDEATHSIG, _signal.SIGKILL, "dies with its reaper")
+    recipe.prctl(prctl.PR_SET_PDEATHSIG, _signal.SIGKILL, "dies with its reaper")
 
 
 def _held(recipe: Recipe) -> None:
     go = ctypes.create_string_buffer(1)
     recipe.program.call("read", recipe.handshake, recipe.program.keep(go), 1, expect=1, note="go")
-
-
-def _seccomp(recipe: Recipe) -> None:
-    for number, bpf in enumerate(recipe.sandbox.filters):
-        loaded = recipe.program.keep(seccomp.program(bpf))
-        note = f"filter {number + 1}, {len(bpf) // seccomp.INSTRUCTION} instructions"
-        _prctl(recipe, prctl.PR_SET_SECCOMP, seccomp.MODE_FILTER, note, loaded)
 
 
 def _has(name: str) -> Callable[[Recipe], bool]:
@@ -315,16 +207,17 @@ COMMAND_STEPS = (
     Step("scheduling", _scheduling, lambda recipe: recipe.sandbox.scheduling is not None),
     Step("cgroup namespace", _cgroup_namespace, _has("cgroup")),
     Step("umask", _umask),
-    Step("groups", _groups, _privileged),
-    Step("group", _group, _privileged),
-    Step("user", _user, _privileged),
+    Step("groups", rights.set_groups, _privileged),
+    Step("group", rights.set_group, _privileged),
+    Step("user", rights.set_user, _privileged),
     Step("user namespace", _user_namespace, _maps_last),
-    Step("bounding set", _bounding_set, lambda recipe: recipe.privileged or recipe.maps_first),
-    Step("capabilities", _capabilities),
+    Step("bounding set", rights.cut_bounding_set, lambda recipe: recipe.privileged or recipe.maps_first),
+    Step("capabilities", rights.set_capabilities),
     Step("directory", _directory),
-    Step("no new privileges", _no_new_privileges, lambda recipe: recipe.sandbox.no_new_privileges),
+    Step("no new privileges", rights.set_no_new_privileges, lambda recipe: recipe.sandbox.no_new_privileges),
     Step("parent death signal", _parent_death),  # this late: a change of user clears it
+    Step("Landlock", rights.apply_landlock, lambda recipe: any(rights.landlock_handles(recipe))),
     Step("held", _held),
 )
 # When it has been let go: nothing but this stands between it and the exec.
-FILTER_STEPS = (Step("seccomp", _seccomp, lambda recipe: bool(recipe.sandbox.filters)),)
+FILTER_STEPS = (Step("seccomp", rights.load_filters, lambda recipe: bool(recipe.sandbox.filters)),)

@@ -10,7 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from initspawn.linux import landlock
+
 NOBODY = 65534
+LANDLOCK = 6  # the ABI that knows all that a configuration can ask for
 
 
 def _works(*argv: str, user: int | None = None) -> str:
@@ -86,6 +89,11 @@ def _chromium() -> str:
     return _works("chromium", "--version")
 
 
+def _landlock() -> str:
+    found = landlock.version()
+    return "" if found >= LANDLOCK else f"the kernel has Landlock ABI {found}, not {LANDLOCK}"
+
+
 PROBES: dict[str, Callable[[], str]] = {
     "root": _root,
     "userns": _userns,
@@ -99,6 +107,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "lua": _lua,
     "tcl": _tcl,
     "chromium": _chromium,
+    "landlock": _landlock,
 }
 
 

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from initspawn.linux import namespaces, process, ptrace
+from initspawn.linux import landlock, namespaces, process, ptrace
 from initspawn.linux.capabilities import NUMBERS
 from initspawn.linux.libc import syscall
 from initspawn.linux.numbers import table
-from initspawn.plan import NAMESPACES, Sandbox
+from initspawn.plan import NAMESPACES, Landlock, Sandbox
 from initspawn.sandbox import ladder, steps
 from initspawn.sandbox.measure import Baseline
 from initspawn.sandbox.program import Program
+from initspawn.sandbox.recipe import Recipe, Step
 from initspawn.supervisor import core
 from tests.support.pace import SLOWER
 from tests.system import boxes
@@ -49,7 +50,7 @@ def without_proc(who: Person) -> Sandbox:
 
 
 def without_filters(who: Person) -> Sandbox:
-    return boxes.full(who, filters=())
+    return boxes.full(who, filters=(), landlock=None)
 
 
 def without_users(who: Person) -> Sandbox:
@@ -63,6 +64,10 @@ def without_namespaces(who: Person) -> Sandbox:
 
 def with_capabilities(who: Person) -> Sandbox:
     return boxes.full(who, capabilities=1 << NUMBERS["NET_RAW"])
+
+
+def read_only(who: Person) -> Sandbox:
+    return boxes.full(who, landlock=Landlock(fs=landlock.FS["write"], optional=True))
 
 
 def only_users(who: Person) -> Sandbox:
@@ -96,6 +101,11 @@ server = socket.create_server(("127.0.0.1", 0))
 socket.create_connection(server.getsockname())
 """
     return made.run(PYTHON, "-I", "-S", "-c", script).err
+
+
+def files_need_rules(made: Bench, patience: float) -> str:
+    found = made.run("/bin/sh", "-c", ": > /data/file")
+    return "" if "Permission denied" in found.err else f"written: {found}"
 
 
 def command_dies_with_its_reaper(made: Bench, patience: float) -> str:
@@ -160,6 +170,7 @@ NOTICED = {
     "directory": Notice("measurement", "directory is '/'"),
     "no new privileges": Notice("measurement", "no-new-privileges is 0", box=without_filters),
     "parent death signal": Notice(look=command_dies_with_its_reaper, box=without_namespaces),
+    "Landlock": Notice(look=files_need_rules, box=read_only),
     "held": Notice("start|measurement", "not at its exec|cannot be traced", before=seize_late),
     "seccomp": Notice("measurement", "seccomp is"),
 }
@@ -174,7 +185,7 @@ def people(uids: Sequence[int] = ROOT_AND_A_USER) -> list[tuple[int, Any]]:
 
 
 def needed(who: Any) -> list[str]:
-    recipe = steps.Recipe(chosen(who), Baseline())
+    recipe = Recipe(chosen(who), Baseline())
     return [step.name for step in ALL if step.needed(recipe)]
 
 
@@ -185,7 +196,9 @@ each_step = pytest.mark.parametrize(("who", "name"), CASES, indirect=["who"])
 def test_every_step_is_known_here() -> None:
     # Whoever runs the tests: what root's sandboxes need, and what a user's need.
     both = [who for _, who in people((0, 1))]
-    assert {name for who in both for name in needed(who)} == {step.name for step in ALL}
+    found = {name for who in both for name in needed(who)}
+    found |= set() if Baseline().landlock else {"Landlock"}
+    assert found == {step.name for step in ALL}
     assert set(NOTICED) == {step.name for step in ALL}
 
 
@@ -202,11 +215,11 @@ def alone() -> None:
     core.LAUNCH_SECONDS = SOON
 
 
-def replace_step(name: str, add: Callable[[steps.Recipe], None]) -> None:
+def replace_step(name: str, add: Callable[[Recipe], None]) -> None:
     """Put other work in the place of a step, before the spawner is forked."""
     for rungs in TABLES:
         changed = [
-            steps.Step(step.name, add if step.name == name else step.add, step.needed)
+            Step(step.name, add if step.name == name else step.add, step.needed)
             for step in getattr(steps, rungs)
         ]
         setattr(steps, rungs, tuple(changed))
@@ -308,7 +321,7 @@ def test_every_single_call_that_fails_refuses_under_its_steps_name(who: Person) 
 
 def _each_call(box: Sandbox, argv: tuple[str, ...]) -> list[tuple[int, str, str, Result]]:
     """One sandbox per call, the number in its name saying which of its calls fails."""
-    recipe = steps.Recipe(box, Baseline())
+    recipe = Recipe(box, Baseline())
     notes, first = [], {}
     for wanted in (steps.REAPER_STEPS, steps.COMMAND_STEPS, steps.FILTER_STEPS):
         first[wanted] = len(notes)

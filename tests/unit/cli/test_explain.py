@@ -15,7 +15,7 @@ import pytest
 
 from initspawn.cli.main import main
 from initspawn.linux import capabilities
-from initspawn.plan import NAMESPACES, Command, IdMap, Mount, Sandbox, Scheduling
+from initspawn.plan import NAMESPACES, Command, IdMap, Landlock, Mount, Sandbox, Scheduling
 from initspawn.sandbox import bwrap, calls, describe, ladder
 from initspawn.sandbox import mounts as mount_operations
 from initspawn.sandbox.measure import Baseline
@@ -231,3 +231,20 @@ def test_bwrap_behind_the_tools_that_put_it_in_its_place() -> None:
     assert "nice --adjustment=-3 chrt --batch 0 ionice --class 3 choom --adjust=-5 -- " in text
     box = PLAIN.replace(scheduling=Scheduling(io=2 << 13 | 6))
     assert "ionice --class 2 --classdata 6 " in " ".join(bwrap.equivalent(box, ("x",)).argv)
+
+
+def test_every_call_is_shown_with_what_its_arguments_are() -> None:
+    box = FULL.replace(
+        scheduling=Scheduling(nice=3, policy=5, io=2 << 13 | 6, oom_score_adj=-5),
+        landlock=Landlock(fs=1 << 2 | 1 << 7, net=3, scopes=3, paths=(("/usr", 1 << 2),), ports=((80, 1),)),
+    )
+    made = calls.calls(box, Baseline())
+    assert made["scheduling"][0] == "setpriority(0, 0, 3)"
+    assert made["Landlock"][-2].startswith("landlock_restrict_self(")
+    assert "/proc/self/oom_score_adj" in " ".join(made["oom score"])
+    said = dict(describe.steps(box, Baseline()))
+    assert said["scheduling"] == "nice value 3, policy idle, io best-effort, level 6"
+    assert said["Landlock"] == (
+        "read create only in /usr (read); listens on TCP ports 80; connects to TCP ports none; "
+        "it does not reach others by abstract-sockets; it does not reach others by signals"
+    )

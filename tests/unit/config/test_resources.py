@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from initspawn.config.schema import LIMIT_NAMES
+from initspawn.config.bounds_schema import LIMIT_NAMES
 from initspawn.plan import Scheduling
 from tests.unit.config.conftest import ORDINARY
 

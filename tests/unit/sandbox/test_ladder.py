@@ -12,18 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initspawn.linux import capabilities, prctl, process
+from initspawn.linux import capabilities, landlock, prctl, process
+from initspawn.linux.landlock import FS
 from initspawn.linux.numbers import table
-from initspawn.plan import NAMESPACES, IdMap, Mount, Sandbox, Scheduling
+from initspawn.plan import NAMESPACES, IdMap, Landlock, Mount, Sandbox, Scheduling
 from initspawn.sandbox import ladder
 from initspawn.sandbox.ladder import compile_steps
 from initspawn.sandbox.program import Program
-from initspawn.sandbox.steps import COMMAND_STEPS, FILTER_STEPS, READY, REAPER_STEPS, Recipe, Step
+from initspawn.sandbox.recipe import Recipe, Step
+from initspawn.sandbox.steps import COMMAND_STEPS, FILTER_STEPS, READY, REAPER_STEPS
 
 NAMES = {number: name for name, number in table().items()}
 LAST = 40
 ALL = (1 << LAST + 1) - 1
-BASELINE: Any = SimpleNamespace(ignored=0, permitted=ALL, last_capability=LAST)
+BASELINE: Any = SimpleNamespace(ignored=0, permitted=ALL, last_capability=LAST, landlock=2)
 FIRST_MAP = IdMap(inside_uid=5, outside_uid=1000, inside_gid=6, outside_gid=1001, first=True)
 LAST_MAP = FIRST_MAP.replace(first=False)
 CHOWN, KILL, NET_ADMIN = (capabilities.NUMBERS[name] for name in ("CHOWN", "KILL", "NET_ADMIN"))
@@ -89,6 +91,9 @@ def test_everything_root_can_ask_for() -> None:
         ({"limits": ((4, 0, 0),)}, {"limits"}),
         ({"scheduling": Scheduling(nice=1)}, {"scheduling"}),
         ({"scheduling": Scheduling(oom_score_adj=1)}, {"scheduling", "oom score"}),
+        ({"landlock": Landlock(fs=1)}, {"Landlock"}),
+        ({"landlock": Landlock(fs=1, optional=True)}, {"Landlock"}),
+        ({"landlock": Landlock(scopes=1, optional=True)}, set()),
         ({"filters": (bytes(8),)}, {"seccomp"}),
         ({"hostname": "h"}, {"host name"}),
         ({"namespaces": ("mnt",)}, {"namespaces", "mounts"}),
@@ -365,3 +370,49 @@ def test_hints(step: str, number: int, words: str) -> None:
     hint = ladder.refusal_hint(step, number)
     assert words in hint
     assert bool(hint) == bool(words)
+
+
+# Landlock.
+
+
+def test_landlock_rules_in_order() -> None:
+    wanted = Landlock(fs=FS["read"] | FS["create"], paths=(("/a", FS["read"]),), net=1, ports=((80, 1),))
+    made = calls("Landlock", landlock=wanted)
+    assert [name for name, *_ in made] == [
+        "landlock_create_ruleset", "openat2", "landlock_add_rule", "landlock_add_rule", "close",
+        "landlock_add_rule", "landlock_restrict_self", "close",
+    ]  # fmt: skip
+    (ruleset, opened), rules = made[:2], [call for call in made if call[0] == "landlock_add_rule"]
+    assert struct.unpack("=3Q", ruleset[1]) == (wanted.fs, 1, 0)
+    assert opened[2] == b"/a"
+    assert struct.unpack("=3Q", opened[3])[2] == 4  # RESOLVE_NO_SYMLINKS
+    fd = 5  # behind the handshake, 3, and the ruleset, 4
+    assert struct.unpack("=Qi", rules[0][3]) == (1 << 2, fd)  # READ_FILE, for files too
+    assert struct.unpack("=Qi", rules[1][3]) == (1 << 3, fd)  # READ_DIR
+    assert struct.unpack("=2Q", rules[2][3]) == (1, 80)
+
+
+def test_only_what_the_kernel_knows_where_that_is_enough() -> None:
+    wanted = Landlock(
+        fs=FS["write"] | FS["ioctl"], paths=(("/a", FS["write"]), ("/b", FS["ioctl"])), net=3, scopes=3,
+        ports=((80, 1),), optional=True,
+    )  # fmt: skip
+    made = calls("Landlock", landlock=wanted)  # ABI 2: no truncation, no ioctl, no ports, no scopes
+    assert struct.unpack("=3Q", made[0][1]) == (1 << 1, 0, 0)
+    assert [call[0] for call in made].count("landlock_add_rule") == 1
+    # Where it is not enough, the kernel is asked for all, and says no itself.
+    made = calls("Landlock", landlock=wanted.replace(optional=False))
+    assert struct.unpack("=3Q", made[0][1]) == (wanted.fs, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("masks", "abi"),
+    [
+        ((0, 0, 0), 0), ((1, 0, 0), 1), ((FS["move"], 0, 0), 2), ((FS["write"], 0, 0), 3), ((1, 2, 0), 4),
+        ((FS["ioctl"], 0, 0), 5), ((0, 0, 1), 6), ((0xFFFF, 3, 3), 6),
+    ],
+)  # fmt: skip
+def test_which_landlock_knows_what(masks: tuple[int, int, int], abi: int) -> None:
+    assert landlock.needed(*masks) == abi
+    assert not any(wanted & ~has for wanted, has in zip(masks, landlock.known(abi), strict=True))
+    assert landlock.known(99) == landlock.known(6)

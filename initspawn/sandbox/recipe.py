@@ -1,0 +1,62 @@
+"""What the steps to a command's exec are made with. Boot module."""
+
+from __future__ import annotations
+
+from initspawn.sandbox.program import Program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from initspawn.plan import Sandbox
+    from initspawn.sandbox.measure import Baseline
+
+
+class Recipe:
+    """What the steps work on: the sandbox, who we are, and the program they write.
+
+    `extra`: how many descriptors the command gets beside 0, 1 and 2; the handshake has the next number,
+    and behind it comes the cgroup the command is born in, if there is one.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, baseline: Baseline, extra: int = 0, *, grouped: bool = False
+    ) -> None:
+        self.sandbox = sandbox
+        self.baseline = baseline
+        self.handshake = 3 + extra
+        self.cgroup = self.handshake + 1 if grouped else -1
+        self.program = Program(self.handshake + 1 + grouped)
+        self.proc = -1
+
+    @property
+    def privileged(self) -> bool:
+        """Whether the supervisor is root, and so changes users for real."""
+        return self.sandbox.groups is not None
+
+    @property
+    def maps_first(self) -> bool:
+        """Whether a user namespace is made before, and owns, all others."""
+        return self.sandbox.id_map is not None and self.sandbox.id_map.first
+
+    @property
+    def maps_last(self) -> bool:
+        """Whether a user namespace is made when everything else is done."""
+        return self.sandbox.id_map is not None and not self.sandbox.id_map.first
+
+    def prctl(self, option: int, value: int, note: str, extra: int = 0) -> None:
+        """Append one prctl(2)."""
+        self.program.call("prctl", option, value, extra, 0, 0, note=note)
+
+
+class Step:
+    """One rung: its name, what it adds to the program, and whether a sandbox needs it."""
+
+    __slots__ = ("add", "name", "needed")
+
+    def __init__(
+        self, name: str, add: Callable[[Recipe], None], needed: Callable[[Recipe], bool] = lambda _: True
+    ) -> None:
+        self.name = name
+        self.add = add
+        self.needed = needed
