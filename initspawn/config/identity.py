@@ -11,6 +11,7 @@ from initspawn.config.target import Target
 from initspawn.linux.capabilities import NAMES, NUMBERS
 from initspawn.plan import IdMap
 
+_CAPABILITIES = 64  # that a mask of the kernel has room for
 _HIGHEST_ID = 0xFFFFFFFE
 
 
@@ -171,6 +172,8 @@ def capability_mask(
             wanted = 1 << last
         elif name in NUMBERS:
             wanted = 1 << NUMBERS[name]
+        elif name.isascii() and name.isdecimal() and int(name[:4]) < _CAPABILITIES:
+            wanted = 1 << int(name)
         else:
             place.refuse(f"unknown capability {shown(entry.cap)}", _nearest_capability(name))
             continue

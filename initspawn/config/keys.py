@@ -112,8 +112,8 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
     },
     "Cap": {
         "cap": Key(
-            "name from capabilities(7), with or without `CAP_`; `ALL` is every one there is, "
-            "`LAST_CAP` the highest",
+            "name from capabilities(7), with or without `CAP_`, or the number of one that is newer than "
+            "initspawn; `ALL` is every one that the kernel knows, `LAST_CAP` the highest",
             "NET_BIND_SERVICE",
         ),
         "mode": Key("`set` or `unset`", "set"),
