@@ -120,7 +120,9 @@ class Command(Record):
     info: str | None = None
     privilege: str | None = None  # its own, else the sandbox's
     timeout: float = 0.0  # seconds; 0: none
-    once: bool = False
+    most: int = 0  # tasks at once; 0: any number
+    queue: int = 0  # starts beyond them that wait for their turn
+    oldest_out: bool = False  # a start that finds the queue full takes the place of the oldest in it
     warm: int | None = None  # how many starts wait in its sandbox; None: one, while it is in use
     verbose: int = 0  # how much a task tells of itself, where its request says nothing
     dash: bool = False  # a request's value may begin its item with `-`

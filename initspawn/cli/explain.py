@@ -83,7 +83,8 @@ def describe(api: Api, command: Command, values: Any, *, privileged: bool) -> di
         "identity": _identity(sandbox),
         "callers": callers(command.privilege or sandbox.privilege),
         "timeout": command.timeout,
-        "once": command.once,
+        "most": command.most,
+        "queue": command.queue,
         "encoder": {"name": command.encoder, **command.encoder_options},
         "steps": taken,
         "mounts": mounts(sandbox),
@@ -187,5 +188,6 @@ def _manner(found: dict[str, Any]) -> str:
     name = encoder.pop("name")
     options = ", ".join(f"{key} {value}" for key, value in encoder.items())
     limit = f"time limit {found['timeout']:g} s" if found["timeout"] else "no time limit"
-    alone = ", one at a time" if found["once"] else ""
+    alone = f", {found['most']} at once" if found["most"] else ""
+    alone += f", {found['queue']} in the queue" if found["queue"] else ""
     return f"encoder {name} ({options}), {limit}{alone}" if options else f"encoder {name}, {limit}{alone}"

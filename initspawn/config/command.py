@@ -50,7 +50,9 @@ def compile_command(
         info=command.info,
         privilege=command.privilege or sandbox.privilege,
         timeout=float(timeout or 0),
-        once=command.single,
+        most=_most(command, spot),
+        queue=command.queue.length if command.queue else 0,
+        oldest_out=command.queue is not None and command.queue.full == "oldest-out",
         warm=command.warm,
         verbose=sandbox.verbose if command.verbose is None else command.verbose,
         dash=command.dash == "allow",
@@ -61,6 +63,16 @@ def compile_command(
         usage=command.usage,
         sample=command.sample,
     )
+
+
+def _most(command: Command, spot: Spot) -> int:
+    """How many at once; 0 for any number."""
+    if command.single and command.max not in (None, 1):
+        spot["max"].refuse("contradicts `single`", "write one of the two")
+    most = 1 if command.single else command.max or 0
+    if command.queue is not None and not most:
+        spot["queue"].refuse("nothing ever waits", "say with `max` how many may be alive at once")
+    return most
 
 
 def _path(program: Exec, names: Names, spot: Spot) -> str | None:

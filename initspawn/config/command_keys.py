@@ -75,6 +75,14 @@ COMMAND_KEYS: Mapping[str, Mapping[str, Key]] = {
         ),
         "opts": Key("its options, see below; of a plug-in whatever it takes", {"maxlen": 1024}),
     },
+    "Queue": {
+        "length": Key("how many may wait, 1 to 512", 10),
+        "full": Key(
+            "what becomes of a start that finds the queue full: `refuse` refuses it, `oldest-out` the one "
+            "that has waited longest, whose place it takes",
+            "oldest-out",
+        ),
+    },
     "Command": {
         "uid": Key("name of the command", "ls"),
         "exec": Key("the program, see [exec](#exec)", {"cmdpath": "/bin/ls", "args": ["-l"]}),
@@ -82,7 +90,11 @@ COMMAND_KEYS: Mapping[str, Mapping[str, Key]] = {
         "timeout": Key(
             "seconds until it is ended; `0`: none, also where the sandbox has one", 60, "`acls.timeout`"
         ),
-        "single": Key("refuses a second run while one is alive", True),
+        "single": Key("the same as `max: 1`", True),
+        "max": Key("how many of its tasks may be alive at once, up to 512", 4, "any number"),
+        "queue": Key(
+            "the starts beyond `max` wait for their turn, see [queue](#queue)", {"length": 10}, "refused"
+        ),
         "warm": Key(
             "how many confined processes wait in its sandbox for their arguments, from the start on and up "
             "to 64, see [warm](#warm)",

@@ -13,6 +13,7 @@ from msgspec import Meta, field
 from initspawn.config.bounds_schema import Landlock, Limits, Scheduling
 from initspawn.config.part import Natural, Part
 from initspawn.encoders.table import MAXDEPTH, MAXLINE, RAW_BYTES
+from initspawn.limits import TASKS
 
 _TEN_YEARS = 315_360_000
 
@@ -198,6 +199,16 @@ class Encoder(Part):
     opts: Any = field(default_factory=dict)  # of a plug-in, whatever it takes; else EncoderOpts
 
 
+class Queue(Part):
+    """Starts that wait for their turn."""
+
+    noun = "queue"
+    form = "write {length: N}"
+
+    length: Annotated[int, Meta(ge=1, le=TASKS)]
+    full: Literal["refuse", "oldest-out"] = "refuse"
+
+
 class Command(Part):
     """A configured thing that can run."""
 
@@ -210,6 +221,8 @@ class Command(Part):
     info: str | None = None
     timeout: Seconds | None = None
     single: bool = False
+    max: Annotated[int, Meta(ge=1, le=TASKS)] | None = None
+    queue: Queue | None = None
     warm: Annotated[int, Meta(ge=0, le=64)] | None = None
     verbose: Verbosity | None = None
     dash: Literal["allow", "refuse"] = "refuse"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import _signal
-import errno
 import os
 import sys
-from _collections import deque
 
 from initspawn.errors import LaunchRefused, RequestError
 from initspawn.limits import (
     CLOSE_SECONDS,
     ENDED_LOG_BYTES,
-    ENDED_TASKS,
     LAUNCH_SECONDS,
     STOP_GRACE_SECONDS,
-    TASKS,
 )
 from initspawn.linux import process
 from initspawn.plan import PLUGIN
@@ -27,6 +23,7 @@ from initspawn.supervisor.plugin import PluginEncoder
 from initspawn.supervisor.prepare import Preparer
 from initspawn.supervisor.reactor import READ
 from initspawn.supervisor.reserve import Reserve
+from initspawn.supervisor.roster import Roster
 from initspawn.supervisor.running import Task, status_object
 
 TYPE_CHECKING = False
@@ -44,12 +41,12 @@ class Supervisor:
     def __init__(self, plan: Plan, reactor: Reactor) -> None:
         self.plan = plan
         self.reactor = reactor
-        self.tasks: list[Task] = []  # alive and past their handshake, oldest first
-        self.ended: deque[Task] = deque(maxlen=ENDED_TASKS)
+        self.roster = Roster()
+        self.tasks = self.roster.tasks  # alive and past their handshake, oldest first
+        self.ended = self.roster.ended
         self.groups = Groups()
         self.closing = False
         self._close_by = 0.0
-        self._starting: list[Task] = []
         self._reapers: dict[int, Task] = {}  # by pid, until waited for
         self._held: dict[int, Task] = {}  # by the pid of a command that we trace
         self._leaving: set[int] = set()  # reapers that have told the end of their task, and are not gone yet
@@ -57,18 +54,6 @@ class Supervisor:
         self._preparer = Preparer(self._launcher, self.groups, reactor)
         self.reserve = Reserve(reactor, self._preparer)
         reactor.on_child = self._on_child
-
-    def alive(self, api: Api, command: Command) -> list[Task]:
-        """The tasks of a command that have not ended, oldest first."""
-        return [task for task in self._all() if task.command is command and task.api is api]
-
-    def _all(self) -> list[Task]:
-        return [*self.tasks, *self._starting]
-
-    def known(self, api: Api, command: Command) -> list[Task]:
-        """Before them those that have ended and are remembered."""
-        ended = [task for task in self.ended if task.command is command and task.api is api]
-        return ended + self.alive(api, command)
 
     def start(
         self,
@@ -84,33 +69,57 @@ class Supervisor:
         """Start a command. What becomes of it is told by the callbacks; a refusal is in `task.refusal`.
         `verbose`: how much it tells of itself, None: what the command says.
 
-        Raises RequestError when it cannot even be tried: `once` and one is alive, or we are closing.
+        Raises RequestError when it cannot even be tried: there is no place for it, or we are closing.
         """
         if self.closing:
             raise RequestError("not-available", "the supervisor is stopping")
-        if command.once and self.alive(api, command):
-            raise RequestError("bad-state", f"`{command.verb}` is already running and may only run once")
-        if len(self.tasks) + len(self._starting) >= TASKS:
-            raise LaunchRefused("slot", errno.EAGAIN, f"{TASKS} tasks are alive already")
         task = Task(
             reactor=self.reactor, api=api, command=command, sandbox=api.sandbox(command.sandbox),
             argv=argv, on_start=on_start, on_end=on_end,
             verbose=command.verbose if verbose is None else verbose,
             encoder=PluginEncoder(self, command.encoder_options) if command.encoder == PLUGIN else None,
         )  # fmt: skip
+        lost = self.roster.admit(task)
+        if lost is not None:
+            self._turn_away(lost, RequestError("bad-state", "a later start has taken its place in the queue"))
+        if task.life.state != life.QUEUED:
+            try:
+                self._begin(task, descriptors)
+            except (RequestError, LaunchRefused):
+                self.roster.remove(task)
+                raise
+        return task
+
+    def _begin(self, task: Task, descriptors: tuple[int, ...] = ()) -> None:
+        """Its first step. Raises RequestError, LaunchRefused."""
         task.open()
         task.start = None if descriptors else self.reserve.take(task.sandbox)
         task.spared = task.start is not None
         if task.start is None:
             try:
-                task.start = self._preparer.prepare(api, task.sandbox, descriptors)
+                task.start = self._preparer.prepare(task.api, task.sandbox, descriptors)
             except LaunchRefused:
                 task.close()
                 raise
-        self._starting.append(task)
         task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
         self._launch(task)
-        return task
+
+    def _turn_away(self, task: Task, refusal: RequestError | LaunchRefused) -> None:
+        """It never got as far as its first step."""
+        self.roster.remove(task)
+        task.life.on(life.GONE)
+        task.refusal = refusal
+        task.on_start(task)
+        task.on_end(task)
+
+    def _next(self, api: Api, command: Command) -> None:
+        """A task of this command is gone: the turn of those that wait."""
+        while (task := self.roster.turn(api, command)) is not None:
+            task.began = self.reactor.clock()
+            try:
+                self._begin(task)
+            except (RequestError, LaunchRefused) as refusal:
+                self._turn_away(task, refusal)
 
     def _launch(self, task: Task) -> None:
         start = task.start
@@ -123,6 +132,8 @@ class Supervisor:
 
     def stop(self, task: Task, signal: int = _signal.SIGTERM, *, reason: str = "stop") -> None:
         """End a task: the signal to its process group, and after a grace the whole tree by force."""
+        if task.life.state == life.QUEUED:
+            self._turn_away(task, RequestError("not-available", "it was stopped before its turn"))
         if not task.life.alive or task.start is None:
             return
         before = task.life.state
@@ -132,12 +143,12 @@ class Supervisor:
             self._refuse(task, LaunchRefused("start", 0, "it was stopped before it ran"))
         elif state == life.STOPPING:
             if before != life.STOPPING:
-                task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._kill(task)))
+                task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._preparer.kill(task)))
             task.start.signal(signal)
 
     def disconnected(self, client: object) -> None:
         """A client's connection has ended, and so do those of its tasks whose command says so."""
-        for task in self._all():
+        for task in self.roster.every():
             if task.client is client and task.command.kill_on_disconnect:
                 self.stop(task, reason="disconnected")
 
@@ -150,15 +161,15 @@ class Supervisor:
         """Stop everything, politely and then by force, and call back when nothing is left."""
         self.closing = True
         self._close_by = self.reactor.clock() + CLOSE_SECONDS
-        for task in self._all():
+        for task in reversed(self.roster.every()):  # first those that wait: nobody's turn comes now
             self.stop(task)
         self.reserve.close()
         self.reactor.after(0, lambda: self._close_when_empty(then))
 
     def kill_all(self) -> None:
         """End everything at once, without asking."""
-        for task in self._all():
-            self._kill(task)
+        for task in self.roster.every():
+            self._preparer.kill(task)
 
     def owns(self, pid: int) -> bool:
         """Whether a process belongs to one of our tasks. One that is gone or hidden is not to be trusted."""
@@ -166,9 +177,9 @@ class Supervisor:
 
     def _close_when_empty(self, then: Callable[[], None]) -> None:
         late = self.reactor.clock() > self._close_by
-        if late and self._all():
+        if late and self.roster.every():
             print("initspawn: some tasks do not end, they are left behind", file=sys.stderr)
-        elif not late and (self._all() or self._leaving or not self.reserve.empty):
+        elif not late and (self.roster.every() or self._leaving or not self.reserve.empty):
             self.reactor.after(0.01, lambda: self._close_when_empty(then))
             return
         self._launcher.close()
@@ -203,12 +214,12 @@ class Supervisor:
         assert start is not None
         task.life.on(life.READY)
         task.pid = start.command_pid
-        self._starting.remove(task)
+        self.roster.starting.remove(task)
         self.tasks.append(task)
         self._held[task.pid] = task
         self._reapers[start.pid] = task
         if task.refusal is not None:  # given up while it was still being made
-            self._kill(task)
+            self._preparer.kill(task)
 
     def _on_launch_timeout(self, task: Task) -> None:
         if task.life.state in (life.STARTING, life.HELD):
@@ -217,22 +228,7 @@ class Supervisor:
 
     def _refuse(self, task: Task, refusal: LaunchRefused) -> None:
         task.refusal = task.refusal or refusal
-        self._kill(task)
-
-    def _kill(self, task: Task) -> None:
-        if task.start is None or not task.life.alive:
-            return
-        self._preparer.kill_group(task.start)
-        whole = "pid" in task.sandbox.namespaces or task.start.cgroup is not None
-        task.start.kill(reaper=whole or not task.life.started)
-        if not whole:  # the reaper ends the rest itself; if it is kept from that, it goes too
-            task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._kill_reaper(task)))
-        if not task.start.pid and self._launcher.spawner_pid:
-            self._launcher.kill()  # it should have been cloned long ago
-
-    def _kill_reaper(self, task: Task) -> None:
-        if task.start is not None and task.life.alive and task.life.state != life.DRAINING:
-            task.start.kill(reaper=True)
+        self._preparer.kill(task)
 
     def _on_child(self, pid: int, status: int, _: Any) -> None:
         """News of a child, or of a command we trace."""
@@ -241,7 +237,7 @@ class Supervisor:
             self._on_command(held, status)
             return
         task = self._reapers.get(pid)
-        task = task or next((one for one in self._starting if one.start and one.start.pid == pid), None)
+        task = task or next((one for one in self.roster.starting if one.start and one.start.pid == pid), None)
         if task is not None and not os.WIFSTOPPED(status):
             self._on_gone(task, waited=True)
         elif pid in self._leaving:
@@ -276,7 +272,7 @@ class Supervisor:
         if task.life.state in (life.RUNNING, life.STOPPING):
             task.reason = task.reason or "timeout"
             task.life.on(life.STOP)
-            self._kill(task)
+            self._preparer.kill(task)
 
     # An end.
 
@@ -328,20 +324,19 @@ class Supervisor:
         task.retried = task.retried or not task.spared
         task.spared = False
         task.start, task.pid, task.refusal, task.command_status = start, 0, None, None
-        self._starting.append(task)
+        self.roster.starting.append(task)
         self._launch(task)
         return True
 
     def _forget(self, task: Task) -> None:
         self._detach(task)
         task.close()
+        if task.command.queue:
+            self.reactor.after(0, lambda: self._next(task.api, task.command))
 
     def _detach(self, task: Task) -> None:
         """Let go of what was started for a task."""
-        if task in self._starting:
-            self._starting.remove(task)
-        if task in self.tasks:
-            self.tasks.remove(task)
+        self.roster.remove(task)
         assert task.start is not None
         if task.start.handshake is not None:
             self.reactor.forget(task.start.handshake.fileno())

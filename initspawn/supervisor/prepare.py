@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 from initspawn.errors import LaunchRefused
+from initspawn.limits import STOP_GRACE_SECONDS
+from initspawn.supervisor import task as life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from initspawn.sandbox.launcher import Launcher
     from initspawn.supervisor.groups import Groups
     from initspawn.supervisor.reactor import Reactor
+    from initspawn.supervisor.running import Task
 
 _REMOVE_SECONDS = 0.05
 
@@ -44,6 +47,18 @@ class Preparer:
             self._remove(group)
             raise
 
+    def kill(self, task: Task) -> None:
+        """End a task with all that is left of it, by force."""
+        if task.start is None or not task.life.alive:
+            return
+        self.kill_group(task.start)
+        whole = "pid" in task.sandbox.namespaces or task.start.cgroup is not None
+        task.start.kill(reaper=whole or not task.life.started)
+        if not whole:  # the reaper ends the rest itself; if it is kept from that, it goes too
+            task.timers.append(self._reactor.after(STOP_GRACE_SECONDS, lambda: _kill_reaper(task)))
+        if not task.start.pid and self._launcher.spawner_pid:
+            self._launcher.kill()  # it should have been cloned long ago
+
     def kill_group(self, start: Start | None) -> None:
         """End everything in a start's cgroup, if it has one."""
         if start is not None and start.cgroup is not None:
@@ -60,3 +75,8 @@ class Preparer:
     def _remove(self, group: str | None) -> None:
         if group is not None and not self._groups.remove(group):
             self._reactor.after(_REMOVE_SECONDS, lambda: self._remove(group))
+
+
+def _kill_reaper(task: Task) -> None:
+    if task.start is not None and task.life.alive and task.life.state != life.DRAINING:
+        task.start.kill(reaper=True)

@@ -15,7 +15,7 @@ from initspawn.supervisor.eventlog import EventLog
 from initspawn.supervisor.logfiles import LogFiles
 from initspawn.supervisor.plugin import PluginEncoder
 from initspawn.supervisor.reactor import READ
-from initspawn.supervisor.task import Life
+from initspawn.supervisor.task import QUEUED, Life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from initspawn.encoders.base import Encoder
-    from initspawn.errors import LaunchRefused
+    from initspawn.errors import LaunchRefused, RequestError
     from initspawn.plan import Api, Command, Sandbox
     from initspawn.sandbox.launch import Start
     from initspawn.supervisor.reactor import Reactor, Timer
@@ -71,7 +71,8 @@ class Task:
         self.status: dict[str, Any] = {}
         self.usage: dict[str, float] = {}
         self.measurement: dict[str, Any] = {}
-        self.refusal: LaunchRefused | None = None
+        self.refusal: LaunchRefused | RequestError | None = None
+        self.ticket = 0  # its number in the queue, if it has ever waited
         self.owner = ""  # the name of whoever started it; empty: we ourselves
         self.client: object = None  # whose connection it was
         self.reason = ""  # why it is being ended: timeout or stop
@@ -88,7 +89,9 @@ class Task:
 
     @property
     def id(self) -> str:
-        """`sandbox/command@pid`, as clients know it."""
+        """`sandbox/command@pid`, as clients know it; `sandbox/command#N` as long as it waits in the queue."""
+        if self.life.state == QUEUED:
+            return f"{self.sandbox.uid}/{self.command.uid}#{self.ticket}"
         return f"{self.sandbox.uid}/{self.command.uid}@{self.pid}"
 
     @property
@@ -115,6 +118,8 @@ class Task:
     def record(self) -> dict[str, Any]:
         """Everything known about it, for those who may see it."""
         known: dict[str, Any] = {"id": self.id, "state": self.life.state, **self.describe()}
+        if self.life.state == QUEUED:
+            known["queued"] = self.ticket
         known["argv"] = [item[:_SHOWN] for item in self.argv[:_SHOWN]]
         known["seconds"] = round((self.ended or self._reactor.clock()) - self.began, 6)
         known["events"] = self.log.next - 1

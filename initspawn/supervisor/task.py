@@ -2,6 +2,7 @@
 
 Only this file knows which state follows which. The rest asks `Life.on` and acts on the answer.
 
+    QUEUED    it waits for its turn
     STARTING  its reaper is being made          RUNNING   it has been measured and let go
     HELD      it is on its way to its exec      STOPPING  it has been asked to end
     DRAINING  it has ended, output is left      ENDED     all is told
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 from initspawn.errors import InitspawnError
 
-STARTING, HELD, RUNNING, STOPPING, DRAINING, ENDED, REFUSED = STATES = (
-    "starting", "held", "running", "stopping", "draining", "ended", "refused",
+QUEUED, STARTING, HELD, RUNNING, STOPPING, DRAINING, ENDED, REFUSED = STATES = (
+    "queued", "starting", "held", "running", "stopping", "draining", "ended", "refused",
 )  # fmt: skip
 
 # What happens to a task.
+WAIT = "wait"  # there are as many of its command as there may be
+TURN = "turn"  # one of them has ended
 READY = "ready"  # the command waits to be held
 MEASURED = "measured"  # it stood at its exec, had what was planned, and runs
 STOP = "stop"  # somebody asked, or its time is over
@@ -25,6 +28,9 @@ AGAIN = "again"  # the same, but the start is tried anew
 DRAINED = "drained"  # both streams have ended
 
 TRANSITIONS = {
+    (STARTING, WAIT): QUEUED,
+    (QUEUED, TURN): STARTING,
+    (QUEUED, GONE): REFUSED,
     (STARTING, READY): HELD,
     (STARTING, STOP): STARTING,  # the kill makes it go
     (STARTING, GONE): REFUSED,
@@ -42,7 +48,7 @@ TRANSITIONS = {
     (ENDED, STOP): ENDED,
     (REFUSED, STOP): REFUSED,
 }
-ALIVE = (STARTING, HELD, RUNNING, STOPPING, DRAINING)
+ALIVE = (QUEUED, STARTING, HELD, RUNNING, STOPPING, DRAINING)
 
 
 class LifeError(InitspawnError):

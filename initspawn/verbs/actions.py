@@ -6,6 +6,7 @@ import _signal
 
 from initspawn.errors import RequestError
 from initspawn.sandbox.bind import bind
+from initspawn.supervisor.task import QUEUED
 from initspawn.verbs import query
 from initspawn.verbs.answer import Answer
 
@@ -83,27 +84,42 @@ def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: s
 
     Returns their ids, or the one id. Raises RequestError(invalid-request) for a pid that is none of theirs.
     """
-    pid, signal, first = query.parse_control(arguments)
-    if first is not None and action != query.SUBSCRIBE:
+    asked = query.parse_control(arguments)
+    if asked.first is not None and action != query.SUBSCRIBE:
         raise RequestError("invalid-request", "`from` is for `subscribe` alone")
-    tasks = [task for task in tasks if task.life.started and (task.life.alive or first is not None)]
-    if pid is not None:
-        tasks = [task for task in tasks if task.pid == pid][-1:]  # numbers come again: the newest
-        if not tasks:
-            raise RequestError("invalid-request", "invalid pid")
-    if first is not None and first > tasks[0].log.next:
-        raise RequestError("invalid-request", f"the task's next event is number {tasks[0].log.next}")
-    number = DEFAULT_SIGNAL if signal is None else signal
+    if asked.ticket is not None and action != query.STOP:
+        raise RequestError("invalid-request", "`queued` is for `stop` alone")
+    tasks = _chosen(tasks, asked, queued=action == query.STOP)
+    number = DEFAULT_SIGNAL if asked.signal is None else asked.signal
+    ids = [task.id for task in tasks]
     for task in tasks:
         task.note(action, f"signal {number}" if action == query.STOP else "")
         if action == query.STOP:
-            if number in _ENDING:
+            if number in _ENDING or task.life.state == QUEUED:
                 supervisor.stop(task, number)
             else:
                 supervisor.signal(task, number)
         elif action == query.SUBSCRIBE:
-            caller.subscribe(task, first)
+            caller.subscribe(task, asked.first)
         else:
             caller.unsubscribe(task)
-    ids = [task.id for task in tasks]
-    return ids if pid is None else ids[0]
+    return ids if asked.pid is None and asked.ticket is None else ids[0]
+
+
+def _chosen(tasks: list[Task], asked: query.Control, *, queued: bool) -> list[Task]:
+    """Those of some tasks that a control is about. Raises RequestError(invalid-request)."""
+    waiting = [task for task in tasks if task.life.state == QUEUED]
+    if asked.ticket is not None:
+        found = [task for task in waiting if task.ticket == asked.ticket]
+        if not found:
+            raise RequestError("invalid-request", f"nothing waits as number {asked.ticket}")
+        return found
+    found = [task for task in tasks if task.life.started and (task.life.alive or asked.first is not None)]
+    if asked.pid is None:
+        return found + waiting if queued else found
+    found = [task for task in found if task.pid == asked.pid][-1:]  # numbers come again: the newest
+    if not found:
+        raise RequestError("invalid-request", "invalid pid")
+    if asked.first is not None and asked.first > found[0].log.next:
+        raise RequestError("invalid-request", f"the task's next event is number {found[0].log.next}")
+    return found

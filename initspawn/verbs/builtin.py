@@ -78,7 +78,7 @@ def _own(registry: Registry, caller: Caller, verb: str) -> Any:
     if verb == "info":
         return {"version": __version__, "apis": list(registry.apis), "limits": limits.TABLE}
     if verb == "tasks":
-        every = [*supervisor.ended, *supervisor.tasks]
+        every = [*supervisor.ended, *supervisor.tasks, *supervisor.roster.waiting]
         return [
             task.record()
             for task in every

@@ -7,6 +7,7 @@ arguments as a whole; an `action` that could be read stays in force all the same
 from __future__ import annotations
 
 from initspawn.errors import RequestError
+from initspawn.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,16 +62,33 @@ def _names_action(query: Any) -> bool:
     return isinstance(query, dict) and isinstance(query.get("action"), str)
 
 
-def parse_control(arguments: Any) -> tuple[int | None, int | None, int | None]:
-    """(pid, signal, from) of a stop, subscribe or unsubscribe; None: all tasks, the default signal, what
-    comes and what is kept of those that run.
+class Control(Record):
+    """What a stop, subscribe or unsubscribe says. Without pid and ticket it is about all tasks.
 
-    Raises RequestError(invalid-request).
+    pid: the task's. ticket: its number in the queue. signal: None for the default one. first: the number of
+    the event to begin with.
     """
+
+    pid: int | None = None
+    ticket: int | None = None
+    signal: int | None = None
+    first: int | None = None
+
+
+_CONTROL_KEYS = frozenset(("pid", "queued", "signal", "from"))
+
+
+def parse_control(arguments: Any) -> Control:
+    """The arguments of a stop, subscribe or unsubscribe. Raises RequestError(invalid-request)."""
     if arguments is None:
-        return None, None, None
-    if not isinstance(arguments, dict) or not arguments or arguments.keys() - {"pid", "signal", "from"}:
+        return Control()
+    if not isinstance(arguments, dict) or not arguments or arguments.keys() - _CONTROL_KEYS:
         raise RequestError("invalid-request")
+    if arguments.get("queued") is not None:
+        ticket = whole(arguments["queued"])
+        if len(arguments) > 1 or ticket is None or ticket < 1:
+            raise RequestError("invalid-request", "`queued` is the number of one that waits, alone")
+        return Control(ticket=ticket)
     pid, signal, first = (arguments.get(name) for name in ("pid", "signal", "from"))
     number = 0 if pid is None else whole(pid)
     if number is None or number < 0:
@@ -83,7 +101,7 @@ def parse_control(arguments: Any) -> tuple[int | None, int | None, int | None]:
         first = whole(first)
         if first is None or first < 1:
             raise RequestError("invalid-request", "invalid from: write the number of an event, from 1 on")
-    return number or None, None if signal is None else _signal(signal), first
+    return Control(pid=number or None, signal=None if signal is None else _signal(signal), first=first)
 
 
 def whole(value: Any) -> int | None:

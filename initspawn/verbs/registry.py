@@ -41,7 +41,7 @@ class Registry:
     def running(self, api: str, verb: str) -> int:
         """How many tasks of a command are alive; 0 for what is no command."""
         command = self._commands.get((api, verb))
-        return len(self.supervisor.alive(self.apis[api], command)) if command is not None else 0
+        return len(self.supervisor.roster.alive(self.apis[api], command)) if command is not None else 0
 
     def call(self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]) -> None:
         """Do what is asked, if this caller may; `answer` is called once, now or later."""
@@ -98,7 +98,7 @@ class Registry:
             # Somebody else's task is as if it were not there for whoever may not touch it.
             tasks = [
                 task
-                for task in self.supervisor.known(api, command)
+                for task in self.supervisor.roster.known(api, command)
                 if allowed(caller.identity, _ACTIONS[action], privilege, task.owner)
             ]
             answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))

@@ -98,6 +98,7 @@ class Client:
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.events: list[dict[str, Any]] = []
+        self.replies: dict[str, dict[str, Any]] = {}  # that nobody has asked for yet
         self._number = 0
 
     def send(self, procedure: str, arguments: Any = None) -> str:
@@ -107,18 +108,19 @@ class Client:
         return str(self._number)
 
     def receive(self) -> list[Any]:
-        """The next message; events are kept."""
+        """The next message; events and replies are kept."""
         message = json.loads(self.socket.recv(timeout=PATIENCE))
         if message[0] == 5:
             self.events.append({"name": message[1], **message[2]["data"]})
+        elif message[0] in (3, 4):
+            self.replies[message[1]] = message[2]
         return list(message)
 
     def reply(self, number: str) -> dict[str, Any]:
         """The reply to a call."""
-        while True:
-            message = self.receive()
-            if message[0] in (3, 4) and message[1] == number:
-                return dict(message[2])
+        while number not in self.replies:
+            self.receive()
+        return self.replies.pop(number)
 
     def call(self, procedure: str, arguments: Any = None) -> dict[str, Any]:
         """A call and its reply."""

@@ -15,7 +15,7 @@ import pytest
 
 from initspawn.event import DATA, FINAL
 from initspawn.plan import Sandbox
-from initspawn.supervisor import core, running
+from initspawn.supervisor import core, prepare, running
 from tests.support.pace import SLOWER
 from tests.system import boxes
 from tests.system.conftest import ROOT_AND_A_USER, everybody, root_and_a_user
@@ -42,7 +42,7 @@ GRACE = 0.3
 @contextmanager
 def prepared(box: Sandbox, kind: str, grace: float = GRACE) -> Iterator[tuple[Bench, str]]:
     """A bench where only `kind` ends what is left, and a word that marks this test's processes."""
-    core.STOP_GRACE_SECONDS = grace
+    core.STOP_GRACE_SECONDS = prepare.STOP_GRACE_SECONDS = grace
     with bench(box) as made:
         if kind == "reaper":
             made.supervisor.groups.reason = "not for this test"

@@ -38,6 +38,9 @@ COMMANDS = [
     program("much", "/bin/true", *["%a%"] * 100, encoder="sync"),
     program("told", "/bin/sh", "-c", "echo done", "sh", "%a%", encoder="sync", verbose=5),
     program("sleep", "/bin/sleep", "100"),
+    program("two", "/bin/sleep", "100", max=2, queue={"length": 2}),
+    program("newest", "/bin/sleep", "100", max=1, queue={"length": 1, "full": "oldest-out"}),
+    program("turns", "/bin/true", single=True, queue={"length": 60}),
     shell("tree", "sleep 100 & echo $! ; wait", encoder="line"),
     shell("amid", "printf half >&2; echo ready; exec sleep 100", encoder="line"),
     program("once", "/bin/sleep", "100", once=True),
@@ -235,6 +238,58 @@ def test_check_097_single(client: Client) -> None:
     pid = start(client, "once")
     stop(client, "once")
     client.final(pid)
+
+
+def waiting(client: Client, verb: str) -> list[int]:
+    """The numbers in the queue of a command."""
+    records = client.call("initspawn/tasks")["response"]
+    assert all(record["id"] == f"box/{verb}#{record['queued']}" for record in records if "queued" in record)
+    return [record["queued"] for record in records if record["state"] == "queued"]
+
+
+def test_so_many_at_once_and_so_many_in_the_queue(client: Client) -> None:
+    first, second = start(client, "two"), start(client, "two")
+    calls = [client.send("test/two") for _ in range(2)]
+    again = client.call("test/two")["request"]
+    assert (again["status"], again["code"]) == ("bad-state", -14)
+    assert again["info"] == "`two` is running 2 times already, and 2 wait for their turn"
+    one, two = wait_for(lambda: len(waiting(client, "two")) == 2 and waiting(client, "two"), "both")
+    # One is stopped as it waits, the other when its turn has come.
+    args: dict[str, Any] = {"queued": two}
+    assert client.call("test/two", {"action": "stop", "args": args})["response"] == f"box/two#{two}"
+    assert client.reply(calls[1])["request"]["info"] == "it was stopped before its turn"
+    assert client.call("test/two", {"action": "stop", "args": args})["request"]["status"] == "invalid-request"
+    assert waiting(client, "two") == [one]
+    client.call("test/two", {"action": "stop", "args": {"pid": first}})
+    third = client.reply(calls[0])["response"]["pid"]
+    assert waiting(client, "two") == []
+    # A stop of all takes those that wait along.
+    call = client.send("test/two")
+    (number,) = wait_for(lambda: waiting(client, "two"), "it")
+    ids = client.call("test/two", {"action": "stop"})["response"]
+    assert ids == [f"box/two@{second}", f"box/two@{third}", f"box/two#{number}"]
+    assert client.reply(call)["request"]["status"] == "not-available"
+    for pid in (first, second, third):
+        client.final(pid)
+
+
+def test_a_full_queue_lets_the_oldest_go(client: Client) -> None:
+    pid = start(client, "newest")
+    older = client.send("test/newest")
+    newer = client.send("test/newest")
+    lost = client.reply(older)["request"]
+    assert (lost["status"], lost["info"]) == ("bad-state", "a later start has taken its place in the queue")
+    stop(client, "newest")
+    client.final(pid)
+    assert client.reply(newer)["request"]["status"] == "not-available"
+
+
+def test_turns_come_in_order_and_one_at_a_time(client: Client) -> None:
+    calls = [client.send("test/turns") for _ in range(50)]
+    pids = [client.reply(call)["response"]["pid"] for call in calls]
+    client.final(pids[-1])
+    told = [event["pid"] for event in client.events if event["type"] == "final-event"]
+    assert told == pids
 
 
 # Time.

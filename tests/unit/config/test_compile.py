@@ -89,7 +89,7 @@ def test_a_small_plan_in_full(build: Build, ordinary: int) -> None:
                 info="ci",
                 privilege="p",
                 timeout=7.0,
-                once=True,
+                most=1,
                 verbose=9,
                 encoder="text",
                 encoder_options={"maxlen": 1024, "maxline": 128},

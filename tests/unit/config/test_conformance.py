@@ -151,7 +151,7 @@ def test_check_020_samples(build: Build) -> None:
 def test_check_021_once(build: Build) -> None:
     made = [build(raw=config({**COMMAND, key: True})).commands[0] for key in ("once", "single")]
     assert made[0] == made[1]
-    assert made[0].once
+    assert made[0].most == 1
 
 
 def test_check_022_single_that_is_a_number(problems: Problems) -> None:

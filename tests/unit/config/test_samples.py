@@ -67,7 +67,7 @@ def test_a_sandbox_of_the_fragments(build: Build) -> None:
     assert len(made.filters) == 1
     assert made.privilege == "urn:redpesk:permission:system:syscall:shell"
     (command,) = api.commands
-    assert (command.verb, command.once, command.encoder) == ("admin/dir", True, "text")
+    assert (command.verb, command.most, command.encoder) == ("admin/dir", 1, "text")
     assert command.encoder_options == {"maxlen": 1024, "maxline": 128}
     assert command.sample == seed("samples")["samples"][:2]
 

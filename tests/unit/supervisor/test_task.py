@@ -10,15 +10,16 @@ from initspawn.supervisor import task
 from initspawn.supervisor.task import Life, LifeError
 
 # Written once more, whole: what comes of an event in a state, "" where it is a fault of the program.
-EVENTS = ("ready", "measured", "stop", "gone", "drained")
+EVENTS = ("ready", "measured", "stop", "gone", "drained", "wait", "turn")
 TABLE = {
-    "starting": ("held", "", "starting", "refused", ""),
-    "held": ("", "running", "held", "refused", ""),
-    "running": ("", "", "stopping", "draining", ""),
-    "stopping": ("", "", "stopping", "draining", ""),
-    "draining": ("", "", "draining", "", "ended"),
-    "ended": ("", "", "ended", "", ""),
-    "refused": ("", "", "refused", "", ""),
+    "queued": ("", "", "", "refused", "", "", "starting"),
+    "starting": ("held", "", "starting", "refused", "", "queued", ""),
+    "held": ("", "running", "held", "refused", "", "", ""),
+    "running": ("", "", "stopping", "draining", "", "", ""),
+    "stopping": ("", "", "stopping", "draining", "", "", ""),
+    "draining": ("", "", "draining", "", "ended", "", ""),
+    "ended": ("", "", "ended", "", "", "", ""),
+    "refused": ("", "", "refused", "", "", "", ""),
 }
 
 
@@ -30,7 +31,8 @@ def in_state(state: str) -> Life:
 
 def test_the_names() -> None:
     assert set(task.STATES) == set(TABLE)
-    assert {task.READY, task.MEASURED, task.STOP, task.GONE, task.DRAINED} == set(EVENTS)
+    known = {task.READY, task.MEASURED, task.STOP, task.GONE, task.DRAINED, task.WAIT, task.TURN}
+    assert known == set(EVENTS)
     assert Life().state == "starting"
 
 

@@ -12,7 +12,7 @@ import pytest
 from initspawn.errors import LaunchRefused, RequestError
 from initspawn.plan import OPTIONAL, REQUIRED, TEXT, Api, Command, Plan, Sandbox
 from initspawn.supervisor.eventlog import EventLog
-from initspawn.supervisor.task import DRAINED, GONE, MEASURED, READY, STOP, Life
+from initspawn.supervisor.task import DRAINED, GONE, MEASURED, QUEUED, READY, STOP, Life
 from initspawn.verbs.access import Identity
 from initspawn.verbs.answer import Answer
 from initspawn.verbs.registry import Registry
@@ -27,6 +27,7 @@ class FakeTask:
         self.sandbox = api.sandbox(command.sandbox)
         self.argv = argv
         self.pid = pid
+        self.ticket = 0
         self.life = Life()
         self.owner = ""
         self.refusal: LaunchRefused | None = None
@@ -111,6 +112,14 @@ class FakeSupervisor:
     @property
     def tasks(self) -> list[FakeTask]:
         return [task for task in self.every if task.life.alive]
+
+    @property
+    def roster(self) -> FakeSupervisor:
+        return self
+
+    @property
+    def waiting(self) -> list[FakeTask]:
+        return [task for task in self.every if task.life.state == QUEUED]
 
     def alive(self, api: Api, command: Command) -> list[FakeTask]:
         return [

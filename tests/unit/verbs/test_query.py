@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initspawn.errors import RequestError
-from initspawn.verbs.query import ACTIONS, blend, parse, parse_control
+from initspawn.verbs.query import ACTIONS, Control, blend, parse, parse_control
 
 ARGS = {"a": 1}
 
@@ -119,13 +119,14 @@ def test_unknown_actions(action: str, more: dict[str, Any]) -> None:
     ],
 )
 def test_control(arguments: Any, pid: int | None, signal: int | None) -> None:
-    assert parse_control(arguments) == (pid, signal, None)
+    assert parse_control(arguments) == Control(pid=pid, signal=signal)
 
 
 @pytest.mark.parametrize("given", [3, 3.0, "3", "0x3"])
 def test_control_from_an_event_on(given: Any) -> None:
-    assert parse_control({"pid": 7, "from": given}) == (7, None, 3)
-    assert parse_control({"pid": 7, "from": None}) == (7, None, None)
+    assert parse_control({"pid": 7, "from": given}) == Control(pid=7, first=3)
+    assert parse_control({"pid": 7, "from": None}) == Control(pid=7)
+    assert parse_control({"queued": given}) == Control(ticket=3)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,9 @@ def test_control_from_an_event_on(given: Any) -> None:
         ({"signal": True}, "invalid signal"),
         ({"pid": 1, "signal": []}, "invalid signal"),
         ({"from": 1}, ""),
+        ({"queued": 0}, "`queued` is the number"),
+        ({"queued": "x"}, "`queued` is the number"),
+        ({"queued": 1, "pid": 1}, "`queued` is the number"),
         ({"signal": 2, "from": 1}, "`from` takes a `pid`"),
         ({"pid": 1, "signal": 2, "from": 1}, "`from` takes a `pid`"),
         ({"pid": 1, "from": 0}, "invalid from"),
@@ -202,12 +206,12 @@ def test_whatever_is_sent_is_understood_or_refused(value: Any) -> None:
     except RequestError:
         pass
     try:
-        pid, signal, first = parse_control(value)
+        control = parse_control(value)
     except RequestError:
         return
-    assert pid is None or pid > 0
-    assert signal is None or 0 <= signal <= 64
-    assert first is None or (first > 0 and pid)
+    assert control.pid is None or control.pid > 0
+    assert control.signal is None or 0 <= control.signal <= 64
+    assert control.first is None or (control.first > 0 and control.pid)
 
 
 # Two queries in one.
