@@ -29,7 +29,11 @@ def save(plan: Plan, path: str) -> None:
         os.unlink(temporary)
     except FileNotFoundError:
         pass
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        error.filename = path  # the name that the caller knows
+        raise
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(MAGIC + fingerprint() + b"\n" + _checksum(body) + body)
@@ -50,10 +54,11 @@ def load(path: str) -> Plan:
         raise PlanError(f"{path}: not a plan")
     written, _, rest = raw[len(MAGIC) :].partition(b"\n")
     if written != fingerprint():
-        raise PlanError(f"{path}: written by another initspawn ({written[:60].decode('latin-1')!a})")
+        writer = written[:60].decode("latin-1")
+        raise PlanError(f"{path}: written by another initspawn ({writer!a}): compile it again")
     checksum, body = rest[:_CHECKSUM_SIZE], rest[_CHECKSUM_SIZE:]
     if checksum != _checksum(body):
-        raise PlanError(f"{path}: damaged, its checksum does not match")
+        raise PlanError(f"{path}: damaged, its checksum does not match: compile it again")
     collects = gc.isenabled()
     gc.disable()  # nothing of a plan is garbage, and to look for some takes longer than the rest
     try:

@@ -28,7 +28,7 @@ def parse_arguments(words: list[str]) -> Any:
         value: Any = text
         if equals and name.endswith(":"):
             name = name[:-1]
-            value = _json(text, f"`{name}`: ")
+            value = _json(text, f"`{name}`: ", f" (for text write {name}={text})")
         if not equals or not name:
             raise UsageError(f"{word!r} is no argument: write {FORMS}")
         if name in members:
@@ -48,8 +48,8 @@ def is_json(word: str) -> bool:
     return True
 
 
-def _json(text: str, where: str = "") -> Any:
+def _json(text: str, where: str = "", hint: str = "") -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}{text!r} is not JSON: {error}") from None
+        raise UsageError(f"{where}{text!r} is not JSON: {error}{hint}") from None

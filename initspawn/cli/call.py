@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `call`."""
     parser.epilog = EXAMPLES
     parser.add_argument("procedure", metavar="API/VERB", help="what to call")
-    parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help=FORMS)
+    parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", default=[], help=FORMS)
     parser.add_argument("--action", choices=ACTIONS, help="what to do with a command (default: start)")
     parser.add_argument("--verbose", type=int, choices=range(5), help="how much the task tells of itself")
     parser.add_argument("--no-follow", action="store_true", help="print the reply and leave")

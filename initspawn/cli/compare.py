@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("file", metavar="FILE", help=FILES)
     parser.add_argument("verb", metavar="VERB", help="the verb, or API/VERB")
-    parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help=FORMS)
+    parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", default=[], help=FORMS)
     parser.add_argument(
         "--sandbox", action="append", default=[], metavar="NAME",
         help="a sandbox of the file, or `none`; twice or more (once: beside the verb's own)",

@@ -36,7 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("file", metavar="FILE", help=FILES)
     parser.add_argument("verb", metavar="VERB", help="api/verb, or the verb where only one has that name")
-    parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help="arguments, to show its argv")
+    parser.add_argument(
+        "arguments", metavar="NAME=VALUE", nargs="*", default=[], help="arguments, to show its argv"
+    )
     parser.add_argument("--calls", action="store_true", help="each step with its system calls")
     parser.add_argument("--json", action="store_true", help="everything, as one JSON object")
     add_user_option(parser)

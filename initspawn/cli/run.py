@@ -5,6 +5,7 @@ from __future__ import annotations
 import _signal
 import argparse
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from initspawn.cli.arguments import FORMS, parse_arguments
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("file", metavar="FILE", help=FILES)
     parser.add_argument("verb", metavar="VERB", help="the verb, or API/VERB")
-    parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", help=FORMS)
+    parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", default=[], help=FORMS)
     parser.add_argument("--verbose", type=int, choices=range(10), help="how much it tells of itself")
     parser.add_argument("--json", action="store_true", help="print the events as they are, one a line")
 
@@ -60,6 +61,8 @@ def main(arguments: argparse.Namespace) -> int:
         once.supervisor.close(reactor.stop)
         reactor.run()
         reactor.close()
+    if once.fault is not None:
+        raise once.fault
     if once.task is not None and once.task.refusal is not None:
         raise once.task.refusal
     return once.code
@@ -72,6 +75,7 @@ class Once:
         self.supervisor: Supervisor | None = None
         self.task: Task | None = None
         self.code = OK
+        self.fault: OSError | None = None  # why nothing more can be printed
         self._reactor = reactor
         self._json = show_json
         self._interrupted = False
@@ -80,12 +84,12 @@ class Once:
         """It runs, or was refused."""
         self.task = task
         if task.refusal is None:
-            reader = Reader(task.log, lambda: self._print(reader))
+            reader = Reader(task.log, lambda: self._take(reader))
 
     def on_end(self, task: Task) -> None:
         """All is told."""
         if task.refusal is None and task.encoder.synchronous:
-            self._print_result(task.result())
+            self._guard(self._print_result, task.result())
         self._reactor.stop()
 
     def interrupt(self) -> None:
@@ -95,15 +99,32 @@ class Once:
         if self._interrupted:
             self.supervisor.kill_all()
         elif self.task is not None:
-            self.supervisor.stop(self.task, _signal.SIGINT)
+            self._end()
         self._interrupted = True
 
-    def _print(self, reader: Reader) -> None:
-        while (event := reader.take()) is not None:
-            if self._json:
-                show_json(event.data)
-            elif (code := show_event(event.data, sys.stdout, sys.stderr)) is not None:
-                self.code = code
+    def _take(self, reader: Reader) -> None:
+        while (event := reader.take()) is not None:  # also what cannot be printed, or the command would wait
+            self._guard(self._print, event.data)
+
+    def _guard(self, show: Callable[[dict[str, Any]], None], data: dict[str, Any]) -> None:
+        """Print something; when that fails, nothing more, and the command is asked to end."""
+        if self.fault is not None:
+            return
+        try:
+            show(data)
+        except OSError as error:
+            self.fault = error
+            self._reactor.after(0, self._end)
+
+    def _end(self) -> None:
+        if self.supervisor is not None and self.task is not None:
+            self.supervisor.stop(self.task, _signal.SIGINT)
+
+    def _print(self, data: dict[str, Any]) -> None:
+        if self._json:
+            show_json(data)
+        elif (code := show_event(data, sys.stdout, sys.stderr)) is not None:
+            self.code = code
 
     def _print_result(self, result: dict[str, Any]) -> None:
         if self._json:

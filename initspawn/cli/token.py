@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 from initspawn.cli.exits import NOT_FOUND, OK, UsageError
 from initspawn.cli.output import complain
@@ -84,6 +85,10 @@ def _add(path: str, arguments: argparse.Namespace, others: list[Token], *, exist
         raise UsageError(f"{arguments.name!r}: a name has letters, digits, `.`, `_` and `-`")
     if not arguments.scope:
         raise UsageError("without --scope it would grant nothing; see `initspawn token --help`")
+    for scope in sorted(set(arguments.scope) - {EVERYTHING, *ACTIONS}):
+        close = get_close_matches(scope, ACTIONS, 1, 0.65)
+        if close:
+            complain(f"`{scope}` is taken for a privilege; did you mean the action `{close[0]}`?")
     token = secrets.token_urlsafe(24)
     until = None if arguments.expires is None else time.time() + arguments.expires
     fresh = Token(

@@ -21,6 +21,7 @@ from initspawn.config.spot import Spot, nearest, shown
 
 _OWN_KEYS = ("x-", "$")
 _NUMBER = re.compile(r"[-+]?[0-9][0-9a-zA-Z_]{0,39}")
+_WITH_UNIT = re.compile(r"[0-9.]+ *[a-zA-Z]{1,8}")  # such as 5m, 10 s or 4kB
 _BASES = {"0x": 16, "0o": 8, "0b": 2, "0d": 10}
 
 
@@ -184,7 +185,9 @@ def _is_clean(value: str, spot: Spot) -> bool:
 def _integer(kind: inspect.IntType, value: Any, spot: Spot) -> Any:
     number = _number(value)
     if number is None:
-        return _wrong("a whole number", value, spot)
+        united = isinstance(value, str) and _WITH_UNIT.fullmatch(value)
+        hint = "write the number alone; times are in seconds" if united else ""
+        return _wrong("a whole number", value, spot, hint)
     low, high = kind.ge, kind.le
     if (low is not None and number < low) or (high is not None and number > high):
         wanted = f"from {low} to {high}" if high is not None else f"{low} or more"

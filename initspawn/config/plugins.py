@@ -148,8 +148,12 @@ def _find(plugin: Plugin, names: Names, spot: Spot) -> Found | None:
         reason = "is compiled code, and such plug-ins are not loaded"
         missing["libs"].refuse(f"{shown(wanted[0])} {reason}", f"write the encoder in Python: {_GUIDE}")
     else:
+        listed = ", ".join(map(shown, wanted))
+        if all(name.startswith("/") for name in wanted):
+            missing["libs"].refuse(f"there is no file {listed} that ends in .py", _GUIDE)
+            return None
         where = f"neither a file in {', '.join(directories)} nor an" if directories else "no"
-        missing.refuse(f"there is {where} entry point {', '.join(map(shown, wanted))} of {GROUP}", _GUIDE)
+        missing.refuse(f"there is {where} entry point {listed} of {GROUP}", _GUIDE)
     return None
 
 
@@ -178,7 +182,10 @@ def _look(uid: str, where: str, library: str, file: str, spot: Spot) -> Found | 
         if len(text) > _LONGEST:
             raise ValueError(f"more than {_LONGEST} bytes")
         names = _encoders(ast.parse(text))
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except SyntaxError as error:
+        spot.refuse(f"{file}:{error.lineno or 1}: {error.msg}")
+        return None
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         spot.refuse(f"{file}: {error}")
         return None
     if not names:

@@ -38,6 +38,12 @@ def _check(path: str, view: View, spot: Spot) -> None:
         interpreter = _interpreter(place)
         if interpreter is None:
             return
+        if interpreter.endswith("\r"):
+            spot.refuse(
+                f"the first line of {shown(wanted)} ends with CR LF, and the CR counts as part of it",
+                "save the script with LF line ends",
+            )
+            return
         wanted, what = interpreter, "the interpreter"
     spot.refuse(f"{shown(path)} is a script of scripts of scripts, too many for the kernel")
 
@@ -45,7 +51,8 @@ def _check(path: str, view: View, spot: Spot) -> None:
 def _refuse_missing(path: str, wanted: str, view: View, spot: Spot) -> None:
     needed = "" if path == wanted else f", which {shown(path)} needs to run,"
     if not view.new_root:
-        spot.refuse(f"{shown(wanted)}{needed} does not exist")
+        hint = "what follows the program goes into `args`" if " " in path and path == wanted else ""
+        spot.refuse(f"{shown(wanted)}{needed} does not exist", hint)
     else:
         spot.refuse(
             f"{shown(wanted)}{needed} is not there inside the sandbox", f"mounted are: {view.targets()}"
@@ -58,7 +65,8 @@ def _interpreter(place: str) -> str | None:
         with open(place, "rb") as file:
             head = file.read(_HEAD)
             if head.startswith(b"#!"):
-                words = head[2:].split(b"\n", 1)[0].split()
+                words = head[2:].split(b"\n", 1)[0].replace(b"\t", b" ").split(b" ")
+                words = [word for word in words if word]  # CR is no white space to the kernel
                 return os.fsdecode(words[0]) if words and words[0].startswith(b"/") else None
             return _loader(head, file.fileno()) if head.startswith(b"\x7fELF") else None
     except (OSError, struct.error, OverflowError):

@@ -50,6 +50,8 @@ def meaning(error: yaml.MarkedYAMLError, text: str) -> SyntaxFault:
     if "mapping values are not allowed" in problem or "could not find expected ':'" in problem:
         return _misplaced_value(problem, text, line, column)
     message, hint = _words(problem, error.context or "")
+    if mark and message.startswith("text goes on") and not text[: mark.index].rstrip().endswith(("'", '"')):
+        message, hint = "this line begins where nothing else does", _COLUMNS
     if message.startswith(("this quote", "no `")) and error.context_mark:  # where it was opened says more
         line, column = error.context_mark.line + 1, error.context_mark.column + 1
     return SyntaxFault(message, line=line, column=column, hint=hint)

@@ -77,6 +77,8 @@ def refusal_hint(step: str, number: int) -> str:
     """What an errno usually means at a step, in words a configuration's author can use."""
     if step == EXEC and number == errno.ENOENT:
         return "it, or the interpreter it names, does not exist in the sandbox"
+    if step == EXEC and number == errno.ENOEXEC:
+        return "it is no program of this machine, and no script: those begin with a line such as #!/bin/sh"
     if step == NAMESPACES and number in (errno.EPERM, errno.ENOSPC):
         return "this kernel or its settings do not let this user make namespaces (see `initspawn doctor`)"
     return ""

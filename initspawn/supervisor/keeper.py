@@ -63,7 +63,8 @@ class Keeper:
         if self._supervisor.closing:
             return
         if task.refusal is None:
-            self._say(f"ended with {task.status}, it is started again")
+            ending = ", ".join(f"{name} {value}" for name, value in (task.status or {}).items())
+            self._say(f"ended ({ending}), it is started again")
         if task.ended - task.began > RAN_WELL:
             self._pause = FIRST_PAUSE
         self._again()

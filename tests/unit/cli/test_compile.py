@@ -74,6 +74,11 @@ def test_wrong_usage(
     assert said in capsys.readouterr().err
 
 
+def test_a_place_that_is_not_there(configuration: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", configuration, "-o", "/nowhere/plan"]) == 111
+    assert capsys.readouterr().err == "initspawn: /nowhere/plan: No such file or directory\n"
+
+
 def test_a_plan_is_compiled_no_further(
     plan: str, configuration: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--nonsense"], "unknown option --nonsense"),
         (["check"], "required: FILE"),
         (["check", "--nonsense", "file"], "--nonsense"),
+        (["call"], "required: API/VERB\n"),
+        (["compare", "file"], "required: VERB\n"),
+        (["explain", "file"], "required: VERB\n"),
+        (["run", "file"], "required: VERB\n"),
+        (["call", "a/b", "c:=/d=e"], "(for text write c=/d=e)"),
         (["call", "a/b", "--timeout", "soon"], "'soon' is no number of seconds"),
         (["call", "nothing"], "write API/VERB"),
         (["call", "a/b", "c"], "'c' is no argument"),
@@ -157,3 +163,12 @@ def test_check_counts_capabilities(held: int, words: str) -> None:
         new_root=False, namespaces=(), filters=(), capabilities=held, no_new_privileges=True
     )
     assert confinement(box) == words  # type: ignore[arg-type]  # what it asks of a sandbox
+
+
+def test_a_scope_that_may_be_misspelt_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add = ["token", "add", "--state-dir", str(tmp_path / "state")]
+    for number, scope in enumerate(("see", "*", "urn:acme:see", "staff")):
+        assert main.main([*add, f"right{number}", "--scope", scope]) == 0
+    assert capsys.readouterr().err == ""
+    assert main.main([*add, "viewer", "--scope", "sea"]) == 0
+    assert "`sea` is taken for a privilege; did you mean the action `see`?" in capsys.readouterr().err

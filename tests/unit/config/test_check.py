@@ -100,10 +100,14 @@ def test_whole_numbers(build: Build, given: Any, read: int) -> None:
     assert build({}, timeout=given).commands[0].timeout == read
 
 
-@pytest.mark.parametrize("given", [2.5, "x", "", "2.5", True, None, [], {}, -1, "-1", 1e300, "9" * 50, "٣"])
+NOT_WHOLE = [2.5, "x", "", "2.5", "5m", True, None, [], {}, -1, "-1", 1e300, "9" * 50, "٣"]
+
+
+@pytest.mark.parametrize("given", NOT_WHOLE)
 def test_no_whole_numbers(problems: Problems, given: Any) -> None:
     (said,) = problems({}, timeout=given)
     assert "timeout" in said
+    assert ("write the number alone; times are in seconds" in said) == (given == "5m")
 
 
 @pytest.mark.parametrize("given", [1, 0, "true", "yes", None, []])

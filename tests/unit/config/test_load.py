@@ -173,6 +173,7 @@ def test_yaml_faults_name_their_line(text: str, line: int, said: str) -> None:
         ("a:\n\tb: 1", (2, 1), "a tab", "spaces only"),
         ("a: 'x\nb: 1", (1, 4), "this quote is never closed", ""),
         ("a: 'it's'", (1, 8), "behind its closing quote", "twice"),
+        ("a: |\n  x\n y\nb: 1", (3, 2), "begins where nothing else does", "same column"),
         ("a: {}}", (1, 6), "`}` closes nothing", "in quotes"),
         ("a: {b: 1\nc: 2", (2, 2), "`,` or `}` is expected", "in quotes"),
         ("a: [?b?]", (1, 7), "`,` or `]` is expected", "in quotes"),

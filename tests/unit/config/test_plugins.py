@@ -118,7 +118,7 @@ def test_an_entry_point(tmp_path: Path, installed: Path) -> None:
 @pytest.mark.parametrize(
     ("plugin", "said"),
     [
-        ({"libs": "/nowhere/x.py"}, "plugins: PLUGIN_NOT_FOUND: there is no entry point '/nowhere/x.py'"),
+        ({"libs": "/nowhere/x.py"}, "plugins.libs: PLUGIN_NOT_FOUND: there is no file '/nowhere/x.py'"),
         ({"spath": "/nowhere"}, "there is neither a file in /nowhere nor an entry point 'p'"),
         ({"spath": "plugins"}, "plugins.spath: 'plugins' is not absolute"),
         ({"spath": "/$NOSUCH"}, "`$NOSUCH`"),
@@ -139,7 +139,7 @@ def test_plugins_that_are_not_there(tmp_path: Path, plugin: dict[str, Any], said
         ("ENCODERS = dict(one=object)", "has no encoders"),
         ("ENCODERS = {}", "has no encoders"),
         ("ENCODERS = {1: object}", "has no encoders"),
-        ("def f(:\n", "invalid syntax"),
+        ("\ndef f(:\n", "bad.py:2: invalid syntax"),
         ("x = 1\0", "null bytes"),
         ("(" * 5000, ""),
         ("#" * ((1 << 20) + 1), "more than 1048576 bytes"),

@@ -92,6 +92,11 @@ def test_host_programs(build: Build, problems: Problems, tmp_path: Path) -> None
     assert build({}, exec={"cmdpath": str(plain)})
     plain.write_text("#! /nosuch/sh -e\n")
     assert "'/nosuch/sh', which" in said(str(plain))
+    plain.write_bytes(b"#!/bin/sh\r\necho\r\n")
+    assert "ends with CR LF" in said(str(plain))
+    plain.write_text("#!\t/bin/sh\t-e\n")
+    assert build({}, exec={"cmdpath": str(plain)})
+    assert "'/bin/ls -l' does not exist (what follows the program goes into `args`)" in said("/bin/ls -l")
     plain.write_text(f"#!{plain}\n")
     assert "too many for the kernel" in said(str(plain))
 

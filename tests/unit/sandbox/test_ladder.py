@@ -360,6 +360,7 @@ def test_descriptors_that_are_out_of_the_way_move_once() -> None:
     ("step", "number", "words"),
     [
         ("exec", errno.ENOENT, "does not exist in the sandbox"),
+        ("exec", errno.ENOEXEC, "begin with a line such as #!/bin/sh"),
         ("namespaces", errno.EPERM, "doctor"),
         ("namespaces", errno.ENOSPC, "doctor"),
         ("exec", errno.EACCES, ""),

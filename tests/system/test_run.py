@@ -1,0 +1,50 @@
+"""`initspawn run` whose output nobody takes: it ends, and so does the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENDLESS = {"cmdpath": "/bin/sh", "args": ["-c", "while echo more; do sleep 0.1; done"]}
+COMMANDS = [
+    {"uid": "endless", "encoder": "line", "exec": ENDLESS},
+    {"uid": "reply", "encoder": "sync", "exec": {"cmdpath": "/bin/echo", "args": ["all"]}},
+]
+each = pytest.mark.parametrize("words", [["endless"], ["--json", "endless"], ["reply"]], ids=" ".join)
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> str:
+    sandbox = {"uid": "s", "acls": {"user": "nobody"}, "namespace": {"shares": {"users": "disable"}}}
+    raw = {"metadata": {"uid": "t", "api": "t"}, "sandboxes": {**sandbox, "commands": COMMANDS}}
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(raw))
+    return str(path)
+
+
+def run(configuration: str, words: list[str], stdout: int) -> tuple[int, str]:
+    *options, verb = words
+    command = [sys.executable, "-m", "initspawn", "run", *options, configuration, verb]
+    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    return done.returncode, done.stderr
+
+
+@each
+def test_a_pipe_that_nobody_reads(configuration: str, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert run(configuration, words, writing) == (141, "")
+    finally:
+        os.close(writing)
+
+
+@each
+def test_a_full_disk(configuration: str, words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        assert run(configuration, words, full.fileno()) == (111, "initspawn: No space left on device\n")
