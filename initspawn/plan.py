@@ -101,6 +101,8 @@ class Sandbox(Record):
     mounts: tuple[Mount, ...] = ()
     filters: tuple[bytes, ...] = ()  # seccomp BPF, in the order they are loaded
     limits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard); -1: no limit
+    label: str | None = None  # SELinux context or Smack label
+    label_optional: bool = False  # where no module labels processes it runs without
     scheduling: Scheduling | None = None
     landlock: Landlock | None = None
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from initspawn.config.schema import Acls, Cap
+from initspawn.config.expand import Names, expand
+from initspawn.config.schema import Acls, Cap, Label, Sandbox
 from initspawn.config.spot import Spot, nearest, shown
 from initspawn.config.target import Target
+from initspawn.linux import lsm
 from initspawn.linux.capabilities import NAMES, NUMBERS
 from initspawn.plan import IdMap
 
 _CAPABILITIES = 64  # that a mask of the kernel has room for
 _HIGHEST_ID = 0xFFFFFFFE
+_NO_LABEL = ("LSM_LABEL_NO", "LSM_LABEL_NONE")
 
 
 class Person(NamedTuple):
@@ -143,6 +146,36 @@ def _primary_group(user: int, spot: Spot, target: Target) -> int | None:
         spot.refuse(f"user {user} is not known here and so has no primary group", "say `group` too")
         return None
     return found.group
+
+
+def label_of(sandbox: Sandbox, names: Names, spot: Spot) -> tuple[str | None, bool]:
+    """The security label of its commands, and whether one that cannot be given is left out."""
+    wanted = sandbox.acls.label
+    optional = isinstance(wanted, Label) and wanted.optional
+    if isinstance(wanted, Label):
+        wanted, spot = wanted.name, spot["name"]
+    if wanted is None or wanted in _NO_LABEL:
+        return None, optional
+    if wanted == "LSM_LABEL_SBOX":
+        label = sandbox.uid
+    elif wanted == "LSM_LABEL_API":
+        label = expand("$API_NAME", names)
+    elif wanted == "LSM_LABEL_CMD" and len(sandbox.commands) == 1:
+        label = sandbox.commands[0].uid
+    elif wanted == "LSM_LABEL_CMD":
+        spot.refuse("a sandbox with several commands has no command's label", "write a sandbox for each")
+        return None, optional
+    elif wanted.startswith("LSM_LABEL"):
+        hint = "LSM_LABEL_SBOX, _API, _CMD or _NO, or the label itself"
+        spot.refuse(f"unknown label {shown(wanted)}", hint)
+        return None, optional
+    else:
+        label = wanted
+    if not optional and not names.target.late and not lsm.labelling():
+        spot.refuse(
+            "neither SELinux nor Smack runs here", "say `{name: LABEL, optional: true}` to go without there"
+        )
+    return label, optional
 
 
 def home_and_name(user: int, target: Target) -> tuple[str, str]:

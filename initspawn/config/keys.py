@@ -109,6 +109,11 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
             "see [envs](#envs)",
         ),
         "ldpath": Key("the variable `LD_LIBRARY_PATH`; `$NAME` is [expanded](#expansion)", "/opt/acme/lib"),
+        "label": Key("the security label, see below", "LSM_LABEL_SBOX"),
+    },
+    "Label": {
+        "name": Key("as `label` itself", "LSM_LABEL_API"),
+        "optional": Key("`true`: where no module labels processes, commands run without", True),
     },
     "Cap": {
         "cap": Key(

@@ -14,7 +14,6 @@ _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a seco
 # By the name of the schema's class: the key, and why it is refused.
 LATER: Mapping[str, Mapping[str, str]] = {
     "Sandbox": {"cgroups": _LIMITS},
-    "Acls": {"label": _LABELS},
     "NamespaceOpts": {"bwrap": "initspawn makes namespaces itself and runs no bwrap", "selinux": _LABELS},
 }
 

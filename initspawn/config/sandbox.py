@@ -6,7 +6,7 @@ import re
 
 from initspawn.config.environment import environment
 from initspawn.config.expand import ExpandFault, Names, expand
-from initspawn.config.identity import Identity, Person, capability_mask, identify
+from initspawn.config.identity import Identity, Person, capability_mask, identify, label_of
 from initspawn.config.inside import Unsettled, View
 from initspawn.config.landlock import rules
 from initspawn.config.mounts import Builder, build_mounts
@@ -50,6 +50,7 @@ def compile_sandbox(
             sandbox.caps, spot["caps"], target, supervisor=supervisor, own_users=isolation.own_users
         )
     _check_setuid(sandbox, spot)
+    label, label_optional = label_of(sandbox, names, spot["acls"]["label"])
     view = View(new_root, mounts or (), target.tree) if complete else None
     return (
         PlanSandbox(
@@ -74,6 +75,8 @@ def compile_sandbox(
             mounts=mounts or (),
             filters=compile_filters(sandbox.seccomp, names, supervisor, caps, spot["seccomp"]),
             limits=rlimits(sandbox.limits, spot["limits"], supervisor, late=target.late),
+            label=label,
+            label_optional=label_optional,
             landlock=rules(sandbox.landlock, names, view, spot["landlock"]),
             scheduling=schedule(sandbox.scheduling, spot["scheduling"], supervisor, late=target.late),
         ),

@@ -55,6 +55,16 @@ class Env(Part):
     mode: Literal["set", "unset"] = "set"
 
 
+class Label(Part):
+    """A security label that need not be there."""
+
+    noun = "label"
+    form = "write {name: TEXT, optional: true}"
+
+    name: Annotated[str, Meta(min_length=1, max_length=4095)]
+    optional: bool = False
+
+
 class Acls(Part):
     """Who the commands run as, where, and for how long."""
 
@@ -69,6 +79,7 @@ class Acls(Part):
     runmod: Literal["default", "user", "admin"] = "default"
     path: str | None = None
     ldpath: str | None = None
+    label: str | Label | None = None
 
 
 class Cap(Part):

@@ -126,6 +126,8 @@ def _differences(sandbox: Sandbox) -> list[str]:
         found.append(f"bwrap takes its umask from the shell: run `umask {sandbox.umask:03o}` first")
     if not sandbox.no_new_privileges:
         found.append("bwrap always sets no-new-privileges: setuid programs do not work in it")
+    if sandbox.label is not None:
+        found.append("the security label is not set: only with SELinux, `--exec-label` would")
     if sandbox.landlock is not None:
         found.append("bwrap has no Landlock rules")
     if "pid" not in sandbox.namespaces:

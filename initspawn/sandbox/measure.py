@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import stat
 
-from initspawn.linux import capabilities, cgroup, landlock, mount, scheduling
+from initspawn.linux import capabilities, cgroup, landlock, lsm, mount, scheduling
 from initspawn.plan import NAMESPACES
 from initspawn.sandbox.mounted import AS_PLANNED, compare_mounts
+from initspawn.sandbox.recipe import labelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Baseline:
         self.permitted = int(status[b"CapPrm"], 16)
         self.may_trace = self.permitted & 1 << capabilities.NUMBERS["SYS_PTRACE"]  # and exec is as ever
         self.landlock = landlock.version()
+        self.lsm = lsm.labelling()
         self.last_capability = capabilities.last_cap()
         self.bounding = int(status[b"CapBnd"], 16)
         self.seccomp = int(status[b"Seccomp"])
@@ -80,6 +82,7 @@ class Baseline:
             "cgroup": self.cgroup if start.cgroup is None else start.cgroup.removeprefix(self.cgroup_mount),
             "limits": limits,
             "scheduling": self._scheduling(sandbox),
+            "label": sandbox.label if labelled(sandbox, self.lsm) else None,
             "environment": tuple(f"{name}={value}" for name, value in sandbox.environment),
             "arguments": start.argv,
             "directory": sandbox.directory,
@@ -131,6 +134,7 @@ class Baseline:
                 "cgroup": _cgroup(proc),
                 "limits": _limits(proc),
                 "scheduling": _scheduling(words) | _asked(proc, start),
+                "label": _label(proc) if labelled(sandbox, self.lsm) else None,
                 "environment": _strings(_read(proc, "environ")),
                 "arguments": _arguments(proc, start.argv, root),
                 "directory": _directory(proc, sandbox.directory, root),
@@ -190,6 +194,10 @@ def _asked(proc: int, start: Start) -> dict[str, int]:
     if plan is not None and plan.io is not None:
         found["io"] = scheduling.ioprio_get(start.command_pid)
     return found
+
+
+def _label(proc: int) -> str:
+    return os.fsdecode(_read(proc, "attr/current").rstrip(b"\0\n"))
 
 
 def _numbers(text: bytes) -> tuple[int, ...]:

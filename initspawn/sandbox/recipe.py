@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from initspawn.sandbox.measure import Baseline
 
 
+def labelled(sandbox: Sandbox, module: str) -> bool:
+    """Whether a command gets a label; where no module gives any (`module` is empty), that fails."""
+    return sandbox.label is not None and bool(module or not sandbox.label_optional)
+
+
 class Recipe:
     """What the steps work on: the sandbox, who we are, and the program they write.
 
@@ -43,6 +48,11 @@ class Recipe:
     def maps_last(self) -> bool:
         """Whether a user namespace is made when everything else is done."""
         return self.sandbox.id_map is not None and not self.sandbox.id_map.first
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the command takes on a security label."""
+        return labelled(self.sandbox, self.baseline.lsm)
 
     def prctl(self, option: int, value: int, note: str, extra: int = 0) -> None:
         """Append one prctl(2)."""

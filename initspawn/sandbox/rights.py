@@ -6,11 +6,20 @@ import errno
 import os
 import struct
 
-from initspawn.linux import capabilities, landlock, mount, prctl, seccomp
+from initspawn.linux import capabilities, landlock, lsm, mount, prctl, seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from initspawn.sandbox.recipe import Recipe
+
+
+def set_label(recipe: Recipe) -> None:
+    """Take on the security label, with the exec or (Smack) at once."""
+    program, label = recipe.program, os.fsencode(recipe.sandbox.label or "")
+    path = f"self/{lsm.attribute(recipe.baseline.lsm)}".encode()
+    fd = program.open("openat", recipe.proc, path, os.O_WRONLY | os.O_CLOEXEC, note=path.decode())
+    program.call("write", fd, label, len(label), expect=len(label), note=label.decode(errors="replace"))
+    program.close(fd)
 
 
 def set_groups(recipe: Recipe) -> None:

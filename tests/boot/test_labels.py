@@ -49,6 +49,31 @@ def test_labels_that_cannot_be_taken(labelled: Guest) -> None:
         assert labelled.check("python3", "-c", TAKE_LABEL, "plain", label) == f"{error}\n"
 
 
+LABELLED = """
+metadata: {uid: labels, api: labels}
+sandboxes:
+  - uid: confined
+    acls: {user: root, label: "everybody:anything:confined_t"}
+    namespace: {}
+    commands: {uid: look, exec: {cmdpath: /bin/sh, args: [/run/look]}}
+  - uid: forbidden
+    acls: {user: root, label: "everybody:anything:forbidden_t"}
+    commands: {uid: look, exec: {cmdpath: /bin/true}}
+"""
+LOOK = b"cat /proc/self/attr/current; echo; echo x >/run/file || cat /run/file"
+
+
+def test_a_sandbox_takes_a_label_on(labelled: Guest) -> None:
+    labelled.write("/run/file", b"untouched\n")
+    labelled.write("/run/look", LOOK)
+    labelled.write("/run/labels.yaml", LABELLED.encode())
+    done = labelled.run("initspawn", "run", "/run/labels.yaml", "confined/look")
+    assert done.out.replace("\0", "").split()[:2] == [CONFINED, "untouched"], done
+    done = labelled.run("initspawn", "run", "/run/labels.yaml", "forbidden/look")
+    assert done.code != 0
+    assert "label" in done.out + done.err or "exec" in done.out + done.err, done
+
+
 def test_without_a_label_everything_goes_on(labelled: Guest) -> None:
     assert labelled.run("systemctl", "is-system-running", "--wait").out == "running\n"
     done = labelled.run("initspawn", "doctor")

@@ -160,6 +160,7 @@ NOTICED = {
     "host name": Notice(look=host_name_is_its_own),
     "loopback": Notice(look=loopback_is_up),
     "umask": Notice("measurement", "umask is"),
+    "label": Notice("measurement", "label is"),  # where a module runs: see test_labels too
     "groups": Notice("measurement", "groups is (7,)"),
     "group": Notice("measurement", "group is", box=without_users),
     "user": Notice("measurement", "user is", box=without_users),
@@ -198,8 +199,29 @@ def test_every_step_is_known_here() -> None:
     both = [who for _, who in people((0, 1))]
     found = {name for who in both for name in needed(who)}
     found |= set() if Baseline().landlock else {"Landlock"}
+    found.add("label")  # only where a module takes one: the next test, and tests/boot
     assert found == {step.name for step in ALL}
     assert set(NOTICED) == {step.name for step in ALL}
+
+
+@root_and_a_user
+@pytest.mark.parametrize("left_out", [False, True])
+def test_a_label_that_no_module_takes(who: Person, left_out: bool) -> None:
+    result = who.call(_labelled, boxes.full(who, label="nobody:knows:this_t"), left_out)
+    refused(who, result, "measurement" if left_out else "label", "EINVAL")
+
+
+def _labelled(box: Sandbox, left_out: bool) -> Result:
+    if left_out:
+        replace_step("label", lambda recipe: None)
+    with bench(box) as made:
+        return made.run("/bin/true")
+
+
+@root_and_a_user
+def test_a_label_that_may_be_left_out(who: Person) -> None:
+    box = boxes.full(who, label="nobody:knows:this_t", label_optional=not Baseline().lsm)
+    assert who.run(box, "/bin/true").step == ("label" if Baseline().lsm else "")
 
 
 def alone() -> None:

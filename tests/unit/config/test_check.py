@@ -80,7 +80,6 @@ def test_two_spellings_of_one_key_are_one_too_many(problems: Problems) -> None:
     "sandbox",
     [
         {"cgroups": {"cset": "1"}},
-        {"acls": {"label": "LSM_LABEL_NO"}},
         {"namespace": {"opts": {"bwrap": "/usr/bin/bwrap"}}},
         {"namespace": {"opts": {"brwap": "/usr/bin/bwrap"}}},
         {"namespace": {"opts": {"selinux": True}}},

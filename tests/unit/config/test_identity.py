@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from initspawn.config.target import here
+from initspawn.linux import lsm
 from initspawn.linux.capabilities import NAMES
 from initspawn.plan import Api, IdMap, Sandbox
 
@@ -222,3 +223,42 @@ def test_root_gives_what_it_has(
     assert "initspawn itself was started without SYS_ADMIN" in said
     # A user namespace of its own begins with all of them.
     assert sandbox({**every, "namespace": HIDDEN}, user=0).capabilities > 0b100001
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A security module that runs."""
+    monkeypatch.setattr(lsm, "labelling", lambda: lsm.SELINUX)
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ("LSM_LABEL_SBOX", "s"), ("LSM_LABEL_API", "t"), ("LSM_LABEL_CMD", "c"), ("LSM_LABEL_NO", None),
+        ("LSM_LABEL_NONE", None), ("u:r:t", "u:r:t"), ({"name": "LSM_LABEL_SBOX"}, "s"),
+    ],
+)  # fmt: skip
+def test_labels(build: Callable[..., Any], value: Any, label: str | None) -> None:
+    made = build({"acls": {"label": value}}).sandboxes[0]
+    assert (made.label, made.label_optional) == (label, False)
+
+
+def test_a_label_where_nobody_labels(
+    build: Callable[..., Any], problems: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lsm, "labelling", lambda: "")
+    (said,) = problems({"acls": {"label": "LSM_LABEL_SBOX"}})
+    assert "acls.label: neither SELinux nor Smack runs here (say `{name: LABEL, optional: true}`" in said
+    made = build({"acls": {"label": {"name": "x", "optional": True}}}).sandboxes[0]
+    assert (made.label, made.label_optional) == ("x", True)
+    assert build({"acls": {"label": "LSM_LABEL_NO"}}).sandboxes[0].label is None
+
+
+@pytest.mark.usefixtures("module")
+def test_what_is_no_label(problems: Callable[..., list[str]]) -> None:
+    (said,) = problems({"acls": {"label": "LSM_LABEL_SANDBOX"}})
+    assert "unknown label" in said
+    commands = [{"uid": name, "exec": {"cmdpath": "/bin/true"}} for name in ("a", "b")]
+    (said,) = problems({"acls": {"label": "LSM_LABEL_CMD"}, "commands": commands})
+    assert "write a sandbox for each" in said

@@ -25,7 +25,7 @@ from initspawn.sandbox.steps import COMMAND_STEPS, FILTER_STEPS, READY, REAPER_S
 NAMES = {number: name for name, number in table().items()}
 LAST = 40
 ALL = (1 << LAST + 1) - 1
-BASELINE: Any = SimpleNamespace(ignored=0, permitted=ALL, last_capability=LAST, landlock=2)
+BASELINE: Any = SimpleNamespace(ignored=0, permitted=ALL, last_capability=LAST, landlock=2, lsm="")
 FIRST_MAP = IdMap(inside_uid=5, outside_uid=1000, inside_gid=6, outside_gid=1001, first=True)
 LAST_MAP = FIRST_MAP.replace(first=False)
 CHOWN, KILL, NET_ADMIN = (capabilities.NUMBERS[name] for name in ("CHOWN", "KILL", "NET_ADMIN"))
@@ -90,6 +90,8 @@ def test_everything_root_can_ask_for() -> None:
         ({"groups": ()}, {"groups", "group", "user", "bounding set"}),
         ({"limits": ((4, 0, 0),)}, {"limits"}),
         ({"scheduling": Scheduling(nice=1)}, {"scheduling"}),
+        ({"label": "x"}, {"proc", "label"}),
+        ({"label": "x", "label_optional": True}, set()),
         ({"scheduling": Scheduling(oom_score_adj=1)}, {"scheduling", "oom score"}),
         ({"landlock": Landlock(fs=1)}, {"Landlock"}),
         ({"landlock": Landlock(fs=1, optional=True)}, {"Landlock"}),
@@ -417,3 +419,16 @@ def test_which_landlock_knows_what(masks: tuple[int, int, int], abi: int) -> Non
     assert landlock.needed(*masks) == abi
     assert not any(wanted & ~has for wanted, has in zip(masks, landlock.known(abi), strict=True))
     assert landlock.known(99) == landlock.known(6)
+
+
+@pytest.mark.parametrize(
+    ("module", "file"), [("selinux", b"self/attr/exec"), ("smack", b"self/attr/current")]
+)
+def test_a_label_is_written_where_its_module_reads_it(module: str, file: bytes) -> None:
+    baseline = SimpleNamespace(**vars(BASELINE) | {"lsm": module})
+    recipe = Recipe(sandbox(label="a:b:c", label_optional=True), baseline)
+    proc, opened, written, closed = compiled(recipe, "proc", "label")
+    assert (proc[0], proc[2]) == ("openat", b"/proc")
+    assert opened[:3] == ("openat", recipe.proc, file)
+    assert written[2:4] == (b"a:b:c", 5)
+    assert closed[0] == "close"
