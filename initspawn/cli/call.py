@@ -33,7 +33,7 @@ Ctrl-C ends only this client; what it started goes on.
 """
 CONTROL = "control"  # the socket's name in the run directory
 TOKEN = "INITSPAWN_TOKEN"
-ACTIONS = ("start", "stop", "subscribe", "unsubscribe")
+ACTIONS = ("start", "stop", "subscribe", "unsubscribe", "input")
 _QUERY_KEYS = {"action", "args", "verbose"}
 _TASK_KEYS = {"api", "sandbox", "command", "pid"}
 

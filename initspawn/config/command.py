@@ -50,6 +50,7 @@ def compile_command(
         info=command.info,
         privilege=command.privilege or sandbox.privilege,
         timeout=float(timeout or 0),
+        stdin=command.stdin,
         most=_most(command, spot),
         queue=command.queue.length if command.queue else 0,
         oldest_out=command.queue is not None and command.queue.full == "oldest-out",

@@ -90,6 +90,10 @@ COMMAND_KEYS: Mapping[str, Mapping[str, Key]] = {
         "timeout": Key(
             "seconds until it is ended; `0`: none, also where the sandbox has one", 60, "`acls.timeout`"
         ),
+        "stdin": Key(
+            "its standard input is a pipe that [`input`](api.md#input) writes to; otherwise it is /dev/null",
+            True,
+        ),
         "single": Key("the same as `max: 1`", True),
         "max": Key("how many of its tasks may be alive at once, up to 512", 4, "any number"),
         "queue": Key(

@@ -231,6 +231,7 @@ class Command(Part):
     exec: Exec
     info: str | None = None
     timeout: Seconds | None = None
+    stdin: bool = False
     single: bool = False
     max: Annotated[int, Meta(ge=1, le=TASKS)] | None = None
     queue: Queue | None = None

@@ -70,7 +70,7 @@ class Connection:
         self._pending = 0
         self._scheduled = False
         self._mask = READ
-        self._closed = False
+        self.closed = False
         door.reactor.watch(self._fd, READ, self._on_ready)
 
     def subscribe(self, task: Task, first: int | None = None, identity: Identity | None = None) -> None:
@@ -78,7 +78,7 @@ class Connection:
 
         Who hears them already goes on as it is: what it has asked for it has had, or will get.
         """
-        if self._closed:
+        if self.closed:
             return
         who = identity or self.identity
         self._out += wire.encode({"subscribed": task.event_name})
@@ -103,9 +103,9 @@ class Connection:
 
     def close(self) -> None:
         """Forget the client; its tasks run on, unless their command says otherwise."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._door.reactor.forget(self._fd)
         self._door.connections.discard(self)
         for task, (reader, _) in self._readers.items():
@@ -120,9 +120,9 @@ class Connection:
     def _on_ready(self, events: int) -> None:
         if events & WRITE:
             self._flush()
-        if events & READ and not self._closed:
+        if events & READ and not self.closed:
             self._read()
-        elif events & ~(READ | WRITE) and not self._closed and not events & WRITE:
+        elif events & ~(READ | WRITE) and not self.closed and not events & WRITE:
             self.close()
 
     def _read(self) -> None:
@@ -144,7 +144,7 @@ class Connection:
 
     def _serve(self) -> None:
         """Take the calls that came, as long as their answers have room."""
-        while self._waiting and not self._busy() and not self._closed:
+        while self._waiting and not self._busy() and not self.closed:
             body = self._waiting.pop(0)
             try:
                 request = wire.decode_call(body)
@@ -251,7 +251,7 @@ class Connection:
 
     def _send(self, frame: bytes) -> None:
         """An answer, behind the events that came before it: a synchronous command's initial event."""
-        if self._closed:
+        if self.closed:
             return
         self._collect()
         self._out += frame
@@ -259,13 +259,13 @@ class Connection:
 
     def _wake(self) -> None:
         """There is something to send: do it once, after everything that happens now."""
-        if not self._scheduled and not self._closed:
+        if not self._scheduled and not self.closed:
             self._scheduled = True
             self._door.reactor.after(0, self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._closed:
+        if self.closed:
             return
         self._collect()
         if self._out:
@@ -299,7 +299,7 @@ class Connection:
 
     def _update(self) -> None:
         """Wait for what can go on: input unless we are behind, room for output if some is left."""
-        if self._closed:
+        if self.closed:
             return
         mask = (0 if self._busy() or self._waiting else READ) | (WRITE if self._out else 0)
         if mask != self._mask:

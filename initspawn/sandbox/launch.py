@@ -60,6 +60,8 @@ class Start:
         sandbox: Sandbox,
         cgroup: str | None,
         extra: tuple[int, ...],
+        *,
+        fed: bool = False,
     ) -> None:
         self.sandbox = sandbox
         self.argv: tuple[str, ...] = ()
@@ -70,6 +72,8 @@ class Start:
         self.pidfd = -1
         self.command_pid = 0
         self.command_pidfd = -1
+        self.fed = fed  # it reads a pipe, whose other end is `stdin`; otherwise /dev/null
+        self.stdin = -1
         self.stdout = -1
         self.stderr = -1
         self.handshake: _socket.socket | None = None
@@ -104,9 +108,14 @@ class Start:
             self.step = "cgroup"
             if self.cgroup is not None:
                 theirs.append(os.open(self.cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            if self.fed:
+                self.step = "pipes"
+                other, self.stdin = os.pipe2(os.O_CLOEXEC)
+                theirs.append(other)
+                os.set_blocking(self.stdin, False)
             self.step = "spawner"
             number = self._launcher.number(self.sandbox)
-            job = marshal.dumps((number, self._slot.index, self.cgroup is not None))
+            job = marshal.dumps((number, self._slot.index, self.cgroup is not None, self.fed))
             self._launcher.send(job, [*theirs, *self.extra])
         finally:
             for fd in theirs:
@@ -274,7 +283,7 @@ class Start:
             os.kill(self.pid, _signal.SIGKILL)  # our child, not waited for: the number is its own
 
     def close_stream(self, name: str) -> None:
-        """Close our end of `stdout` or `stderr`."""
+        """Close our end of `stdin`, `stdout` or `stderr`."""
         fd = getattr(self, name)
         setattr(self, name, -1)
         os.close(fd)
@@ -284,7 +293,7 @@ class Start:
         self.drop_handshake()
         while self._locks:
             os.close(self._locks.pop())
-        for name in ("stdout", "stderr", "pidfd", "command_pidfd"):
+        for name in ("stdin", "stdout", "stderr", "pidfd", "command_pidfd"):
             fd = getattr(self, name)
             if fd >= 0:
                 setattr(self, name, -1)

@@ -88,13 +88,19 @@ class Launcher:
         self.renew_spare()
 
     def prepare(
-        self, sandbox: Sandbox, *, cgroup: str | None = None, descriptors: tuple[int, ...] = ()
+        self,
+        sandbox: Sandbox,
+        *,
+        cgroup: str | None = None,
+        descriptors: tuple[int, ...] = (),
+        fed: bool = False,
     ) -> Start:
         """Have a reaper cloned that builds the sandbox and waits for `Start.launch`. `cgroup` is the
-        directory of the group the command is born in; `descriptors` are given to it as 3, 4, ...
+        directory of the group the command is born in; `descriptors` are given to it as 3, 4, ...;
+        `fed`: its standard input is a pipe.
         Raises LaunchRefused.
         """
-        start = Start(self, sandbox, cgroup, descriptors)
+        start = Start(self, sandbox, cgroup, descriptors, fed=fed)
         try:
             start.send()
         except OSError as error:

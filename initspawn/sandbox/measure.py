@@ -64,7 +64,8 @@ class Baseline:
         for which, soft, hard in sandbox.limits:
             limits[which] = (soft, hard)
         ours = (start.stdout, start.stderr, *start.extra)
-        descriptors = (self._null, *(_identity(os.fstat(fd)) for fd in ours))
+        stdin = _identity(os.fstat(start.stdin)) if start.fed else self._null  # both ends are one inode
+        descriptors = (stdin, *(_identity(os.fstat(fd)) for fd in ours))
         return {
             "user": self._ids(start, sandbox.user, stat.S_ISUID),
             "group": self._ids(start, sandbox.group, stat.S_ISGID),

@@ -5,9 +5,10 @@ supervisor forks once, early, and this copy stays as small as it was then. It cl
 reapers are the supervisor's own children. They hold a copy of this process, which knows the plan and
 nothing else: no token, no output of other tasks.
 
-A job is one packet on a socket pair: marshal of (sandbox, slot, whether a cgroup is among the descriptors),
-with stdout, stderr, handshake, that cgroup, and the command's further descriptors. Nothing is answered: the
-reaper's pid and every failure are in the ledger, and the handshake's end is the signal.
+A job is one packet on a socket pair: marshal of (sandbox, slot, whether a cgroup is among the descriptors,
+whether stdin is), with stdout, stderr, handshake, that cgroup, stdin, and the command's further descriptors;
+without stdin it gets /dev/null. Nothing is answered: the reaper's pid and every failure are in the ledger,
+and the handshake's end is the signal.
 A number alone, a slot's, with a socket, asks for a spare spawner: a spawner that dies is not replaced by a
 copy of the supervisor, which has seen tokens and output by then.
 """
@@ -152,12 +153,13 @@ class Spawner:
             spare = _socket.socket(fileno=os.dup(sock))
             Spawner(spare, self._sandboxes, self._baseline, self._ledger, self._null).live()
 
-    def _job(self, found: tuple[int, int, bool], fds: list[int]) -> Job | None:
+    def _job(self, found: tuple[int, int, bool, bool], fds: list[int]) -> Job | None:
         """Everything that can be thought out before the clone; None if it failed, which is noted."""
-        index, slot_index, grouped = found
+        index, slot_index, grouped, fed = found
         slot = self._ledger.slot(slot_index)
         stdout, stderr, handshake = fds[:3]
-        extra = fds[3 + grouped :]
+        stdin = fds[3 + grouped] if fed else self._null
+        extra = fds[3 + grouped + fed :]
         try:
             key = (index, len(extra), grouped)
             if key not in self._prepared:
@@ -165,7 +167,7 @@ class Spawner:
                 self._prepared[key] = Prepared(sandbox, self._baseline, len(extra), grouped=grouped)
             prepared = self._prepared[key]
             kept = (handshake, fds[3]) if grouped else (handshake,)
-            placing = ladder.descriptors((self._null, stdout, stderr, *extra), kept)
+            placing = ladder.descriptors((stdin, stdout, stderr, *extra), kept)
             for address, size in self._ledger.besides(slot):
                 placing.call("munmap", address, size)
             arguments = process.clone_arguments(prepared.flags, parent_tid=slot.pid_address)

@@ -93,11 +93,12 @@ class Supervisor:
     def _begin(self, task: Task, descriptors: tuple[int, ...] = ()) -> None:
         """Its first step. Raises RequestError, LaunchRefused."""
         task.open()
-        task.start = None if descriptors else self.reserve.take(task.sandbox)
+        fed = task.command.stdin  # those that wait read /dev/null
+        task.start = None if descriptors or fed else self.reserve.take(task.sandbox)
         task.spared = task.start is not None
         if task.start is None:
             try:
-                task.start = self._preparer.prepare(task.api, task.sandbox, descriptors)
+                task.start = self._preparer.prepare(task.api, task.sandbox, descriptors, fed=fed)
             except LaunchRefused:
                 task.close()
                 raise
@@ -265,7 +266,7 @@ class Supervisor:
             task.timers.append(timer)
         task.on_start(task)
         task.read()
-        if not task.start.extra and not self.closing:
+        if not task.start.extra and not task.start.fed and not self.closing:
             self.reserve.refill(task.api, task.sandbox)
 
     def _on_timeout(self, task: Task) -> None:
@@ -316,7 +317,8 @@ class Supervisor:
     def _again(self, task: Task) -> bool:
         """Start it anew, from the first step. False if that cannot even be tried."""
         try:
-            start = self._preparer.prepare(task.api, task.sandbox, task.start.extra if task.start else ())
+            extra = task.start.extra if task.start else ()
+            start = self._preparer.prepare(task.api, task.sandbox, extra, fed=task.command.stdin)
         except LaunchRefused:
             return False
         self._detach(task)

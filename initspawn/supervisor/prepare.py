@@ -29,7 +29,9 @@ class Preparer:
         self._reactor = reactor
         self._made = 0
 
-    def prepare(self, api: Api, sandbox: Sandbox, descriptors: tuple[int, ...] = ()) -> Start:
+    def prepare(
+        self, api: Api, sandbox: Sandbox, descriptors: tuple[int, ...] = (), *, fed: bool = False
+    ) -> Start:
         """Have a sandbox built, and a command wait in it; in a new cgroup where it needs one.
 
         Raises LaunchRefused.
@@ -42,7 +44,7 @@ class Preparer:
             except OSError as error:
                 raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
         try:
-            return self._launcher.prepare(sandbox, cgroup=group, descriptors=descriptors)
+            return self._launcher.prepare(sandbox, cgroup=group, descriptors=descriptors, fed=fed)
         except LaunchRefused:
             self._remove(group)
             raise

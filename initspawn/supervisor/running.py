@@ -12,6 +12,7 @@ from initspawn.event import DATA, FINAL, INITIAL
 from initspawn.limits import DRAIN_SECONDS, STALL_SECONDS
 from initspawn.supervisor import verbosity
 from initspawn.supervisor.eventlog import EventLog
+from initspawn.supervisor.input import Input
 from initspawn.supervisor.logfiles import LogFiles
 from initspawn.supervisor.plugin import PluginEncoder
 from initspawn.supervisor.reactor import READ
@@ -64,6 +65,7 @@ class Task:
         self.log = EventLog(waits=not command.drop)
         self.encoder = encoder or make(command.encoder, command.encoder_options)
         self.files: LogFiles | None = None
+        self.input: Input | None = None  # of one that runs and reads a pipe
         self.start: Start | None = None
         self.spared = False  # its reaper waited in the reserve: what it built may be out of date
         self.retried = False
@@ -158,6 +160,9 @@ class Task:
         for line in verbosity.at_start(self.verbose, self.command, self.id, self.argv, self._measured()):
             self._tell(line)
         assert self.start is not None
+        if self.start.fed:
+            start = self.start
+            self.input = Input(self._reactor, start.stdin, lambda: start.close_stream("stdin"))
         for stream, fd in ((STDOUT, self.start.stdout), (STDERR, self.start.stderr)):
             self._streams[fd] = stream
             self._reactor.watch(fd, READ, lambda _, fd=fd: self._readable(fd))  # type: ignore[misc]
@@ -173,6 +178,8 @@ class Task:
     def drain(self) -> None:
         """The command has ended: take what is left, and wait only a little for who else holds a pipe."""
         self._draining = True
+        if self.input is not None:
+            self.input.close()
         if not self._streams:
             self.finish()
             return

@@ -1,4 +1,4 @@
-"""What can be done with a command: start, stop, subscribe, unsubscribe. Boot module."""
+"""What can be done with a command: start, stop, subscribe, unsubscribe, input. Boot module."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Api, Command
     from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.input import Writer
     from initspawn.supervisor.running import Task
     from initspawn.verbs.access import Identity
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         door: str
 
         @property
-        def client(self) -> object:
+        def client(self) -> Writer:
             """The connection, the same for all its calls."""
 
         def subscribe(self, task: Task, first: int | None = None) -> None:
@@ -76,6 +77,33 @@ def start(
 
     task = supervisor.start(api, command, argv, on_start=on_start, on_end=on_end, verbose=verbose)
     task.owner, task.client = identity.name, caller.client
+
+
+def feed(caller: Caller, tasks: list[Task], arguments: Any, answer: Callable[[Answer], None]) -> None:
+    """Write to the standard input of one of some tasks; the answer comes when all of it is taken, or nobody
+    reads any more. Raises RequestError.
+    """
+    asked = query.parse_input(arguments)
+    found = [task for task in tasks if task.pid == asked.pid and task.life.started and task.life.alive]
+    if not found:
+        raise RequestError("invalid-request", "invalid pid")
+    target = found[-1].input
+    if target is None:
+        raise RequestError("bad-state", "it has no standard input: its command does not say `stdin`")
+
+    def taken(count: int, size: int) -> None:
+        if count < size:
+            said = f"its standard input is closed: {count} of {size} bytes were taken"
+            answer(Answer(status="bad-state", info=said, response={"taken": count}))
+        else:
+            answer(Answer(response={"taken": count}))
+
+    if asked.detach and not asked.data and not asked.end:
+        taken(0, 0)
+    else:
+        target.give(caller.client, asked.data, asked.end, taken)
+    if asked.detach:
+        target.release(caller.client)
 
 
 def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: str, arguments: Any) -> Any:

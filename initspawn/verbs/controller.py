@@ -36,6 +36,7 @@ class Controller:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.supervisor = registry.supervisor
+        self.closed = False  # it never leaves
         self.listeners: dict[tuple[str, Task], Listener] = {}
 
     def load(self) -> None:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-START, STOP, SUBSCRIBE, UNSUBSCRIBE = ACTIONS = ("start", "stop", "subscribe", "unsubscribe")
+START, STOP, SUBSCRIBE, UNSUBSCRIBE, INPUT = ACTIONS = ("start", "stop", "subscribe", "unsubscribe", "input")
 _KEYS = frozenset(("action", "args", "verbose"))
 # Signals by name, as the reference takes them, and the highest number that is one.
 SIGNALS = {"SIGINT": 2, "SIGKILL": 9, "SIGUSR1": 10, "SIGUSR2": 12, "SIGTERM": 15}
@@ -102,6 +102,47 @@ def parse_control(arguments: Any) -> Control:
         if first is None or first < 1:
             raise RequestError("invalid-request", "invalid from: write the number of an event, from 1 on")
     return Control(pid=number or None, signal=None if signal is None else _signal(signal), first=first)
+
+
+class Feed(Record):
+    """What an `input` says: bytes for a task, then the end of its input, or that somebody else may write."""
+
+    pid: int
+    data: bytes = b""
+    end: bool = False
+    detach: bool = False
+
+
+def parse_input(arguments: Any) -> Feed:
+    """The arguments of an `input`. Raises RequestError(invalid-request)."""
+    if not isinstance(arguments, dict) or arguments.keys() - {"pid", "data", "base64", "eof", "detach"}:
+        raise RequestError("invalid-request", "write {pid: N, data: TEXT or base64: TEXT, eof: true}")
+    pid = whole(arguments.get("pid"))
+    if pid is None or pid < 1:
+        raise RequestError("invalid-request", "invalid pid")
+    flags = [arguments.get(name, False) for name in ("eof", "detach")]
+    if any(type(flag) is not bool for flag in flags):
+        raise RequestError("invalid-request", "`eof` and `detach` are true or false")
+    data, coded = arguments.get("data", ""), arguments.get("base64", "")
+    if not isinstance(data, str) or not isinstance(coded, str) or (data and coded):
+        raise RequestError("invalid-request", "`data` is a text, or `base64` is one")
+    return Feed(pid=pid, data=_decoded(coded) if coded else _encoded(data), end=flags[0], detach=flags[1])
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise RequestError("invalid-request", "`data` is no text: half of a surrogate pair") from None
+
+
+def _decoded(text: str) -> bytes:
+    from binascii import Error, a2b_base64
+
+    try:
+        return a2b_base64(text, strict_mode=True)
+    except (Error, ValueError):
+        raise RequestError("invalid-request", "`base64` is not base64") from None
 
 
 def whole(value: Any) -> int | None:

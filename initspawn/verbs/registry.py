@@ -6,7 +6,7 @@ import sys
 
 from initspawn.errors import RequestError
 from initspawn.verbs import actions, builtin, execute, query
-from initspawn.verbs.access import EXECUTE, OUTPUT, SEE, START, STOP, allowed
+from initspawn.verbs.access import EXECUTE, INPUT, OUTPUT, SEE, START, STOP, allowed
 from initspawn.verbs.answer import Answer
 
 TYPE_CHECKING = False
@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Action, Api, Command
     from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.running import Task
     from initspawn.verbs.access import Identity
     from initspawn.verbs.actions import Caller
 
 ALLOWED = "allowed"
-_ACTIONS = {query.START: START, query.STOP: STOP, query.SUBSCRIBE: OUTPUT, query.UNSUBSCRIBE: OUTPUT}
+_ACTIONS = {
+    query.START: START, query.STOP: STOP, query.SUBSCRIBE: OUTPUT, query.UNSUBSCRIBE: OUTPUT,
+    query.INPUT: INPUT,
+}  # fmt: skip
+_OF_COMMANDS = (START, STOP, INPUT, OUTPUT, SEE)
 
 
 class Registry:
@@ -88,7 +93,7 @@ class Registry:
         api = self.apis[name]
         privilege = command.privilege or api.sandbox(command.sandbox).privilege
         # Whoever may do nothing with a command is not told that its query is wrong either.
-        if not any(allowed(caller.identity, action, privilege) for action in (START, STOP, OUTPUT, SEE)):
+        if not any(allowed(caller.identity, action, privilege) for action in _OF_COMMANDS):
             raise RequestError("insufficient-scope")
         action, arguments, verbose = query.blend(own, arguments)
         self._require(caller.identity, _ACTIONS[action], privilege)
@@ -101,7 +106,7 @@ class Registry:
                 for task in self.supervisor.roster.known(api, command)
                 if allowed(caller.identity, _ACTIONS[action], privilege, task.owner)
             ]
-            answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))
+            self._control(caller, tasks, action, arguments, answer)
 
     def _execute(self, caller: Caller, api: Api, asked: Any, answer: Callable[[Answer], None]) -> None:
         """Start a command that is in no file, or control those that were started so."""
@@ -122,7 +127,15 @@ class Registry:
             and (api.api, task.command.verb) not in self._commands
             and allowed(caller.identity, EXECUTE, task.sandbox.privilege, task.owner)
         ]
-        answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))
+        self._control(caller, tasks, action, arguments, answer)
+
+    def _control(
+        self, caller: Caller, tasks: list[Task], action: str, arguments: Any, answer: Callable[[Answer], None]
+    ) -> None:
+        if action == query.INPUT:
+            actions.feed(caller, tasks, arguments, answer)
+        else:
+            answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))
 
     def _require(self, identity: Identity, action: str, privilege: str | None) -> None:
         if not allowed(identity, action, privilege):

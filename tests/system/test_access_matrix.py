@@ -33,7 +33,7 @@ PRIVILEGE = "urn:p"
 
 
 class May(NamedTuple):
-    """What a role may do, as letters: s start, k stop, o output; e see, r records, x exec."""
+    """What a role may do, as letters: s start, k stop, o output, i input; e see, r records, x exec."""
 
     scopes: tuple[str, ...]
     general: str = ""
@@ -49,29 +49,31 @@ ROLES = {
     "start": May(("start",), own="s"),
     "stop": May(("stop",), own="k"),
     "output": May(("output",), own="o"),
-    "input": May(("input",)),
+    "input": May(("input",), own="i"),
+    "write to all": May(("input", "others"), own="i", foreign="i"),
     "others": May(("others",)),
     "records": May(("records",), general="r"),
     "exec": May(("exec",), general="x"),
     "operator": May(("see", "start", "stop", "output"), general="e", own="sko"),
     "stop all": May(("stop", "others"), own="k", foreign="k"),
     "watch all": May(("output", "others"), own="o", foreign="o"),
-    "privilege": May((PRIVILEGE,), guarded="sko"),
+    "privilege": May((PRIVILEGE,), guarded="skoi"),
     "privilege stop": May((f"{PRIVILEGE}#stop",), guarded="k"),
-    "privilege all": May((PRIVILEGE, f"{PRIVILEGE}#others"), guarded="sko", guarded_foreign="ko"),
+    "privilege all": May((PRIVILEGE, f"{PRIVILEGE}#others"), guarded="skoi", guarded_foreign="koi"),
     "another privilege": May(("urn:q", "urn:q#others")),
-    "everything": May(("*",), "er", "sko", "ko", "sko", "ko"),
+    "everything": May(("*",), "er", "skoi", "koi", "skoi", "koi"),
 }
-LETTERS = {"start": "s", "stop": "k", "output": "o", "see": "e", "records": "r", "exec": "x"}
-NOT_YET = {"input"}  # an action that no verb has so far
+LETTERS = {
+    "start": "s", "stop": "k", "output": "o", "input": "i", "see": "e", "records": "r", "exec": "x",
+}  # fmt: skip
 HOW_FAR = {"others"}  # not an action of its own, but which tasks the others are about
 NETWORK = ("websocket", "rest")  # a token decides
 LOCAL = ("control", "unix", "wsapi")  # the peer's credentials do
 
 
 def test_every_action_is_in_the_table() -> None:
-    assert set(access.ACTIONS) == LETTERS.keys() | NOT_YET | HOW_FAR
-    assert set(query.ACTIONS) == {"start", "stop", "subscribe", "unsubscribe"}
+    assert set(access.ACTIONS) == LETTERS.keys() | HOW_FAR
+    assert set(query.ACTIONS) == {"start", "stop", "subscribe", "unsubscribe", "input"}
     assert set(access.ACTIONS) <= ROLES.keys()
 
 
@@ -160,7 +162,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     acls = {"acls": {"user": "nobody"}} if os.geteuid() == 0 else {}
     sleep, true = {"cmdpath": "/bin/sleep", "args": "1000"}, {"cmdpath": "/bin/true"}
     commands = [
-        {"uid": "sleep", "exec": sleep}, {"uid": "psleep", "exec": sleep, "privilege": PRIVILEGE},
+        {"uid": "sleep", "stdin": True, "exec": sleep},
+        {"uid": "psleep", "stdin": True, "exec": sleep, "privilege": PRIVILEGE},
         {"uid": "true", "exec": true}, {"uid": "ptrue", "exec": true, "privilege": PRIVILEGE},
     ]  # fmt: skip
     box = {"uid": "box", "namespace": {}, **acls, "commands": commands}
@@ -183,6 +186,9 @@ def outcomes(site: Site, door: str) -> dict[str, str]:
             found += "k"
         if site.call(door, f"t/{verb}", {"action": "subscribe", "args": {"pid": pid}})[0] == "success":
             found += "o"
+        args = {"pid": pid, "data": "", "detach": True}
+        if site.call(door, f"t/{verb}", {"action": "input", "args": args})[0] == "success":
+            found += "i"
         return found
 
     general = "e" if site.call(door, "t/ping", None)[0] == "success" else ""
@@ -219,7 +225,7 @@ def test_an_unknown_token_may_nothing(site: Site) -> None:
 def test_the_own_user_may_everything(site: Site, door: str) -> None:
     general = "ex" if door == "wsapi" else "erx"
     assert outcomes(site, door) == {
-        "general": general, "own": "sko", "foreign": "ko", "guarded": "sko", "guarded_foreign": "ko",
+        "general": general, "own": "skoi", "foreign": "koi", "guarded": "skoi", "guarded_foreign": "koi",
     }  # fmt: skip
 
 

@@ -38,6 +38,9 @@ COMMANDS = [
     program("much", "/bin/true", *["%a%"] * 100, encoder="sync"),
     program("told", "/bin/sh", "-c", "echo done", "sh", "%a%", encoder="sync", verbose=5),
     program("sleep", "/bin/sleep", "100"),
+    program("cat", "/bin/cat", encoder="line", stdin=True),
+    program("deaf", "/bin/sleep", "100", stdin=True),
+    shell("closes", "exec <&-; echo closed; sleep 100", encoder="line", stdin=True),
     program("two", "/bin/sleep", "100", max=2, queue={"length": 2}),
     program("newest", "/bin/sleep", "100", max=1, queue={"length": 1, "full": "oldest-out"}),
     program("turns", "/bin/true", single=True, queue={"length": 60}),
@@ -290,6 +293,78 @@ def test_turns_come_in_order_and_one_at_a_time(client: Client) -> None:
     client.final(pids[-1])
     told = [event["pid"] for event in client.events if event["type"] == "final-event"]
     assert told == pids
+
+
+# Input.
+
+
+def give(client: Client, verb: str, **args: Any) -> dict[str, Any]:
+    return client.call(f"test/{verb}", {"action": "input", "args": args})
+
+
+def test_input_and_its_end(client: Client) -> None:
+    pid = start(client, "cat")
+    assert give(client, "cat", pid=pid, data="one\ntwo\n")["response"] == {"taken": 8}
+    assert client.until(lambda event: event.get("stdout") == "two")
+    assert give(client, "cat", pid=pid, base64="w6kK", eof=True)["response"] == {"taken": 3}
+    assert client.final(pid)["status"] == {"exit": 0}
+    assert [event["stdout"] for event in client.events if event["type"] == "data"] == ["one", "two", "é"]
+    assert give(client, "cat", pid=pid, data="more")["request"]["info"] == "invalid pid"
+
+
+def test_much_input_waits_until_it_is_read(client: Client) -> None:
+    pid = start(client, "cat")
+    lines = "".join(f"line {number}\n" for number in range(50_000))
+    assert give(client, "cat", pid=pid, data=lines, eof=True)["response"] == {"taken": len(lines)}
+    client.final(pid)
+    told = [event["stdout"] for event in client.events if event["type"] == "data"]
+    assert told == lines.splitlines()
+
+
+def test_input_that_nobody_reads(client: Client) -> None:
+    pid = start(client, "deaf")
+    number = client.send("test/deaf", {"action": "input", "args": {"pid": pid, "data": "x" * 500_000}})
+    again = give(client, "deaf", pid=pid, data="x")["request"]
+    assert (again["status"], again["info"]) == ("bad-state", "what was sent before is not taken yet")
+    assert client.call("test/ping")["request"]["status"] == "success"
+    stop(client, "deaf")
+    reply = client.reply(number)
+    assert reply["request"]["status"] == "bad-state"
+    assert 0 < reply["response"]["taken"] < 500_000
+    client.final(pid)
+
+
+def test_input_that_the_command_closes(client: Client) -> None:
+    pid = start(client, "closes")
+    client.until(lambda event: event.get("stdout") == "closed")
+    assert give(client, "closes", pid=pid, data="x")["request"]["status"] == "bad-state"
+    stop(client, "closes")
+    client.final(pid)
+
+
+def test_one_writes_and_many_read(server: Server, client: Client) -> None:
+    pid = start(client, "cat")
+    give(client, "cat", pid=pid, data="mine\n")
+    with server.client() as other:
+        other.call("test/cat", {"action": "subscribe", "args": {"pid": pid}})
+        assert give(other, "cat", pid=pid, data="no\n")["request"]["info"] == "another client writes to it"
+        give(client, "cat", pid=pid, detach=True)
+        assert give(other, "cat", pid=pid, data="yours\n")["response"] == {"taken": 6}
+        for each in (client, other):
+            each.until(lambda event: event.get("stdout") == "yours")
+        assert give(client, "cat", pid=pid, data="no\n")["request"]["status"] == "bad-state"
+    # Who has left writes no more.
+    wait_for(lambda: give(client, "cat", pid=pid, eof=True)["request"]["status"] == "success", "the place")
+    client.final(pid)
+
+
+def test_input_for_a_command_that_reads_none(client: Client) -> None:
+    pid = start(client, "sleep")
+    answer = give(client, "sleep", pid=pid, data="x")["request"]
+    assert answer["status"] == "bad-state"
+    assert "does not say `stdin`" in answer["info"]
+    stop(client, "sleep")
+    client.final(pid)
 
 
 # Time.

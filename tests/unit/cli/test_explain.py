@@ -158,7 +158,7 @@ def test_what_is_compared_is_what_is_measured(baseline: Baseline) -> None:
     try:
         start: Any = types.SimpleNamespace(
             sandbox=PLAIN, argv=("/bin/true",), stdout=reader, stderr=writer, extra=(), command_pid=1,
-            cgroup=None, locks=(),
+            cgroup=None, locks=(), fed=False,
         )  # fmt: skip
         assert list(baseline.expected(start)) == list(describe.MEASURED)
     finally:

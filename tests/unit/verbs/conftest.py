@@ -28,6 +28,7 @@ class FakeTask:
         self.argv = argv
         self.pid = pid
         self.ticket = 0
+        self.input: Any = None
         self.life = Life()
         self.owner = ""
         self.refusal: LaunchRefused | None = None
@@ -152,6 +153,7 @@ class Client:
         self.session = "S"
         self.door = "test"
         self.client = self
+        self.closed = False
         self.subscribed: list[int] = []
         self.first: int | None = None  # of the last subscription
         self.log: list[Any] = []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initspawn.errors import RequestError
-from initspawn.verbs.query import ACTIONS, Control, blend, parse, parse_control
+from initspawn.verbs.query import ACTIONS, Control, Feed, blend, parse, parse_control, parse_input
 
 ARGS = {"a": 1}
 
@@ -210,8 +210,56 @@ def test_whatever_is_sent_is_understood_or_refused(value: Any) -> None:
     except RequestError:
         return
     assert control.pid is None or control.pid > 0
+    try:
+        assert parse_input(value).pid > 0
+    except RequestError:
+        pass
     assert control.signal is None or 0 <= control.signal <= 64
     assert control.first is None or (control.first > 0 and control.pid)
+
+
+# Input.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "feed"),
+    [
+        ({"pid": 7}, Feed(pid=7)),
+        ({"pid": "0x7", "data": "é\n"}, Feed(pid=7, data="é\n".encode())),
+        ({"pid": 7, "base64": "AP8K"}, Feed(pid=7, data=b"\0\xff\n")),
+        ({"pid": 7, "eof": True}, Feed(pid=7, end=True)),
+        ({"pid": 7, "data": "x", "base64": "", "detach": True}, Feed(pid=7, data=b"x", detach=True)),
+    ],
+)
+def test_input(arguments: Any, feed: Feed) -> None:
+    assert parse_input(arguments) == feed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "info"),
+    [
+        (None, "write {pid"),
+        ([], "write {pid"),
+        ({"pid": 7, "text": ""}, "write {pid"),
+        ({}, "invalid pid"),
+        ({"pid": 0}, "invalid pid"),
+        ({"pid": True}, "invalid pid"),
+        ({"pid": 7, "eof": 1}, "`eof` and `detach`"),
+        ({"pid": 7, "detach": None}, "`eof` and `detach`"),
+        ({"pid": 7, "data": 5}, "`data` is a text"),
+        ({"pid": 7, "base64": None}, "`data` is a text"),
+        ({"pid": 7, "data": "x", "base64": "eA=="}, "`data` is a text"),
+        ({"pid": 7, "data": "\ud800"}, "`data` is no text"),
+        ({"pid": 7, "base64": "eA"}, "`base64` is not base64"),
+        ({"pid": 7, "base64": "é"}, "`base64` is not base64"),
+        ({"pid": 7, "base64": "eA==\n"}, "`base64` is not base64"),
+    ],
+)
+def test_invalid_input(arguments: Any, info: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_input(arguments)
+    assert caught.value.status == "invalid-request"
+    assert caught.value.info.startswith(info)
 
 
 # Two queries in one.
