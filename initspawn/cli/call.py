@@ -130,6 +130,7 @@ def _explained(error: RequestError, procedure: str) -> RequestError:
         "unknown-api": "`initspawn call initspawn/info` lists the APIs",
         "unknown-verb": f"`initspawn call {procedure.partition('/')[0]}/info` lists the verbs",
         "insufficient-scope": f"the caller may not do this; another --token or ${TOKEN}?",
+        "invalid-request": "the arguments of a stop or subscribe are `pid`, `signal`, `from`, `queued`",
     }
     if error.info or error.status not in hints:
         return error

@@ -81,7 +81,8 @@ def show_output(data: dict[str, Any], out: TextIO, err: TextIO) -> None:
             write_line(f"initspawn: the rest of {name} was discarded", err)
     for name in _ERRORS:
         if name in data:
-            write_line(f"initspawn: {name}: {data[name]}", err)
+            at = f": {data['line']}" if name == "json-error" and "line" in data else ""
+            write_line(f"initspawn: {name}: {data[name]}{at}", err)
 
 
 def show_event(data: dict[str, Any], out: TextIO, err: TextIO) -> int | None:

@@ -36,4 +36,6 @@ def prepare_run_dir(path: str) -> None:
         raise InitspawnError(f"the run directory {path} belongs to user {found.st_uid}, not to us")
     if found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
+        if mode & stat.S_ISVTX:  # everybody's, such as /tmp: not to be closed
+            raise InitspawnError(f"the run directory {path} is everybody's: name one of your own inside it")
         raise InitspawnError(f"the run directory {path} is open to others (mode {mode:03o}): chmod 700 it")

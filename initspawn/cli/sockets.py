@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -39,9 +40,11 @@ def listen_tcp(host: str, port: int) -> socket.socket:
         listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
-        raise InitspawnError(
-            f"cannot listen on {host} port {port}: {error.strerror}; another --port, or 0 for a free one?"
-        ) from error
+        hint = "another --port, or 0 for a free one"
+        if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+            hint = "another --host, an address of this machine"
+        reason = error.strerror or str(error)
+        raise InitspawnError(f"cannot listen on {host} port {port}: {reason}; {hint}?") from error
     return listener
 
 

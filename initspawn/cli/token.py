@@ -60,10 +60,14 @@ def main(arguments: argparse.Namespace) -> int:
     if (arguments.order == "list") != (arguments.name is None):
         raise UsageError("write `token list`, or `token add NAME`, or `token revoke NAME`")
     directory = os.path.abspath(arguments.state_dir or default_run_dir())
-    prepare_run_dir(directory)
     path = os.path.join(directory, NAME)
+    if arguments.order == "add" or os.path.lexists(directory):
+        prepare_run_dir(directory)
+    if arguments.order != "add" and not (tokens := read(path)):
+        complain(f"there are no tokens in {directory}; --state-dir names another directory")
+        return OK if arguments.order == "list" else NOT_FOUND
     if arguments.order == "list":
-        _show(read(path))
+        _show(tokens)
         return OK
     with _alone(path):
         tokens = read(path)
@@ -71,7 +75,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.order == "add":
             return _add(path, arguments, others, exists=len(others) < len(tokens))
         if len(others) == len(tokens):
-            complain(f"there is no token {arguments.name!r}")
+            complain(f"there is no token {arguments.name!r}; `initspawn token list` says which there are")
             return NOT_FOUND
         write(path, others)
     return OK
@@ -91,9 +95,7 @@ def _add(path: str, arguments: argparse.Namespace, others: list[Token], *, exist
             complain(f"`{scope}` is taken for a privilege; did you mean the action `{close[0]}`?")
     token = secrets.token_urlsafe(24)
     until = None if arguments.expires is None else time.time() + arguments.expires
-    fresh = Token(
-        name=arguments.name, digest=digest(token), scopes=frozenset(arguments.scope), expires=until
-    )
+    fresh = Token(name=arguments.name, digest=digest(token), scopes=frozenset(arguments.scope), expires=until)
     write(path, [*others, fresh])
     print(token)
     return OK

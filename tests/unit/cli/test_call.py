@@ -105,6 +105,7 @@ def test_nobody_to_subscribe_to(run: Any, capsys: pytest.CaptureFixture[str]) ->
         ("internal-error", -1, "broken", 111, "broken"),
         ("bad-state", -14, "only once", 125, "only once"),
         ("invalid-request", -12, "argument `x` is missing", 100, "`x` is missing"),
+        ("invalid-request", -12, None, 100, "`pid`, `signal`, `from`, `queued`"),
     ],
 )
 def test_an_error_reply(

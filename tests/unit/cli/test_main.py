@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import types
@@ -12,6 +13,7 @@ import pytest
 
 from initspawn.cli import exits, main
 from initspawn.cli.check import confinement
+from initspawn.cli.sockets import listen_tcp
 from initspawn.errors import ConfigError, InitspawnError, LaunchRefused, Problem, RequestError
 
 
@@ -172,3 +174,29 @@ def test_a_scope_that_may_be_misspelt_is_told(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().err == ""
     assert main.main([*add, "viewer", "--scope", "sea"]) == 0
     assert "`sea` is taken for a privilege; did you mean the action `see`?" in capsys.readouterr().err
+
+
+def test_tokens_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state"
+    for order, code in ((["list"], 0), (["revoke", "viewer"], 127)):
+        assert main.main(["token", *order, "--state-dir", str(state)]) == code
+        assert f"there are no tokens in {state}" in capsys.readouterr().err
+    assert not state.exists()
+
+
+def test_a_directory_of_everybody_is_not_to_be_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mode, said in ((0o1777, "name one of your own inside it"), (0o755, "chmod 700 it")):
+        tmp_path.chmod(mode)
+        assert main.main(["token", "list", "--state-dir", str(tmp_path)]) == 111
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [("192.0.2.1", "another --host"), ("127.0.0.1", "another --port"), ("a b", "another --host")],
+)
+def test_an_address_that_cannot_be_had(host: str, said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InitspawnError, match=said):
+        listen_tcp(host, taken.getsockname()[1])

@@ -121,7 +121,7 @@ def test_a_table_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
         ({"rows": 3}, '{"rows": 3}\n', ""),
         ({"data": ["1", "2"]}, '{"data": ["1", "2"]}\n', ""),
         ({"encoder-error": "sample: it ended"}, "", "initspawn: encoder-error: sample: it ended\n"),
-        ({"json-error": "unexpected", "line": "x"}, "", "initspawn: json-error: unexpected\n"),
+        ({"json-error": "unexpected", "line": "x"}, "", "initspawn: json-error: unexpected: x\n"),
     ],
 )
 def test_what_a_plugin_tells(data: dict[str, Any], out: str, err: str) -> None:
