@@ -15,7 +15,7 @@ from _collections import deque
 
 from initspawn.encoders.base import STDOUT, Encoder
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import JSON_BYTES, PLUGIN_BYTES, PLUGIN_SECONDS, READ_CHUNK
+from initspawn.limits import JSON_BYTES, PLUGIN_BYTES, PLUGIN_SECONDS
 from initspawn.supervisor.eventlog import Reader
 from initspawn.supervisor.reactor import READ
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from initspawn.encoders.values import Values
     from initspawn.supervisor.core import Supervisor
     from initspawn.supervisor.reactor import Timer
     from initspawn.supervisor.running import Task
@@ -57,6 +58,9 @@ class PluginEncoder(Encoder):
         self._buffer = bytearray()
         self._ended = False
         self._received = 0  # since the frame was sent
+        self._values: Values | None = None  # of an event that has begun
+        self._found: list[Any] = []
+        self._left = 0  # bytes of it that are still to come
         self._timer: Timer | None = None
         self._last = ""  # the last line the host wrote
         self._then: Callable[[], None] | None = None
@@ -178,23 +182,29 @@ class PluginEncoder(Encoder):
 
     # What comes from it.
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """Read once; False if nothing came, or nothing more will."""
         assert self._socket is not None
+        if self._ended:
+            return False
         try:
-            data = self._socket.recv(READ_CHUNK)
+            data = self._socket.recv(self.chunk)  # small bites: others wait while they are read
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if not data:  # it ends, and how it ended will be told
             self._ended = True
             self._reactor.change(self._socket.fileno(), 0)
-            return
+            return False
         self._buffer += data
         while self._socket is not None and self._take():
             pass
+        return True
 
     def _take(self) -> bool:
+        if self._values is not None:
+            return self._take_event(self._values)
         if len(self._buffer) < _HEADER:
             return False
         if not self._asked:
@@ -204,27 +214,41 @@ class PluginEncoder(Encoder):
         if length > JSON_BYTES or kind not in (_EVENT, _DONE, _REASON):
             self._fail("what it said is no frame")
             return False
-        if len(self._buffer) < _HEADER + length:
+        if kind != _EVENT and len(self._buffer) < _HEADER + length:
             return False
         self._received += _HEADER + length
         if self._received > PLUGIN_BYTES:
             self._fail(f"it said more than {PLUGIN_BYTES} bytes at once")
             return False
+        if kind == _EVENT:
+            self._begin_event(length)
+            return True
         body = bytes(self._buffer[_HEADER : _HEADER + length])
         del self._buffer[: _HEADER + length]
-        if kind == _EVENT:
-            self._event(body)
-        elif kind == _REASON:
+        if kind == _REASON:
             self._fail(body.decode("utf-8", "backslashreplace"))
         else:
             self._done()
         return True
 
-    def _event(self, body: bytes) -> None:
+    def _begin_event(self, length: int) -> None:
         from initspawn.encoders.values import Values
 
-        values = Values(_DEPTH, 80)
-        found = values.feed(body) + values.finish()
+        del self._buffer[:_HEADER]
+        self._values, self._found, self._left = Values(_DEPTH, 80), [], length
+
+    def _take_event(self, values: Values) -> bool:
+        part = bytes(self._buffer[: self._left])
+        del self._buffer[: self._left]
+        self._left -= len(part)
+        self._found += values.feed(part)
+        if self._left:
+            return False
+        found, self._values = self._found + values.finish(), None
+        self._event(found)
+        return True
+
+    def _event(self, found: list[Any]) -> None:
         if len(found) != 1 or len(found[0]) != 1:
             self._fail("an event of it is no JSON")
             return
@@ -258,8 +282,8 @@ class PluginEncoder(Encoder):
 
     def _on_end(self, task: Task) -> None:
         self._task = None
-        while self._socket is not None and not self._ended:  # its last words, if they are not read yet
-            self._readable()
+        while self._socket is not None and self._readable():  # its last words, if they are not read yet
+            pass
         if task.refusal is None:
             how = ", ".join(f"{name} {value}" for name, value in task.status.items())
             self._fail(f"it ended ({how})" + (f": {self._last}" if self._last else ""))

@@ -115,9 +115,10 @@ class Reactor:
             ready = self._epoll.poll(self._patience(longest), EVENTS_PER_WAKE)
         except InterruptedError:
             return
-        for fd, events in ready:
-            callback = self._callbacks.get(fd)  # an earlier callback may have forgotten it
-            if callback is not None:
+        # An earlier callback may have forgotten it, and the number may be another's by then.
+        meant = [(fd, events, self._callbacks.get(fd)) for fd, events in ready]
+        for fd, events, callback in meant:
+            if callback is not None and self._callbacks.get(fd) is callback:
                 self._guard(callback, events)
         now = self.clock()
         while self._timers and self._timers[0].when <= now:

@@ -69,6 +69,27 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return told
 
 
+def test_what_was_ready_is_not_told_to_who_has_the_number_now(
+    reactor: Reactor, pipe: Callable[[], tuple[int, int]]
+) -> None:
+    told: list[str] = []
+    ends = [pipe(), pipe()]
+    fresh = pipe()[0]
+
+    def replace(number: int) -> None:
+        other = ends[1 - number][0]
+        reactor.forget(other)
+        os.dup2(fresh, other)
+        reactor.watch(other, READ, lambda _: told.append("fresh"))
+        told.append("first")
+
+    for number, (reader, writer) in enumerate(ends):
+        os.write(writer, b"x")
+        reactor.watch(reader, READ, lambda _, number=number: replace(number))  # type: ignore[misc]
+    reactor.turn()
+    assert told == ["first"]
+
+
 # Timers.
 
 
