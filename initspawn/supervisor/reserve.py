@@ -10,6 +10,7 @@ through all steps itself.
 from __future__ import annotations
 
 import os
+import select
 
 from initspawn.errors import LaunchRefused
 from initspawn.limits import RESERVE_SANDBOXES, RESERVE_SECONDS, RESERVE_STARTS
@@ -31,6 +32,9 @@ class Reserve:
         self._reactor = reactor
         self._preparer = preparer
         self._open = False
+        self._plan: Plan | None = None
+        self._mounts = -1  # readable in an urgent way when our mounts have changed (proc(5))
+        self._changes = select.poll()
         self._warm: dict[int, int] = {}  # how many by id of their sandbox, which the plan keeps
         self._waiting: list[tuple[Start, Timer]] = []  # oldest first
         self._unborn: list[Start] = []  # dismissed, but the spawner may still be about to clone them
@@ -38,7 +42,11 @@ class Reserve:
 
     def fill(self, plan: Plan) -> None:
         """From now on have starts wait: those that a plan's commands ask for, and the next of every start."""
-        self._open = True
+        if not self._open:
+            self._open, self._plan = True, plan
+            self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            self._changes.register(self._mounts, select.POLLPRI)
+            self._reactor.watch(self._mounts, select.EPOLLPRI, lambda _: self._start_over())
         for api in plan.apis:
             for command in api.commands:
                 if command.warm is not None:
@@ -48,6 +56,8 @@ class Reserve:
 
     def take(self, sandbox: Sandbox) -> Start | None:
         """One that waits in this sandbox, None if there is none."""
+        if self._changes.poll(0):
+            self._start_over()
         own = [start for start, _ in self._waiting if start.sandbox is sandbox]
         start = next((start for start in own if start.held), own[0] if own else None)
         if start is not None:
@@ -105,7 +115,20 @@ class Reserve:
 
     def close(self) -> None:
         """Send all away, and keep none any more."""
-        self._open = False
+        if self._open:
+            self._open = False
+            self._reactor.forget(self._mounts)
+            self._changes.unregister(self._mounts)
+            os.close(self._mounts)
+        self._dismiss_all()
+
+    def _start_over(self) -> None:
+        """Mounts have come or gone: those that wait may not show them, or keep them from being released."""
+        self._dismiss_all()
+        if self._plan is not None:
+            self.fill(self._plan)
+
+    def _dismiss_all(self) -> None:
         for start, _ in list(self._waiting):
             self._dismiss(start)
 

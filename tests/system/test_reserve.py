@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from initspawn.linux.libc import syscall
 from initspawn.plan import Api, Command, Plan, Sandbox
 from initspawn.sandbox.program import Slot
 from initspawn.supervisor import reserve
+from initspawn.supervisor.reactor import Reactor
 from tests.support.probes import NOBODY
 from tests.system import boxes
 from tests.system.conftest import root, root_and_a_user
-from tests.system.harness import Bench, Person, Result, alive, bench, children, marked
+from tests.system.harness import Bench, Person, Result, alive, bench, children, marked, own_mounts
 
 pytestmark = pytest.mark.needs("userns", "seccomp")
 KINDS = pytest.mark.parametrize("kind", ["pid", "plain", "full"])
@@ -78,6 +80,36 @@ def _replaced(box: Sandbox, source: str) -> tuple[int, Result]:
         result = made.run("/bin/cat", "/note")
         assert not alive(pid)
         return pid, result
+
+
+@root
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "not noticed yet"])
+def test_mounts_are_seen_as_they_are_now(who: Person, noticed: bool) -> None:
+    """Also where the host's mounts do not propagate to those of sandboxes."""
+    box = boxes.full(who, mounts=(*boxes.tree(who), boxes.bind(str(who.home), "/home")))
+    assert who.call(_mounted, box, str(who.home), noticed) == ["", "new", "", "old"]
+
+
+def _mounted(box: Sandbox, home: str, noticed: bool) -> list[str]:
+    own_mounts()
+    place = f"{home}/place"
+    os.mkdir(place)
+    seen = []
+    with bench(box) as made:
+        seen.append(made.run("/bin/ls", "/home/place").out)
+        _, pid = waiting(made)
+        syscall("mount", b"none", place.encode(), b"tmpfs", 0, 0)
+        Path(place, "new").touch()
+        if noticed:
+            made.until(lambda: not alive(pid), "the notice")
+        seen.append(made.run("/bin/ls", "/home/place").out)
+        _, pid = waiting(made)
+        syscall("umount2", place.encode(), 0)
+        seen.append(made.run("/bin/ls", "/home/place").out)
+        waiting(made)
+        Path(place, "old").touch()
+        seen.append(made.run("/bin/ls", "/home/place").out)
+    return seen
 
 
 @root_and_a_user
@@ -299,12 +331,14 @@ def _renewed(box: Sandbox) -> None:
 
 def test_a_supervisor_that_serves_nobody_keeps_none() -> None:
     plan = Plan(user=os.geteuid(), group=os.getegid())
-    reactor: Any = None
+    reactor = Reactor()
     kept = reserve.Reserve(reactor, None)  # type: ignore[arg-type]
     kept.refill(Api(uid="a", api="a"), Sandbox(uid="s", user=0, group=0))
     assert kept.empty
     kept.fill(plan)
     assert kept.empty
+    kept.close()
+    reactor.close()
 
 
 ARGUMENTS: list[Any] = [
