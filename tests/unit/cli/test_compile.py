@@ -74,9 +74,12 @@ def test_wrong_usage(
     assert said in capsys.readouterr().err
 
 
-def test_a_place_that_is_not_there(configuration: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compile", configuration, "-o", "/nowhere/plan"]) == 111
-    assert capsys.readouterr().err == "initspawn: /nowhere/plan: No such file or directory\n"
+def test_a_place_that_is_not_there(
+    configuration: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(tmp_path / "nowhere" / "plan")
+    assert main(["compile", configuration, "-o", place]) == 111
+    assert capsys.readouterr().err == f"initspawn: {place}: No such file or directory\n"
 
 
 def test_a_plan_is_compiled_no_further(
