@@ -105,6 +105,10 @@ class Sandbox(Record):
     label_optional: bool = False  # where no module labels processes it runs without
     scheduling: Scheduling | None = None
     landlock: Landlock | None = None
+    # Interface file of cgroup v2 and its value, as the kernel gives it back; None: no group is asked for.
+    cgroup: tuple[tuple[str, str], ...] | None = None
+    cgroup_shared: bool = False  # True: they bound all tasks of the sandbox together, not each
+    cgroup_optional: bool = False  # True: where they cannot be applied, it runs without
 
     _nested: ClassVar[dict[str, type[Record]]] = {
         "id_map": IdMap, "mounts": Mount, "scheduling": Scheduling, "landlock": Landlock,

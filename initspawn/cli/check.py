@@ -7,7 +7,9 @@ import sys
 
 from initspawn.cli.compiled import FILES, add_user_option, compile_for, user_name
 from initspawn.cli.output import show_table, write_line
+from initspawn.errors import PlanError
 from initspawn.plan import Api, Command, Sandbox
+from initspawn.supervisor.groups import controllers_of, nowhere
 
 HELP = "say everything that is wrong in configuration files, or what they offer"
 EXAMPLES = """\
@@ -28,11 +30,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print a table of the verbs. Returns 0; raises ConfigError with every problem of every file."""
+    """Print a table of the verbs. Returns 0; raises ConfigError with every problem of every file, PlanError
+    for limits that this machine does not have.
+    """
     plan = compile_for(arguments.files, arguments.user)
+    for api in plan.apis:
+        for sandbox in api.sandboxes:
+            _check_controllers(api, sandbox)
     for api in plan.apis:
         _show(api)
     return 0
+
+
+def _check_controllers(api: Api, sandbox: Sandbox) -> None:
+    """Refuse limits that no supervisor on this machine could apply, wherever it is started."""
+    reason = nowhere(controllers_of(sandbox))
+    if reason and not sandbox.cgroup_optional:
+        raise PlanError(f"{api.api}: sandbox `{sandbox.uid}`: its cgroups cannot be made: {reason}")
 
 
 def _show(api: Api) -> None:
@@ -62,6 +76,8 @@ def confinement(sandbox: Sandbox) -> str:
         words.append(f"own {','.join(names)}")
     if sandbox.filters:
         words.append("seccomp")
+    if sandbox.cgroup:
+        words.append("limits")
     if sandbox.capabilities:
         count = sandbox.capabilities.bit_count()
         words.append("one capability" if count == 1 else f"{count} capabilities")

@@ -18,7 +18,8 @@ from initspawn.cli.probes import NOBODY, reason_not
 from initspawn.cli.trial import launch_plain
 from initspawn.linux import capabilities, cgroup
 from initspawn.linux.numbers import TABLES
-from initspawn.plan import NAMESPACES
+from initspawn.plan import NAMESPACES, Api, Sandbox
+from initspawn.supervisor.groups import Groups
 
 HELP = "say what this kernel and this user can do, and what to do about the rest"
 EXAMPLES = """\
@@ -102,6 +103,7 @@ def examine() -> list[Finding]:
         _tracing(),
         *_seccomp(),
         _cgroups(),
+        _limits(),
         _capabilities(),
         _landlock(),
         _links(),
@@ -232,6 +234,19 @@ def _cgroups() -> Finding:
     if lacking:
         return Finding(name, LIMITED, f"{found}; {lacking[0]}", meaning, "Linux 5.14")
     return Finding(name, GOOD, f"{found}; groups can be made and killed")
+
+
+def _limits() -> Finding:
+    limits = (("cpu.weight", "50"), ("memory.max", "67108864"), ("pids.max", "64"))
+    sandbox = Sandbox(uid="limits", user=os.geteuid(), group=os.getegid(), cgroup=limits)
+    groups = Groups()
+    reason = groups.lacks(Api(uid="doctor", api="doctor", sandboxes=(sandbox,)), sandbox)
+    groups.close()
+    return Finding(
+        "cgroup limits", LIMITED if reason else GOOD, reason or "memory, processes and time can be limited",
+        "a sandbox with `cgroups` is refused, unless that says `optional`",
+        "run `initspawn doctor` in the unit that initspawn is to run in, to see what is there",
+    )  # fmt: skip
 
 
 def _capabilities() -> Finding:

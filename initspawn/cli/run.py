@@ -52,6 +52,7 @@ def main(arguments: argparse.Namespace) -> int:
     # The spawner shall know what it needs, and nothing else.
     used = api.replace(sandboxes=(api.sandbox(command.sandbox),), commands=(command,))
     once.supervisor = Supervisor(plan.replace(apis=(used,)), reactor)
+    (used,) = once.supervisor.plan.apis  # as this machine can run it
     try:
         once.supervisor.start(
             used, command, argv, on_start=once.on_start, on_end=once.on_end, verbose=arguments.verbose

@@ -56,6 +56,7 @@ def run_in_turn(
     reactor.signals(dict.fromkeys((_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP), turns.interrupt))
     process.set_child_subreaper()
     turns.supervisor = Supervisor(Plan(user=plan.user, group=plan.group, apis=(api,)), reactor)
+    (turns.api,) = turns.supervisor.plan.apis  # as this machine can run it
     try:
         turns.next()
         reactor.run()
@@ -83,7 +84,7 @@ class _Turns:
         self.done: list[Ran] = []
         self.interrupted = False
         self._reactor = reactor
-        self._api = api
+        self.api = api
         self._left = list(starts)
 
     def next(self) -> None:
@@ -95,7 +96,7 @@ class _Turns:
         self.done.append(Ran())
         try:
             self.supervisor.start(
-                self._api, command, argv, on_start=self._on_start, on_end=lambda _: self._soon()
+                self.api, command, argv, on_start=self._on_start, on_end=lambda _: self._soon()
             )
         except (RequestError, OSError) as error:
             self.done[-1].refusal = _reason(error)

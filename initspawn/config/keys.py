@@ -75,6 +75,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "envs": Key("environment, see [envs](#envs)", {"name": "LANG", "value": "de_DE.UTF-8"}),
         "acls": Key("who runs, see [acls](#acls)", {"user": "nobody"}),
         "caps": Key("capabilities, see [caps](#caps)", {"cap": "NET_RAW", "mode": "set"}),
+        "cgroups": Key("how much of the machine, see [cgroups](#cgroups)", {"mem": {"max": "512M"}}),
         "seccomp": Key("system calls: a profile's name, or see [seccomp](#seccomp)", "default"),
         "namespace": Key(
             "own view of the machine, see [namespace](#namespace)", {"shares": {"all": "disable"}}
@@ -169,6 +170,42 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "mask": Key(
             "with `==`: only these bits are compared. `op: SCMP_CMP_MASKED_EQ` needs it", "0xff", "all"
         ),
+    },
+    "Cset": {
+        "cpus": Key("processors, numbers and ranges with commas", "0-1,4"),
+        "mems": Key("memory nodes, written likewise", "0"),
+    },
+    "Mem": {
+        "max": Key("what exceeds it ends the task", "512M"),
+        "high": Key("above it the task is slowed down and its memory reclaimed", "256M"),
+        "min": Key("so much is not taken from it when others need memory", "128K", "`0`"),
+        "swap": Key("how much of it may be swapped out", 0),
+    },
+    "Cpu": {
+        "weight": Key("share among groups that compete, 1 to 10000", 50, "`100`"),
+        "max": Key(
+            "microseconds in each period, of all processors together, and the period (100000 if it is not "
+            "said); or percent of one processor",
+            "50%",
+        ),
+    },
+    "Pids": {"max": Key("processes and threads at the same time; at this number no more can be made", 64)},
+    "Cgroups": {
+        "cset": Key("processors, or an object, see below", "0-1", "all"),
+        "mem": Key("memory, see below", {"max": "512M", "swap": 0}, "no limit"),
+        "cpu": Key("processor time, see below", {"max": "50%"}, "no limit"),
+        "io": Key(
+            "block devices, each with limits in bytes and operations for each second: "
+            "`rbps`, `wbps`, `riops`, `wiops`",
+            "8:0 wbps=10M riops=100",
+            "no limit",
+        ),
+        "pids": Key("processes and threads at the same time, or an object with `max`", 64, "no limit"),
+        "scope": Key(
+            "`task`: each task may use so much; `sandbox`: all tasks of the sandbox together", "sandbox"
+        ),
+        "optional": Key("runs without them where they cannot be applied, and says so", True),
+        "mount": Key("where the hierarchy is; refused if it is elsewhere", "/sys/fs/cgroup", "found"),
     },
     "NamespaceOpts": {
         "autocreate": Key(

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_LIMITS = "limits come with a later version"
 _LABELS = "security labels come with a later version"
 _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a second sandbox"
 
 # By the name of the schema's class: the key, and why it is refused.
 LATER: Mapping[str, Mapping[str, str]] = {
-    "Sandbox": {"cgroups": _LIMITS},
     "NamespaceOpts": {"bwrap": "initspawn makes namespaces itself and runs no bwrap", "selinux": _LABELS},
 }
 

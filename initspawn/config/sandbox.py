@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from initspawn.config.cgroups import compile_cgroups
 from initspawn.config.environment import environment
 from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.identity import Identity, Person, capability_mask, identify, label_of
@@ -79,6 +80,7 @@ def compile_sandbox(
             label_optional=label_optional,
             landlock=rules(sandbox.landlock, names, view, spot["landlock"]),
             scheduling=schedule(sandbox.scheduling, spot["scheduling"], supervisor, late=target.late),
+            **compile_cgroups(sandbox.cgroups, target, spot["cgroups"]),
         ),
         names,
         complete,

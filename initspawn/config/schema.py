@@ -1,7 +1,7 @@
 """The configuration file as types: every key there is, its type and its bounds.
 
 `check` reads these types; nothing else decides what a file may say, but for the keys that are not built
-yet, in `later`. Limits, scheduling and Landlock rules are in `bounds_schema`.
+yet, in `later`. Limits, scheduling and Landlock rules are in `bounds_schema`, cgroups in `cgroups_schema`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, field
 
 from initspawn.config.bounds_schema import Landlock, Limits, Scheduling
+from initspawn.config.cgroups_schema import Cgroups
 from initspawn.config.part import Natural, Part
 from initspawn.encoders.table import MAXDEPTH, MAXLINE, RAW_BYTES
 from initspawn.limits import TASKS
@@ -262,6 +263,7 @@ class Sandbox(Part):
     envs: list[Env] = []
     acls: Acls = field(default_factory=Acls)
     caps: list[Cap] = []
+    cgroups: Cgroups | None = None
     seccomp: str | Seccomp | None = None
     namespace: Namespace | None = None
     limits: Limits = field(default_factory=Limits)

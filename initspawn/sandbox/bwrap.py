@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from initspawn.linux import capabilities, scheduling
 from initspawn.record import Record
-from initspawn.sandbox.describe import LIMIT_NAMES
+from initspawn.sandbox.describe import LIMIT_NAMES, limits_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,5 +132,7 @@ def _differences(sandbox: Sandbox) -> list[str]:
         found.append("bwrap has no Landlock rules")
     if "pid" not in sandbox.namespaces:
         found.append("bwrap makes no cgroup, and without a pid namespace what a command leaves runs on")
+    if sandbox.cgroup:
+        found.append(f"bwrap limits nothing: {limits_text(sandbox)} are left out")
     found.append("time limit, output limits, and the clean descriptors and signals are not bwrap's work")
     return found

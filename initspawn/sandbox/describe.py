@@ -47,6 +47,7 @@ MEASURED = {
     "limits": "all resource limits",
     "scheduling": "nice value and policy; io class and out-of-memory score where the plan sets them",
     "label": "the security label, where the plan sets one",
+    "cgroup-limits": "that its group's limits are in force",
     "environment": "all variables",
     "arguments": "its argv",
     "directory": "its working directory",
@@ -63,7 +64,11 @@ _SHARED = {
     "cgroup": "the host's view of cgroups: it reads its group's full path",
 }
 # The limits without which something is without bounds, and what.
-_UNLIMITED = {"as": "memory", "cpu": "processor time", "nproc": "number of processes"}
+_UNLIMITED = {
+    "memory": ("as", "memory.max"),
+    "processor time": ("cpu", "cpu.max"),
+    "number of processes": ("nproc", "pids.max"),
+}
 _OWN = {
     "user": "users", "pid": "process numbers", "mnt": "mounts", "ipc": "IPC", "uts": "host name",
     "net": "network", "cgroup": "cgroup view",
@@ -72,7 +77,7 @@ _OWN = {
 
 def steps(sandbox: Sandbox, baseline: Baseline) -> list[tuple[str, str]]:
     """(name, sentence) of every step from the clone to the first instruction, in order."""
-    before = [] if "pid" in sandbox.namespaces else [CGROUP]
+    before = [] if "pid" in sandbox.namespaces and sandbox.cgroup is None else [CGROUP]
     after = [MEASUREMENT, *([LOCK] if any(entry.operation == "lock" for entry in sandbox.mounts) else [])]
     return [(name, _SENTENCES[name](sandbox)) for name in [*before, *ladder.names(sandbox, baseline), *after]]
 
@@ -88,10 +93,12 @@ def endings(command: Command, sandbox: Sandbox) -> list[tuple[bool, str]]:
     if command.timeout:
         found.append((True, f"its time limit: after {command.timeout:g} s everything is killed"))
     found.append((True, f"stop: it is asked to end, and {STOP_GRACE_SECONDS:g} s later everything is killed"))
+    if sandbox.cgroup is not None:
+        found.append((True, "cgroup.kill: it ends its group, whole"))
     if "pid" in sandbox.namespaces:
         text = "its pid namespace: the kernel kills every process in it when the reaper, its PID 1, ends"
         found.append((True, text))
-    else:
+    elif sandbox.cgroup is None:
         found.append((True, "where the supervisor can make cgroups: cgroup.kill ends its group, whole"))
         text = (
             "without them: the reaper adopts and kills what is left; when it is killed itself, "
@@ -124,11 +131,32 @@ def gaps(command: Command, sandbox: Sandbox) -> list[str]:
     if sandbox.groups is None:
         found.append("it keeps the further groups of the supervisor, which an ordinary user cannot drop")
     limited = {LIMIT_NAMES.get(which) for which, soft, _ in sandbox.limits if soft >= 0}
-    if unlimited := [text for name, text in _UNLIMITED.items() if name not in limited]:
+    limited |= {name for name, value in sandbox.cgroup or () if not value.startswith("max")}
+    if unlimited := [text for text, names in _UNLIMITED.items() if limited.isdisjoint(names)]:
         found.append(f"not limited: {', '.join(unlimited)}")
+    if sandbox.cgroup and sandbox.cgroup_optional:
+        found.append("where the limits of its cgroup cannot be applied, it runs without them")
+    if sandbox.cgroup and not sandbox.new_root and (sandbox.user == 0 or sandbox.groups is None):
+        found.append("it may change its own limits: it sees the cgroup tree and is the supervisor's user")
     if not command.timeout:
         found.append("no time limit: it runs until it ends or is stopped")
     return found
+
+
+def limits_text(sandbox: Sandbox) -> str:
+    """The limits of its cgroup, such as `memory.max 67108864, pids.max 64`."""
+    return ", ".join(f"{name} {value}".replace("\n", "; ") for name, value in sandbox.cgroup or ())
+
+
+def _cgroup(sandbox: Sandbox) -> str:
+    if sandbox.cgroup is None:
+        return "it is born in a cgroup of its own, where the supervisor can make one"
+    born = "it is born in a cgroup of its own"
+    if not sandbox.cgroup:
+        return born
+    whose = "all tasks of the sandbox together" if sandbox.cgroup_shared else "it and all it starts together"
+    otherwise = ", where that can be done" if sandbox.cgroup_optional else ""
+    return f"{born}; for {whose}: {limits_text(sandbox)}{otherwise}"
 
 
 def _capabilities(mask: int) -> str:
@@ -226,7 +254,7 @@ def _further(sandbox: Sandbox) -> str:
 
 
 _SENTENCES: dict[str, Callable[[Sandbox], str]] = {
-    CGROUP: lambda _: "it is born in a cgroup of its own, where the supervisor can make one",
+    CGROUP: _cgroup,
     ladder.NAMESPACES: _born,
     ladder.DESCRIPTORS: lambda _: "/dev/null, a pipe and a pipe become 0, 1 and 2; all others are closed",
     "own session": lambda _: "the reaper leaves the supervisor's terminal",

@@ -27,7 +27,7 @@ import os
 import struct
 
 from initspawn.errors import LaunchRefused
-from initspawn.linux import mount, process, ptrace
+from initspawn.linux import cgroup, mount, process, ptrace
 from initspawn.sandbox import ladder, measure, steps
 from initspawn.sandbox.program import COMMAND, PLACING, REAPER, SPAWNER
 from initspawn.sandbox.spawner import IN_FILE, PACKET
@@ -90,6 +90,11 @@ class Start:
     def pid(self) -> int:
         """The reaper, our child; 0 before it is cloned, and if it could not be."""
         return self._slot.pid
+
+    @property
+    def limited(self) -> str:
+        """The group that has the task's limits; empty without one."""
+        return limited(self.cgroup, self.sandbox) if self.cgroup is not None else ""
 
     def send(self) -> None:
         """Make the pipes and give the job to the spawner. Raises OSError; `step` says at what."""
@@ -226,6 +231,8 @@ class Start:
         ended = self._slot.status() if status is None else status
         if ended is not None and os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == _signal.SIGSYS:
             return LaunchRefused(ladder.EXEC, 0, "the seccomp filter does not allow execve")
+        if self.out_of_memory():
+            return LaunchRefused("cgroup", 0, "its memory limit is too low for a command to begin")
         return LaunchRefused("child", 0, "it ended before its exec without a word")
 
     def _note(self, who: int, index: int) -> tuple[str, str]:
@@ -249,8 +256,13 @@ class Start:
         return self._slot.status()
 
     def usage(self) -> dict[str, float]:
-        """What the kernel accounted for the command and what it waited for; empty if unknown."""
-        return {} if self._slot.status() is None else self._slot.usage()
+        """What the task used, as far as its cgroup or, without one, the wait for its command knows."""
+        found = {} if self._slot.status() is None else self._slot.usage()
+        return found if self.cgroup is None else {**found, **cgroup.usage(os.path.dirname(self.cgroup))}
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel ended it for the memory it used."""
+        return self.cgroup is not None and cgroup.out_of_memory(os.path.dirname(self.cgroup))
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's process group; nothing happens if it has ended."""
@@ -305,6 +317,12 @@ class Start:
         if self.handshake is not None:
             self.handshake.close()
             self.handshake = None
+
+
+def limited(main: str, sandbox: Sandbox) -> str:
+    """The group that has the limits of a task whose processes live in the group `main`."""
+    group = os.path.dirname(main)
+    return os.path.dirname(group) if sandbox.cgroup_shared else group
 
 
 def _send(pidfd: int, number: int) -> None:

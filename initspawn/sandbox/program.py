@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Call = tuple[int, Argument, Argument, Argument, Argument, Argument, int, int]
 
 NUMBERS = table()
+_BLOCK = 512  # bytes: the unit of ru_inblock and ru_oublock
 ANY = -1  # every result but an error
 _INT = ctypes.sizeof(ctypes.c_int)
 SPAWNER, PLACING, REAPER, COMMAND, FILTERS = 1, 2, 3, 4, 5  # who failed, or at what
@@ -202,13 +203,15 @@ class Slot:
         return bool(self.words[6])
 
     def usage(self) -> dict[str, float]:
-        """Processor seconds of the command and all it waited for (getrusage(2)). No peak memory: it
-        would count what the process was before its exec, a copy of our own.
+        """What the command and all it waited for used (getrusage(2)). No peak memory: it would count
+        what the process was before its exec, a copy of our own.
         """
-        times = (ctypes.c_long * 4).from_address(self.usage_address)
+        words = (ctypes.c_long * 13).from_address(self.usage_address)
         return {
-            "user-seconds": times[0] + times[1] / 1e6,
-            "system-seconds": times[2] + times[3] / 1e6,
+            "user-seconds": words[0] + words[1] / 1e6,
+            "system-seconds": words[2] + words[3] / 1e6,
+            "read-bytes": words[11] * _BLOCK,
+            "written-bytes": words[12] * _BLOCK,
         }
 
 

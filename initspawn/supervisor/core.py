@@ -24,7 +24,7 @@ from initspawn.supervisor.prepare import Preparer
 from initspawn.supervisor.reactor import READ
 from initspawn.supervisor.reserve import Reserve
 from initspawn.supervisor.roster import Roster
-from initspawn.supervisor.running import Task, status_object
+from initspawn.supervisor.running import Task
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 
 class Supervisor:
-    """Owns the tasks of one plan. `reactor` must already hold SIGCHLD."""
+    """Owns the tasks of one plan. `reactor` must already hold SIGCHLD. Raises PlanError: see Groups.fit."""
 
     def __init__(self, plan: Plan, reactor: Reactor) -> None:
-        self.plan = plan
+        self.groups = Groups()
+        self.plan = plan = self.groups.fit(plan)  # before the spawner: what it starts is where we are
         self.reactor = reactor
         self.roster = Roster()
         self.tasks = self.roster.tasks  # alive and past their handshake, oldest first
         self.ended = self.roster.ended
-        self.groups = Groups()
         self.closing = False
         self._close_by = 0.0
         self._reapers: dict[int, Task] = {}  # by pid, until waited for
@@ -298,9 +298,7 @@ class Supervisor:
             task.on_start(task)
             task.on_end(task)
             return
-        ended = start.status()
-        task.status = status_object(ended if ended is not None else task.command_status, task.reason)
-        task.usage = start.usage()
+        task.conclude()
         on_end = task.on_end
 
         def drained(task: Task) -> None:

@@ -37,10 +37,10 @@ class Preparer:
         Raises LaunchRefused.
         """
         group = None
-        if "pid" not in sandbox.namespaces:
+        if "pid" not in sandbox.namespaces or sandbox.cgroup is not None:
             self._made += 1
             try:
-                group = self._groups.make(f"{api.api}.{sandbox.uid}", f"task-{self._made}")
+                group = self._groups.make(api, sandbox, f"task-{self._made}")
             except OSError as error:
                 raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
         try:

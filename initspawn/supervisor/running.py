@@ -77,10 +77,11 @@ class Task:
         self.ticket = 0  # its number in the queue, if it has ever waited
         self.owner = ""  # the name of whoever started it; empty: we ourselves
         self.client: object = None  # whose connection it was
-        self.reason = ""  # why it is being ended: timeout or stop
+        self.reason = ""  # why it is being ended: timeout or stop; at the end, why it has
         self.command_status: int | None = None  # its wait status, if we saw it as its tracer
         self.began = reactor.clock()
         self.ended = 0.0
+        self.let_go = 0.0  # when the command began to run
         self.timers: list[Timer] = []
         self._reactor = reactor
         self._streams: dict[int, str] = {}
@@ -125,7 +126,7 @@ class Task:
         known["argv"] = [item[:_SHOWN] for item in self.argv[:_SHOWN]]
         known["seconds"] = round((self.ended or self._reactor.clock()) - self.began, 6)
         known["events"] = self.log.next - 1
-        for name in ("status", "usage"):
+        for name in ("status", "reason", "usage"):
             if getattr(self, name):
                 known[name] = getattr(self, name)
         measured = self._measured()
@@ -153,6 +154,7 @@ class Task:
 
     def read(self) -> None:
         """The command runs: say so where the reply comes later, and read what it writes."""
+        self.let_go = self._reactor.clock()
         if self.encoder.synchronous:
             self.log.append({"type": INITIAL, **self.describe()})
         if isinstance(self.encoder, PluginEncoder):
@@ -174,6 +176,17 @@ class Task:
         # A reader that is behind is not to lose output by what other callers do.
         if self.verbose >= verbosity.CONTROL and not self.ended and _READERS not in self._held:
             self._tell(verbosity.line(what, self.command, f"{self.id} {text}".rstrip()))
+
+    def conclude(self) -> None:
+        """The command and all it started are gone: how it ended, why, and what it used."""
+        start = self.start
+        assert start is not None
+        ended = start.status()
+        ended = self.command_status if ended is None else ended
+        self.status = status_object(ended, self.reason)
+        self.reason = self.reason or why(ended, out_of_memory=start.out_of_memory())
+        seconds = self._reactor.clock() - self.let_go
+        self.usage = {name: round(value, 6) for name, value in {"seconds": seconds, **start.usage()}.items()}
 
     def drain(self) -> None:
         """The command has ended: take what is left, and wait only a little for who else holds a pipe."""
@@ -299,13 +312,16 @@ class Task:
         if self._stall is not None:
             self._stall.cancel()
         if not self.encoder.synchronous:
-            self.log.append({"type": FINAL, "pid": self.pid, "status": self.status})
+            self.log.append({"type": FINAL, "pid": self.pid, **self._end()})
         self.ended = self._reactor.clock()
         self.on_end(self)
 
     def result(self) -> dict[str, Any]:
         """What the reply of a synchronous command says at its end."""
-        return {**self.describe(), "status": self.status, **self.encoder.result()}
+        return {**self.describe(), **self._end(), **self.encoder.result()}
+
+    def _end(self) -> dict[str, Any]:
+        return {"status": self.status, "reason": self.reason, "usage": self.usage}
 
 
 def status_object(status: int | None, reason: str) -> dict[str, Any]:
@@ -316,3 +332,12 @@ def status_object(status: int | None, reason: str) -> dict[str, Any]:
         return {"exit": os.WEXITSTATUS(status)}
     text = _signal.strsignal(os.WTERMSIG(status)) or str(os.WTERMSIG(status))
     return {"signal": text, **({"info": reason} if reason == "timeout" else {})}
+
+
+def why(status: int | None, *, out_of_memory: bool) -> str:
+    """Why a task ended that we did not end: `exit`, `signal`, `memory` or `output-limit`."""
+    if status is not None and os.WIFEXITED(status):
+        return "exit"
+    if status is not None and os.WTERMSIG(status) == _signal.SIGXFSZ:
+        return "output-limit"  # setrlimit(2): a file grew larger than RLIMIT_FSIZE
+    return "memory" if out_of_memory else "signal"

@@ -93,13 +93,14 @@ def told(client: Client, verb: str, pid: int) -> list[dict[str, Any]]:
     assert {event.pop("name") for event in events} == {f"t/{verb}"}
     for event in events:
         del event["pid"]
+        event.pop("usage", None)
         if event["type"] == "data":
             del event["type"]
     return events
 
 
 def ended(code: int = 0) -> dict[str, Any]:
-    return {"type": "final-event", "status": {"exit": code}}
+    return {"type": "final-event", "status": {"exit": code}, "reason": "exit"}
 
 
 def test_check_036_text(client: Client) -> None:
@@ -122,6 +123,7 @@ def synchronous(client: Client, verb: str) -> dict[str, Any]:
     response = reply["response"]
     base = {"api": "t", "sandbox": "box", "command": verb}
     assert told(client, verb, response.pop("pid")) == [{"type": "initial-event", **base}]
+    assert (response.pop("reason"), response.pop("usage")["seconds"] > 0) == ("exit", True)
     return {key: value for key, value in response.items() if base.get(key) != value}
 
 

@@ -152,6 +152,7 @@ def run(client: Client, verb: str) -> list[dict[str, Any]]:
     events = [dict(event) for event in client.events if event.get("pid") == pid]
     for event in events:
         del event["pid"], event["name"]
+        event.pop("usage", None)
     return events
 
 
@@ -160,7 +161,7 @@ def data(**keys: Any) -> dict[str, Any]:
 
 
 def ended(code: int = 0) -> dict[str, Any]:
-    return {"type": "final-event", "status": {"exit": code}}
+    return {"type": "final-event", "status": {"exit": code}, "reason": "exit"}
 
 
 def test_check_069_the_sample(client: Client) -> None:

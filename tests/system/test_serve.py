@@ -99,9 +99,11 @@ def test_replies_come_first_and_events_follow(server: Server) -> None:
         }
         assert client.events == []
         client.final(pid)
+        assert client.events[1].pop("usage")["seconds"] > 0
+        end = {"type": "final-event", "pid": pid, "status": {"exit": 3}, "reason": "exit"}
         assert client.events == [
             {"name": "test/text", "type": "data", "pid": pid, "stdout": ["out"], "stderr": ["err"]},
-            {"name": "test/text", "type": "final-event", "pid": pid, "status": {"exit": 3}},
+            {"name": "test/text", **end},
         ]
 
 

@@ -88,7 +88,7 @@ def of(client: Client, pid: int) -> list[dict[str, Any]]:
     """A task's events up to its last, without what all of them say."""
     client.final(pid)
     return [
-        {key: value for key, value in event.items() if key not in ("pid", "name")}
+        {key: value for key, value in event.items() if key not in ("pid", "name", "usage")}
         for event in client.events
         if event["pid"] == pid
     ]
@@ -107,7 +107,7 @@ def test_check_036_nothing_of_the_output_is_lost(client: Client) -> None:
         pid = start(client, "text")
         assert of(client, pid) == [
             {"type": "data", "stdout": ["a"], "stderr": ["b"]},
-            {"type": "final-event", "status": {"exit": 3}},
+            {"type": "final-event", "status": {"exit": 3}, "reason": "exit"},
         ]
         client.events.clear()
 
@@ -115,7 +115,7 @@ def test_check_036_nothing_of_the_output_is_lost(client: Client) -> None:
 def test_check_037_no_output(client: Client) -> None:
     assert of(client, start(client, "true")) == [
         {"type": "data"},
-        {"type": "final-event", "status": {"exit": 0}},
+        {"type": "final-event", "status": {"exit": 0}, "reason": "exit"},
     ]
 
 
@@ -124,7 +124,7 @@ def test_check_038_lines(client: Client) -> None:
         {"type": "data", "stdout": "a"},
         {"type": "data", "stderr": "b"},
         {"type": "data", "stdout": "last"},
-        {"type": "final-event", "status": {"exit": 0}},
+        {"type": "final-event", "status": {"exit": 0}, "reason": "exit"},
     ]
 
 
@@ -132,13 +132,15 @@ def test_check_039_sync(client: Client) -> None:
     reply = client.call("test/sync")
     pid = reply["response"].pop("pid")
     expected = {"api": "test", "sandbox": "box", "command": "sync", "status": {"exit": 4}, "stdout": ["a"]}
-    assert reply["response"] == expected
+    assert reply["response"].pop("usage")["seconds"] > 0
+    assert reply["response"] == {**expected, "reason": "exit"}
     first = {"name": "test/sync", "type": "initial-event", "api": "test", "sandbox": "box", "command": "sync"}
     assert client.events == [{**first, "pid": pid}]
 
 
 def test_check_040_sync_without_output(client: Client) -> None:
-    assert set(client.call("test/quiet")["response"]) == {"api", "sandbox", "command", "pid", "status"}
+    found = set(client.call("test/quiet")["response"])
+    assert found == {"api", "sandbox", "command", "pid", "status", "reason", "usage"}
 
 
 # Arguments.
@@ -439,7 +441,7 @@ def test_check_105_a_grandchild_holds_the_output(client: Client) -> None:
     events = of(client, start(client, "orphan"))
     assert events == [
         {"type": "data", "stdout": ["out"]},
-        {"type": "final-event", "status": {"exit": 7}},
+        {"type": "final-event", "status": {"exit": 7}, "reason": "exit"},
     ]
     assert time.monotonic() - began < 10
 
@@ -449,12 +451,14 @@ def test_check_106_start_over_http(server: Server) -> None:
     assert address.hostname is not None
     connection = HTTPConnection(address.hostname, address.port, timeout=PATIENCE)
     head = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
-    for verb, more in (("sync", {"status": {"exit": 4}, "stdout": ["a"]}), ("true", {})):
+    for verb, more in (("sync", {"status": {"exit": 4}, "reason": "exit", "stdout": ["a"]}), ("true", {})):
         connection.request("POST", f"/api/test/{verb}", "{}", head)
         answer = connection.getresponse()
         reply = json.load(answer)
         assert (answer.status, reply["request"]["status"]) == (200, "success")
         base = {"api": "test", "sandbox": "box", "command": verb, "pid": reply["response"]["pid"]}
+        if more:
+            assert reply["response"].pop("usage")["seconds"] > 0
         assert reply["response"] == {**base, **more}
     connection.close()
 

@@ -25,7 +25,7 @@ def test_it_examines_everything_and_leaves_nothing(capsys: pytest.CaptureFixture
     names = [finding["name"] for finding in found["findings"]]
     for name in (
         "kernel", "Python", "user namespace", "mount API", "clone3", "ptrace of descendants", "cgroups",
-        "capabilities", "Landlock", "bwrap", doctor.TRIAL,
+        "cgroup limits", "capabilities", "Landlock", "bwrap", doctor.TRIAL,
     ):  # fmt: skip
         assert name in names
     for finding in found["findings"]:

@@ -162,7 +162,7 @@ def test_running_the_package_is_running_the_command() -> None:
 @pytest.mark.parametrize(("held", "words"), [(1 << 12, "one capability"), (3, "2 capabilities")])
 def test_check_counts_capabilities(held: int, words: str) -> None:
     box = types.SimpleNamespace(
-        new_root=False, namespaces=(), filters=(), capabilities=held, no_new_privileges=True
+        new_root=False, namespaces=(), filters=(), capabilities=held, no_new_privileges=True, cgroup=None
     )
     assert confinement(box) == words  # type: ignore[arg-type]  # what it asks of a sandbox
 

@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from initspawn.config import schema
 from initspawn.config.expand import ALIASES, builtin_names
 from initspawn.config.json_schema import json_schema, plain_default, required_keys
 from initspawn.config.keys import KEYS
 from initspawn.config.later import later, misplaced
+from initspawn.config.part import Part
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 PAGE = (DOCS / "configuration.md").read_text(encoding="utf-8")
 SCHEMA = DOCS / "config.schema.json"
 CODE = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```|``.+?``", "", PAGE, flags=re.DOTALL)))
-PARTS = schema.Part.__subclasses__()
+PARTS = Part.__subclasses__()
 TABLE = re.compile(r"<!-- keys: (\w+) -->\n((?:\|.*\n)*)")
 each_part = pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 
 
-def table(part: type[schema.Part]) -> str:
+def table(part: type[Part]) -> str:
     """The Markdown table of an object's keys."""
     lines = ["| key | default | | example |", "|---|---|---|---|"]
     for name, key in KEYS[part.__name__].items():
@@ -38,7 +38,7 @@ def table(part: type[schema.Part]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def default(part: type[schema.Part], name: str) -> str:
+def default(part: type[Part], name: str) -> str:
     """What is said of a key's default."""
     plain = plain_default(part, name)
     if name in required_keys(part):
@@ -50,7 +50,7 @@ def default(part: type[schema.Part], name: str) -> str:
 
 
 @each_part
-def test_every_key_has_a_sentence_and_an_example(part: type[schema.Part]) -> None:
+def test_every_key_has_a_sentence_and_an_example(part: type[Part]) -> None:
     assert list(KEYS[part.__name__]) == [field.name for field in structs.fields(part)]
 
 
@@ -60,7 +60,7 @@ def test_nothing_else_is_described() -> None:
 
 
 @each_part
-def test_the_tables_are_those_of_the_keys(part: type[schema.Part]) -> None:
+def test_the_tables_are_those_of_the_keys(part: type[Part]) -> None:
     (found,) = [text for name, text in TABLE.findall(PAGE) if name == part.__name__]
     assert found == table(part), "run python -m tests.unit.config.test_documented"
 
@@ -71,7 +71,7 @@ def test_the_schema_that_is_kept_is_the_one_that_is_made() -> None:
 
 
 @each_part
-def test_every_key_is_documented(part: type[schema.Part]) -> None:
+def test_every_key_is_documented(part: type[Part]) -> None:
     keys = {field.name for field in structs.fields(part)} | part.aliases.keys()
     assert not (keys | later(part).keys() | misplaced(part).keys()) - CODE
 
