@@ -9,6 +9,7 @@ import time
 
 from initspawn.cli.arguments import FORMS, is_json, parse_arguments
 from initspawn.cli.exits import INTERRUPTED, OK, UsageError, of_status
+from initspawn.cli.feed import Feeder
 from initspawn.cli.output import complain, ended, show_event, show_json, show_output, write_line
 from initspawn.cli.rundir import default_run_dir
 from initspawn.control.client import Client, Reply
@@ -26,6 +27,7 @@ examples:
   initspawn call demo/host/sleep seconds:=5 --no-follow
   initspawn call demo/host/sleep --action stop signal=SIGTERM
   initspawn call demo/host/count --action subscribe
+  echo hello | initspawn call demo/host/cat --input
   initspawn call demo/info
   initspawn call initspawn/tasks --json
 
@@ -45,6 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", default=[], help=FORMS)
     parser.add_argument("--action", choices=ACTIONS, help="what to do with a command (default: start)")
     parser.add_argument("--verbose", type=int, choices=range(5), help="how much the task tells of itself")
+    parser.add_argument(
+        "--input", action="store_true", help="hand our own standard input to the command that is started"
+    )
     parser.add_argument("--no-follow", action="store_true", help="print the reply and leave")
     parser.add_argument("--json", action="store_true", help="print reply and events as they are, one a line")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="give up after S seconds (exit 124)")
@@ -71,6 +76,8 @@ def main(arguments: argparse.Namespace) -> int:
     """
     if "/" not in arguments.procedure:
         raise UsageError(f"{arguments.procedure!r} is no procedure: write API/VERB")
+    if arguments.input and (arguments.no_follow or arguments.action not in (None, "start")):
+        raise UsageError("--input goes with a start that is followed; else call the action `input`")
     query = make_query(arguments.arguments, arguments.action, arguments.verbose)
     path = arguments.socket or _socket_of(arguments.run_dir)
     deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
@@ -82,6 +89,9 @@ def main(arguments: argparse.Namespace) -> int:
         raise InitspawnError(f"{path}: {error.strerror or error}") from None
     with client:
         token = arguments.token or os.environ.get(TOKEN)
+        feeder = Feeder(path, arguments.procedure, token) if arguments.input else None
+        if feeder is not None:
+            client.on_event = feeder.hear
         try:
             reply = client.call(arguments.procedure, query, token)
         except KeyboardInterrupt:
@@ -91,6 +101,8 @@ def main(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 show_json({"status": error.status, "code": error.code, "info": error.info})
             raise _explained(error, arguments.procedure) from None
+        if feeder is not None and _is_task(reply.response) and "status" not in reply.response:
+            feeder.begin(reply.response["pid"])
         return Followed(client, reply, arguments, deadline).run()
 
 

@@ -17,7 +17,7 @@ from initspawn.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, Self
 
 
@@ -62,6 +62,7 @@ class Client:
     def __init__(self, path: str, timeout: float | None = None) -> None:
         self.timeout = timeout
         self.missed = 0
+        self.on_event: Callable[[TaskEvent], None] | None = None  # told of each event when it is read
         self._reader = FrameReader()
         self._messages: deque[dict[str, Any]] = deque()
         self._events: deque[TaskEvent] = deque()
@@ -128,7 +129,10 @@ class Client:
             self._events.popleft()
             self.missed += 1
         fields = {name: message[name] for name in TaskEvent._fields if name in message}
-        self._events.append(TaskEvent(**fields))
+        event = TaskEvent(**fields)
+        self._events.append(event)
+        if self.on_event is not None:
+            self.on_event(event)
 
     def _next(self, deadline: float | None) -> dict[str, Any]:
         """The next message of the supervisor. Raises RequestError."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -39,6 +41,7 @@ COMMANDS = [
     program("told", "/bin/sh", "-c", "echo done", "sh", "%a%", encoder="sync", verbose=5),
     program("sleep", "/bin/sleep", "100"),
     program("cat", "/bin/cat", encoder="line", stdin=True),
+    shell("sort", "sort -n | head -n 1", encoder="sync", stdin=True),
     program("deaf", "/bin/sleep", "100", stdin=True),
     shell("closes", "exec <&-; echo closed; sleep 100", encoder="line", stdin=True),
     program("two", "/bin/sleep", "100", max=2, queue={"length": 2}),
@@ -367,6 +370,30 @@ def test_input_for_a_command_that_reads_none(client: Client) -> None:
     assert "does not say `stdin`" in answer["info"]
     stop(client, "sleep")
     client.final(pid)
+
+
+@pytest.mark.parametrize("verb", ["cat", "sort"])
+def test_the_command_line_hands_its_input_on(server: Server, verb: str) -> None:
+    """Also to a command whose reply comes at its end."""
+    lines = "".join(f"{number}\n" for number in range(100_000, 140_000))
+    command = [sys.executable, "-m", "initspawn", "call", "--socket", str(server.run_dir / "control")]
+    done = subprocess.run(
+        [*command, f"test/{verb}", "--input"], input=lines, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (lines if verb == "cat" else "100000\n")
+
+
+def test_the_command_line_and_a_command_that_reads_none(server: Server) -> None:
+    command = [sys.executable, "-m", "initspawn", "call", "--socket", str(server.run_dir / "control")]
+    done = subprocess.run(
+        [*command, "test/brief", "--input"], input="x", capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "does not say `stdin`" in done.stderr
+    command += ["test/cat", "--input", "--no-follow"]
+    refused = subprocess.run(command, capture_output=True, timeout=60)
+    assert refused.returncode == 100
 
 
 # Time.
