@@ -221,7 +221,7 @@ def bench(*sandboxes: Sandbox) -> Iterator[Bench]:
     yield made
     made.close()
     assert descriptors() == before
-    assert not made.supervisor.alive(made.api, Command(uid="", verb="", sandbox="", path=""))
+    assert not made.supervisor.roster.every()
 
 
 def descriptors(pid: int | str = "self") -> dict[int, str]:

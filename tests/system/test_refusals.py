@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from initspawn.plan import Mount, Sandbox, Scheduling
-from initspawn.supervisor import core
+from initspawn.supervisor import roster
 from tests.system import boxes
 from tests.system.conftest import everybody, root, root_and_a_user
 from tests.system.harness import PYTHON, Person, Result, bench
@@ -262,7 +262,7 @@ def test_more_tasks_than_slots_are_refused_and_the_rest_goes_on(who: Person) -> 
 
 
 def _too_many(box: Sandbox) -> tuple[tuple[str, str], list[dict[str, Any]]]:
-    core.TASKS = 4
+    roster.TASKS = 4
     with bench(box) as made:
         runs = [made.start("/bin/sleep", "60").begin() for _ in range(4)]
         fifth = made.run("/bin/true")
