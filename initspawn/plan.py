@@ -98,6 +98,7 @@ class Sandbox(Record):
     id_map: IdMap | None = None  # set exactly when "user" is in namespaces
     hostname: str | None = None
     new_root: bool = False  # True: an empty root that `mounts` fills; False: the host's tree
+    writable_root: bool = False  # whether commands may write into the new root itself
     mounts: tuple[Mount, ...] = ()
     filters: tuple[bytes, ...] = ()  # seccomp BPF, in the order they are loaded
     limits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard); -1: no limit

@@ -214,6 +214,11 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
             True,
         ),
         "hostname": Key("host name inside; gives the sandbox an own uts namespace", "box", "initspawn's"),
+        "writable_root": Key(
+            "`true`: with `mounts`, commands may write into `/` itself and what `dir` made there; it is gone "
+            "with them",
+            True,
+        ),
     },
     "Shares": {
         "all": Key(

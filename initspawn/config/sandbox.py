@@ -73,6 +73,7 @@ def compile_sandbox(
             id_map=identity.id_map,
             hostname=isolation.hostname,
             new_root=new_root,
+            writable_root=sandbox.namespace is not None and sandbox.namespace.opts.writable_root,
             mounts=mounts or (),
             filters=compile_filters(sandbox.seccomp, names, supervisor, caps, spot["seccomp"]),
             limits=rlimits(sandbox.limits, spot["limits"], supervisor, late=target.late),

@@ -42,6 +42,8 @@ def equivalent(sandbox: Sandbox, argv: tuple[str, ...]) -> Equivalent:
         words += ["--dev-bind", "/", "/"]
     for entry in sandbox.mounts:
         words += _mount(entry, files)
+    if sandbox.new_root and not sandbox.writable_root:
+        words += ["--remount-ro", "/"]
     for number, bpf in enumerate(sandbox.filters, 1):
         words += ["--add-seccomp-fd", _file(files, f"filter-{number}.bpf", bpf)]
     words += ["--chdir", sandbox.directory, "--clearenv"]

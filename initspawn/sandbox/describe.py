@@ -239,7 +239,11 @@ def _access(mask: int, among: int) -> str:
 def _tree(sandbox: Sandbox) -> str:
     if sandbox.new_root:
         count = len(sandbox.mounts)
-        return f"an empty root filled by {count} mounts; the host's tree is taken off, nothing propagates out"
+        kept = "writable" if sandbox.writable_root else "then read-only"
+        return (
+            f"an empty root filled by {count} mounts, {kept}; the host's tree is taken off, "
+            "nothing propagates out"
+        )
     covered = ", ".join(entry.target for entry in sandbox.mounts)
     return "the host's tree, from which nothing propagates out" + (f"; fresh on {covered}" if covered else "")
 

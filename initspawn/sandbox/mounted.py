@@ -106,6 +106,8 @@ def _check_rest(sandbox: Sandbox, found: Mounts) -> str:
         entry = planned.get(above)
         if shared:
             return f"{point} propagates to the outside"
+        if point == "/" and not sandbox.writable_root and "ro" not in options:
+            return "/ is writable"
         if entry is None and point != "/":
             return f"{point} is mounted, and not in the plan"
         if entry is not None and entry.operation == "bind" and entry.read_only and "ro" not in options:

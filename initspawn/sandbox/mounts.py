@@ -84,6 +84,8 @@ class Builder:
             program.call("pivot_root", b".", b".")
             program.call("umount2", b".", mount.MNT_DETACH, note="the old root")
             program.call("chdir", b"/")
+            if not sandbox.writable_root:
+                self._set(self.root, MOUNT_ATTR_RDONLY, 0, "/")
         program.close(self.root)
 
     def filesystem(self, kind: str, attributes: int, **options: str | None) -> int:

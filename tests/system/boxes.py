@@ -9,9 +9,8 @@ import sys
 from typing import Any
 
 from initspawn.config.compile import compile_raw
-from initspawn.linux import landlock
 from initspawn.linux.numbers import table
-from initspawn.plan import NAMESPACES, IdMap, Landlock, Mount, Sandbox, Scheduling
+from initspawn.plan import NAMESPACES, IdMap, Mount, Sandbox, Scheduling
 from tests.system.harness import PYTHON, Person
 
 PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -94,7 +93,6 @@ def full(who: Person, **values: Any) -> Sandbox:
         "umask": 0o027,
         "filters": (bpf({"ptrace": ERRNO | 1}), bpf({"personality": ERRNO | 95})),
         "limits": ((resource.RLIMIT_NOFILE, 64, 128), (resource.RLIMIT_CORE, 0, 0)),
-        "landlock": Landlock(fs=landlock.FS["device"], optional=True),
         "scheduling": Scheduling(nice=3, policy=3, io=2 << 13 | 6, oom_score_adj=600),
     }
     return sandbox(who, *NAMESPACES, **{**given, **values})

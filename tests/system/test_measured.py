@@ -61,6 +61,7 @@ KINDS: dict[str, Callable[[Person], Sandbox]] = {
     "plain": boxes.sandbox,
     "host tree": lambda who: boxes.sandbox(who, "pid", "mnt", mounts=OWN_PROC),
     "full": boxes.full,
+    "writable root": lambda who: boxes.full(who, writable_root=True),
     "net": lambda who: boxes.sandbox(who, "net"),
     "users": lambda who: boxes.sandbox(who, "user"),
     "users as root": lambda who: boxes.sandbox(who, "user", id_map=boxes.id_map(who, 0)),
@@ -285,7 +286,7 @@ def _mounts(who: Person, box: Sandbox, inside: Any, outside: Any, here: Any) -> 
 def expected_mounts(box: Sandbox, mine: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """Every mount of a new root: place, file system, options."""
     host = {point: (kind, options) for point, kind, options in mine}
-    wanted = [("/", "tmpfs", "rw,nosuid,nodev")]
+    wanted = [("/", "tmpfs", f"{'rw' if box.writable_root else 'ro'},nosuid,nodev")]
     for entry in box.mounts:
         if entry.operation in FRESH:
             wanted.append((entry.target, *FRESH[entry.operation]))
@@ -416,3 +417,13 @@ def test_the_tools_say_the_same_of_its_place_among_others(who: Person, io: int) 
     assert said[:2] == [classes[io >> 13], "7"], result
     assert "SCHED_IDLE" in said[2]
     assert said[-1].endswith("901")
+
+
+@everybody
+@pytest.mark.parametrize("writable", [False, True])
+def test_the_root_itself_is_written_only_where_the_plan_says(who: Person, writable: bool) -> None:
+    box = boxes.full(who, writable_root=writable)
+    line = "echo x > /home/deep/er/file && cat /home/deep/er/file; mkdir /etc/x"
+    result = who.run(box, "/bin/sh", "-c", line)
+    assert (result.out == "x") == writable, result
+    assert ("Read-only file system" in result.err) == (not writable), result

@@ -293,6 +293,7 @@ def test_check_122_every_mount_mode_in_order(build: Build) -> None:
         *("--mqueue", "/dev/mqueue"),
         *("--ro-bind-data", "3", "/f"),
         *("--lock-file", "/f"),
+        *("--remount-ro", "/"),
     ]
     assert {"--die-with-parent", "--new-session"} < set(argv)
 

@@ -40,7 +40,7 @@ def built(*entries: Mount, **fields: Any) -> list[tuple[Any, ...]]:
     calls = [(NAMES[call[0]], *call[1:6]) for call in program.calls]
     if fields.get("new_root", True):
         root = ["fsopen", "fsconfig", "fsconfig", "fsmount", "close", "move_mount"]
-        end = ["fchdir", "pivot_root", "umount2", "chdir", "close"]
+        end = ["fchdir", "pivot_root", "umount2", "chdir", "mount_setattr", "close"]
     else:
         root, end = ["openat"], ["close"]
     names = [call[0] for call in calls]
@@ -83,11 +83,20 @@ def test_an_empty_new_root() -> None:
         "pivot_root . .",
         "umount2 .",
         "chdir /",
+        "mount_setattr",  # read-only, the root alone
         "close",
     ]
+    assert struct.unpack("=4Q", program.calls[11][4])[0] == mount.MOUNT_ATTR_RDONLY
+    assert program.calls[11][3] == mount.AT_EMPTY_PATH
     assert program.calls[0][4] == mount.MS_REC | mount.MS_SLAVE
     assert program.calls[4][3] == NOSUID | NODEV
     assert program.calls[9][2] == mount.MNT_DETACH
+
+
+def test_a_new_root_that_stays_writable() -> None:
+    program = Program(FIRST)
+    Builder(program, sandbox(writable_root=True)).build()
+    assert "mount_setattr" not in [NAMES[call[0]] for call in program.calls]
 
 
 def test_the_hosts_tree_is_kept() -> None:
