@@ -30,8 +30,7 @@ def compile_sandbox(
 ) -> tuple[PlanSandbox, Names, bool]:
     """The plan's sandbox, the names its commands may use, and whether its file tree is complete.
 
-    What is wrong is noted at `spot`. With problems noted, the sandbox is good for finding more of them
-    and nothing else.
+    What is wrong is noted at `spot`; the sandbox is then good for finding more of it, and nothing else.
     """
     # What only follows from a value that was refused is not told.
     readable = spot["namespace"].clean and spot["acls"].clean
