@@ -15,7 +15,7 @@ _SHARED = {
     "landlock_restrict_self": 446,
 }  # fmt: skip
 _X86_64 = {
-    "ppoll": 271, "munmap": 11,
+    "shutdown": 48, "munmap": 11,
     "read": 0, "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16,
     "socket": 41, "execve": 59, "wait4": 61, "chdir": 80, "setpriority": 141, "sched_setscheduler": 144,
     "ioprio_set": 251, "ioprio_get": 252, "fchdir": 81, "umask": 95, "setsid": 112,
@@ -25,7 +25,7 @@ _X86_64 = {
     "keyctl": 250, "fchmodat": 268, "unshare": 272, "dup3": 292, "prlimit64": 302,
 }  # fmt: skip
 _GENERIC = {
-    "ppoll": 73, "munmap": 215,
+    "shutdown": 210, "munmap": 215,
     "read": 63, "write": 64, "close": 57, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29,
     "socket": 198, "execve": 221, "wait4": 260, "chdir": 49, "setpriority": 140, "sched_setscheduler": 119,
     "ioprio_set": 30, "ioprio_get": 31, "fchdir": 50, "umask": 166, "setsid": 157,

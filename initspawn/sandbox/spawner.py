@@ -214,10 +214,12 @@ def _reaper(prepared: Prepared, placing: list[Call], slot: Slot) -> NoReturn:
             slot.words[4] = ended == pid
             # As PID 1 of its namespace it takes all others with it; otherwise it must end them.
             slot.words[6] = _nobody_left() or (not prepared.private_pid and _end_the_rest())
-            if slot.words[6]:  # our own end takes longer than anybody should wait for it
-                raw(_NUMBERS["close"], handshake, 0, 0, 0, 0)
-                while True:
-                    raw(_NUMBERS["ppoll"], None, 0, None, None, 0)
+            if slot.words[6]:
+                # Heard at once; our own end takes longer than anybody should wait for it, so it comes when
+                # the other side has closed, or is no more.
+                raw(_NUMBERS["shutdown"], handshake, _socket.SHUT_WR, 0, 0, 0)
+                while raw(_NUMBERS["read"], handshake, slot.path_address, 1, 0, 0) > 0:
+                    pass
     finally:
         os._exit(0)
 

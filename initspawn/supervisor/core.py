@@ -203,7 +203,6 @@ class Supervisor:
                 self._on_held(task)
                 return
             self.reactor.forget(number)
-            start.drop_handshake()
             if heard == launch.ALONE or not start.pid:  # otherwise its reaper will be waited for
                 self._on_gone(task, waited=False)
         except (LaunchRefused, OSError) as error:

@@ -379,3 +379,28 @@ def _leaves_one(box: Sandbox) -> list[list[int]]:
             made.shell(f"setsid sleep {word} >/dev/null 2>&1 & sleep 0.05").end()
             found.append(marked(word))
     return found
+
+
+@root_and_a_user
+@KINDS
+def test_a_supervisor_killed_at_any_moment_leaves_nothing_that_waits(who: Person, kind: str) -> None:
+    """A reaper may have been cloned and not yet have asked to die with it. What is left fails the test."""
+    who.call(_killed_at, box_of(who, kind))
+
+
+def _killed_at(box: Sandbox) -> None:
+    for step in range(24):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with bench(box) as made:
+                made.run("/bin/true")
+                os.write(writer, b"!")
+                while True:
+                    made.reactor.turn(0.01)
+        os.close(writer)
+        os.read(reader, 1)
+        os.close(reader)
+        time.sleep(step / 8000)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
