@@ -2,11 +2,13 @@
 #
 # PYTHON=/path/to/python3   the interpreter of .venv (see tools/venv for the choice without it)
 # CONFIG=FILE PORT=N        what `make run` serves, and where on 127.0.0.1 (PORT: `make boot` as well)
+# RUN_DIR=DIR               where the supervisor of `make run` keeps its sockets, to have several beside each other
 # ARGS=...                  further arguments for pytest
 
 PYTHON ?=
 CONFIG ?= configs/demo.yaml
 PORT ?= 1234
+RUN_DIR ?=
 ARGS ?=
 export PYTHON
 
@@ -23,7 +25,7 @@ setup: ## .venv with initspawn and its gateway; needs no compiler
 	@tools/venv gateway
 
 run: setup ## serve $(CONFIG) on 127.0.0.1:$(PORT) in the foreground
-	@exec $(BIN)/initspawn serve $(CONFIG) --port $(PORT)
+	@exec $(BIN)/initspawn serve $(CONFIG) --port $(PORT) $(if $(RUN_DIR),--run-dir $(RUN_DIR))
 
 test-setup: setup ## what the tests need besides, system packages included
 	@tools/venv test

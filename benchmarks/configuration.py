@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import measure
@@ -88,11 +89,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--commands", type=int, default=10_000, help="commands of the largest file (10000)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    if options.count < 1 or options.commands < 10:
-        parser.error("--count: at least 1; --commands: at least 10")
-    sizes = (options.commands // 10, options.commands)
+    if options.count < 1 or options.commands < 100:
+        parser.error("--count: at least 1; --commands: at least 100")
+    sizes = (options.commands // 100, options.commands // 10, options.commands)
     samples, written, peaks = run(sizes, min(options.count, MOST_RUNS))
-    pairs = [(f"{name} {sizes[1]} commands", f"{name} {sizes[0]} commands") for name in ("compile", "load")]
+    pairs = [
+        (f"{name} {large} commands", f"{name} {small} commands")
+        for name in ("compile", "load")
+        for small, large in pairwise(sizes)
+    ]
     found = measure.results(samples, pairs)
     if options.json:
         print(json.dumps({**found, "plan_bytes": written, "peak_kib": peaks}))

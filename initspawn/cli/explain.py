@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import json
 import shlex
 import sys
 from typing import Any
@@ -11,15 +12,16 @@ from typing import Any
 from initspawn.cli.arguments import parse_arguments
 from initspawn.cli.compiled import FILES, add_user_option, compile_for, user_name
 from initspawn.cli.output import show_json, write_line
-from initspawn.cli.pick import pick
+from initspawn.cli.pick import pick, pick_extra
 from initspawn.errors import RequestError
 from initspawn.linux.capabilities import names
-from initspawn.plan import OPTIONAL, REQUIRED, TEXT, Api, Command, Sandbox
+from initspawn.plan import OPTIONAL, REQUIRED, TEXT, Action, Api, Command, Plan, Sandbox
 from initspawn.sandbox.bind import bind
 from initspawn.sandbox.bwrap import Equivalent, equivalent
 from initspawn.sandbox.calls import calls
 from initspawn.sandbox.describe import MEASURED, endings, gaps, mounts, steps
 from initspawn.sandbox.measure import Baseline
+from initspawn.verbs.query import START, blend
 
 HELP = "say what a verb runs, as whom, how it is confined, and what is not"
 EXAMPLES = """\
@@ -47,9 +49,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print the explanation. Raises ConfigError, and RequestError for a verb or arguments that do not fit."""
     plan = compile_for([arguments.file], arguments.user)
-    api, command = pick(plan, arguments.verb)
     values = parse_arguments(arguments.arguments)
-    found = describe(api, command, values, privileged=plan.privileged)
+    extra = pick_extra(plan, arguments.verb)
+    if extra is None:
+        api, command = pick(plan, arguments.verb)
+        found = describe(api, command, values, privileged=plan.privileged)
+    else:
+        found = _described_extra(plan, *extra, values)
     if arguments.json:
         show_json(found, indent=2)
         return 0
@@ -95,6 +101,28 @@ def describe(api: Api, command: Command, values: Any, *, privileged: bool) -> di
         "measured": MEASURED,
         "bwrap": _bwrap(equivalent(sandbox, argv or tuple(template))),
     }
+
+
+def _described_extra(plan: Plan, name: str, extra: Action, values: Any) -> dict[str, Any]:
+    """What an `extra` verb starts: the command, with the arguments that are its own. Raises RequestError."""
+    called = f"{extra.api}/{extra.verb}"
+    if all(called != f"{api.api}/{command.verb}" for api in plan.apis for command in api.commands):
+        raise RequestError("unknown-verb", f"`{name}` calls {called}, which starts no command")
+    api, command = pick(plan, called)
+    action, together, _ = blend(extra.query, None if values is None else {"args": values})
+    if action != START:
+        raise RequestError("invalid-request", f"`{name}` starts nothing: its action for {called} is {action}")
+    try:
+        bind(command, together)
+    except RequestError:
+        if values is not None:
+            raise
+        together = None
+    found = describe(api, command, together, privileged=plan.privileged)
+    if extra.privilege is not None:
+        also = f"; `{extra.privilege}` as well"
+        found["callers"] = [text + also if "token" in text else text for text in found["callers"]]
+    return {**found, "verb": name, "calls": {"verb": called, "query": extra.query}}
 
 
 def template_of(command: Command) -> list[str]:
@@ -148,7 +176,11 @@ def _bwrap(found: Equivalent) -> dict[str, Any]:
 def _lines(found: dict[str, Any], *, with_calls: bool) -> list[str]:
     """The explanation as text."""
     about = f": {found['info']}" if found["info"] else ""
-    lines = [f"{found['verb']}{about}", "", "runs"]
+    lines = [f"{found['verb']}{about}"]
+    if "calls" in found:  # an `extra` verb
+        query = json.dumps(found["calls"]["query"], ensure_ascii=True)
+        lines.append(f"  another name of {found['calls']['verb']}, called with {query}")
+    lines += ["", "runs"]
     lines.append(f"  {shlex.join(found['argv'] or found['template'])}")
     lines.append(f"  in {found['directory']}, with this environment and no other:")
     lines += [f"    {name}={value}" for name, value in found["environment"].items()]

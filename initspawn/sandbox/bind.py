@@ -51,13 +51,19 @@ def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any], *, opti
         if value is None:
             if kind == OPTIONAL:
                 continue
-            raise RequestError("invalid-request", f"argument `{text}` is missing")
+            raise RequestError("invalid-request", f"argument `{text}` is missing{_hint(text)}")
         filled = as_text(text, value)
         # Only a value that begins its item could be read as an option (`-rf`, `--output=`).
         if options and filled.startswith("-") and not item:
             raise RequestError("invalid-request", f"argument `{text}` may not begin with '-'")
         item += filled
     return item
+
+
+def _hint(name: str) -> str:
+    """For what is hardly meant as a name, such as that in `50% of 80%`."""
+    plain = name.translate({ord(mark): None for mark in "_-."}).isalnum()
+    return "" if plain else " (in a configuration, `%%` is a plain percent sign)"
 
 
 def as_text(name: str, value: Any) -> str:

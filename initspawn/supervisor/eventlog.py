@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 DROPPED = "dropped-event"
+_HOLDER = 64  # bytes of an empty list or dictionary
 _OVERHEAD = 300  # bytes that an event costs whatever its text: the objects, and its encoded form
 
 
@@ -162,10 +163,11 @@ def _nothing() -> None:
 
 
 def _size(value: Any) -> int:
+    """Roughly what a value costs: of text its length; what holds others costs something even when empty."""
     if isinstance(value, str):
         return len(value) + 8
     if isinstance(value, dict):
-        return sum(len(key) + _size(item) for key, item in value.items()) + 8
+        return sum(len(key) + _size(item) for key, item in value.items()) + _HOLDER
     if isinstance(value, (list, tuple)):
-        return sum(_size(item) for item in value) + 8
+        return sum(_size(item) for item in value) + _HOLDER
     return 16

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.users import Ordinary
 from tests.system.server import Client, Server, children, read, serving, wait_for, write
 
 pytestmark = pytest.mark.needs("userns")
@@ -259,3 +260,50 @@ def test_what_a_plugin_may_do(client: Client) -> None:
     assert facts["descriptors"] == [0, 1, 2, 3]
     assert facts["files"] == 1
     assert facts["nets"] == []
+
+
+INSTALLED = '''
+import os
+
+from acme.words import PLEASANT
+
+class Greeting:
+    def __init__(self, options):
+        self.who = options["who"]
+    def feed(self, stream, data):
+        yield f"{PLEASANT} {self.who}: {data.decode().strip()}"
+    def finish(self):
+        status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines())
+        facts = {name: status[name] for name in ("CapEff", "NoNewPrivs", "Seccomp")}
+        yield {**facts, "pids": len([name for name in os.listdir("/proc") if name.isdigit()])}
+
+ENCODERS = {"greeting": Greeting}
+'''
+
+
+def test_an_entry_point_runs_for_an_ordinary_user(as_user: Ordinary) -> None:
+    """A package that is installed beside initspawn, with a further module of its own."""
+    library = as_user.home / "library"
+    files = {
+        "acme/__init__.py": "",
+        "acme/words.py": "PLEASANT = 'hello'\n",
+        "acme/encoders.py": INSTALLED,
+        "acme-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: acme\nVersion: 1\n",
+        "acme-1.dist-info/entry_points.txt": "[initspawn.encoders]\nacme = acme.encoders\n",
+    }
+    for name, text in files.items():
+        (library / name).parent.mkdir(parents=True, exist_ok=True)
+        (library / name).write_text(text)
+    as_user.environment["PYTHONPATH"] += f":{library}"
+    encoder = {"plugin": "acme", "output": "greeting", "opts": {"who": "you"}}
+    config = {
+        "metadata": {"uid": "t", "api": "t"},
+        "plugins": {"uid": "acme"},
+        "sandboxes": {"uid": "box", "namespace": {}, "commands": shell("greet", "echo morning", encoder)},
+    }
+    file = write(as_user.home, "t.json", config)
+    with serving(as_user.home, file, user=as_user) as server, server.client() as client:
+        greeting, confined, last = run(client, "greet")
+        assert (greeting, last) == (data(data="hello you: morning"), ended())
+        assert confined == data(CapEff="0" * 16, NoNewPrivs="1", Seccomp="2", pids=2)  # with the reaper
+        assert server.stop() == (0, "")

@@ -209,8 +209,6 @@ def test_bubblewrap_without_namespaces_changes_the_user_inside() -> None:
     assert bwrap.equivalent(FIRST, ("x",)).argv[0] == "bwrap"
 
 
-
-
 @pytest.mark.needs("bwrap")
 def test_the_bubblewrap_line_runs(configuration: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", configuration, "box/true", "--json"]) == 0
@@ -248,3 +246,45 @@ def test_every_call_is_shown_with_what_its_arguments_are() -> None:
         "read create only in /usr (read); listens on TCP ports 80; connects to TCP ports none; "
         "it does not reach others by abstract-sockets; it does not reach others by signals"
     )
+
+
+EXTRA = """
+extra:
+  - {uid: home, action: "api://trial#plain/list", args: {args: {dir: /home}}, privileges: "urn:look"}
+  - {uid: more, action: "api://trial#plain/list", args: {args: {more: "!"}}}
+  - {uid: halt, action: "api://trial#plain/list", args: {action: stop}}
+  - {uid: about, action: "api://trial#info"}
+"""
+
+
+@pytest.fixture
+def with_extra(configuration: str) -> str:
+    with open(configuration, "a", encoding="utf-8") as file:
+        file.write(EXTRA)
+    return configuration
+
+
+def test_explain_of_an_extra_verb(with_extra: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> str:
+        assert main(["explain", with_extra, *words]) == 0
+        return capsys.readouterr().out
+
+    text = said("home")
+    assert text.startswith("trial/home: list a directory\n")
+    assert 'another name of trial/plain/list, called with {"args": {"dir": "/home"}}' in text
+    assert "  /bin/ls -l -- /home x\n" in text
+    assert "a token with the scope `start` or `*`; `urn:look` as well" in text
+    assert "  /bin/ls -l -- /home xy\n" in said("trial/home", "dir=/etc", "more=y")  # its own ones win
+    assert "%dir% 'x?more?'" in said("more")  # nobody has said which directory
+    assert "  /bin/ls -l -- /etc 'x!'\n" in said("more", "dir=/etc")
+
+
+def test_extra_verbs_that_start_nothing(with_extra: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, reason in (
+        (["halt"], "`trial/halt` starts nothing: its action for trial/plain/list is stop"),
+        (["about"], "`trial/about` calls trial/info, which starts no command"),
+        (["more", "other=1"], "argument `dir` is missing"),
+        (["nothing"], "no verb `nothing`"),
+    ):
+        assert main(["explain", with_extra, *words]) != 0
+        assert reason in capsys.readouterr().err

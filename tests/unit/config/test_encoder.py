@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +92,14 @@ def test_check_061_names_of_log_files(build: Build) -> None:
     opts = {"stdout": "/tmp/$SANDBOX_UID-$COMMAND_UID.out", "maxlen": 1024}
     (made,) = build({}, encoder={"output": "log", "opts": opts}).commands
     assert (made.encoder, made.encoder_options) == ("log", {"stdout": "/tmp/s-c.out", "stderr": ""})
+
+
+def test_names_of_log_files_are_filled_in_once(build: Build) -> None:
+    """When the file is read, not when the command is started."""
+    opts = {"stdout": "/tmp/$PID-$UUID", "stderr": "/tmp/$TODAY"}
+    paths = build({}, encoder={"output": "log", "opts": opts}).commands[0].encoder_options
+    assert re.fullmatch(rf"/tmp/{os.getpid()}-[0-9a-f-]{{36}}", paths["stdout"])
+    assert re.fullmatch(r"/tmp/\d\d-\w{3}-\d{4} \d\d:\d\d:\d\d \(\w+\)", paths["stderr"])
 
 
 @pytest.mark.parametrize("path", ["out", "~/out", "/var/../out", "/var//out", "/var/log/", "/tmp/$NOSUCH"])

@@ -194,3 +194,13 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "hinted"),
+    [("a", False), ("a-b.c_1", False), ("\u00e9t\u00e9", False), (" of 80", True), ("", True)],
+)
+def test_what_is_hardly_a_name_is_told_how_to_write_a_percent_sign(name: str, hinted: bool) -> None:
+    said = refused(((REQUIRED, name),), {})
+    assert said.startswith(f"argument `{name}` is missing")
+    assert said.endswith("`%%` is a plain percent sign)") == hinted

@@ -1,0 +1,23 @@
+"""What `make` is told reaches the program."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ([], "serve configs/demo.yaml --port 1234"),
+        (["CONFIG=a.yaml b.json", "PORT=0"], "serve a.yaml b.json --port 0"),
+        (["RUN_DIR=/tmp/mine"], "serve configs/demo.yaml --port 1234 --run-dir /tmp/mine"),
+    ],
+)
+def test_make_run(words: list[str], command: str) -> None:
+    done = subprocess.run(["make", "-n", "run", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == f"exec .venv/bin/initspawn {command}"
