@@ -7,7 +7,7 @@ configuration that allow go into the profiles' filters, all others make one more
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyseccomp
 
@@ -107,16 +107,16 @@ def _from_profiles(seccomp: Seccomp, arch: int, capabilities: int, spot: Spot) -
     rules = read_rules(seccomp.rules or (), arch, None, spot["rules"])
     taken = [rule for rule in rules if rule.action != pyseccomp.ALLOW]
     _starts(pyseccomp.ALLOW, taken, spot)
-    found: list[profiles.Profile] = []
+    found: dict[str, profiles.Profile] = {}
     for index, name in enumerate(seccomp.profile):
         try:
-            found.append(profiles.profile(name))
+            found[name] = profiles.profile(name)
         except KeyError:
             place = spot["profile"][index]
             place.refuse(f"there is no profile {shown(name)}", nearest(name, profiles.names()))
-    default = _other_default(seccomp, found, spot["default"])
+    default = _other_default(seccomp, found.values(), spot["default"])
     filters: list[bytes] = []
-    for one in found:
+    for one in found.values():
         given = read_action(one.default, None, spot["profile"])
         newer = None if one.newer is None else read_action(one.newer, None, spot["profile"])
         assert given is not None  # profiles are ours, and tested
@@ -130,7 +130,7 @@ def _from_profiles(seccomp: Seccomp, arch: int, capabilities: int, spot: Spot) -
     return filters if spot.clean else []
 
 
-def _other_default(seccomp: Seccomp, found: Sequence[profiles.Profile], spot: Spot) -> int | None:
+def _other_default(seccomp: Seccomp, found: Collection[profiles.Profile], spot: Spot) -> int | None:
     """What is to happen instead of a profile's own refusal; None if nothing else was asked for."""
     if seccomp.default is None:
         return None

@@ -198,6 +198,7 @@ def test_profiles_hold_together(made: Made) -> None:
     assert found("clone", SIGCHLD) == found("mount") == EPERM
     assert found("clone", THREAD) == found("read") == ALLOW
     assert made({"profile": "default"}).programs == made("default").programs
+    assert made({"profile": ["default", "default"]}).programs == made("default").programs
 
 
 def test_rules_widen_and_tighten_a_profile(made: Made) -> None:
