@@ -46,7 +46,7 @@ MORE_MOUNTS: list[dict[str, str]] = [
     {"target": "/other", "mode": "dir"},
     {"target": "/link", "mode": "symlink", "source": "/usr/bin"},
     {"target": "/new", "mode": "rw", "source": f"{HOME}/new/one"},
-    {"target": "/nowhere", "mode": "ro", "source": "/nowhere/at/all"},
+    {"target": "/nothing", "mode": "ro", "source": "/proc/nowhere"},
     {"target": "/dev/mqueue", "mode": "mqueue"},
     {"target": "/lock", "mode": "lock"},
 ]
