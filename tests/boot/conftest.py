@@ -18,6 +18,7 @@ from qemu.machine import Shape
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker of pytest-xdist gets all of them: its one guest is enough for two processors."""
     for item in items:
