@@ -13,7 +13,7 @@ ARGS ?=
 export PYTHON
 
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test-setup test quick lint types image boot test-guest test-aarch64 soak bench clean
@@ -30,8 +30,9 @@ run: setup ## serve $(CONFIG) on 127.0.0.1:$(PORT) in the foreground
 test-setup: setup ## what the tests need besides, system packages included
 	@tools/venv test
 
-test: lint types ## lint, types and all tests
-	$(PYTEST) $(ARGS)
+test: lint types ## lint, types and all tests; those of the guest, which keep both processors busy, last
+	$(PYTEST) --ignore tests/boot $(ARGS)
+	$(BIN)/python -m pytest tests/boot
 
 quick: lint types ## lint, types and the tests without privileges
 	$(PYTEST) tests/unit tests/law $(ARGS)
@@ -55,7 +56,8 @@ test-aarch64: test-setup ## the unit tests under an emulated aarch64 Python; nee
 	tools/aarch64-tests $(if $(ARGS),$(ARGS),-q tests/unit)
 
 soak: test-setup ## all tests with many more generated cases, those of the guest, those on aarch64, then the benchmarks
-	$(PYTEST) --hypothesis-profile=soak $(ARGS)
+	$(PYTEST) --ignore tests/boot --hypothesis-profile=soak $(ARGS)
+	$(BIN)/python -m pytest tests/boot
 	$(MAKE) test-guest ARGS=
 	$(MAKE) test-aarch64 ARGS=
 	$(BIN)/python benchmarks/run.py

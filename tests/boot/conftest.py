@@ -6,7 +6,6 @@ It is made of this checkout; the first time that takes half a minute more. See d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,16 +13,6 @@ from qemu import cache
 from qemu.guest import Guest
 from qemu.image import Image, build
 from qemu.machine import Shape
-
-HERE = Path(__file__).parent
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker of pytest-xdist gets all of them: its one guest is enough for two processors."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("guest"))
 
 
 @pytest.fixture(scope="session")
