@@ -72,7 +72,7 @@ def run_in_turn(
 def _plain(command: Command, seconds: float) -> Command:
     timeout = min(command.timeout, seconds) if command.timeout else seconds
     return command.replace(
-        timeout=timeout, once=False, verbose=0, encoder="line", encoder_options={"maxlen": _LINE_BYTES}
+        timeout=timeout, most=0, verbose=0, encoder="line", encoder_options={"maxlen": _LINE_BYTES}
     )
 
 

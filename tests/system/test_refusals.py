@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from initspawn.plan import Mount, Sandbox, Scheduling
+from initspawn.plan import Api, Mount, Sandbox, Scheduling
 from initspawn.supervisor import roster
 from tests.system import boxes
 from tests.system.conftest import everybody, root, root_and_a_user
@@ -246,7 +246,7 @@ def test_a_cgroup_that_cannot_be_made_is_refused(who: Person) -> None:
 
 
 def _no_cgroup(box: Sandbox) -> Result:
-    def make(sandbox: str, task: str) -> str:
+    def make(api: Api, sandbox: Sandbox, task: str) -> str:
         raise OSError(28, "no room")
 
     with bench(box) as made:
