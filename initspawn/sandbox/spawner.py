@@ -63,6 +63,8 @@ class Prepared:
         kill = 0 if self.private_pid else baseline.permitted & 1 << capabilities.NUMBERS["KILL"]
         self.reaper_rights = capabilities.capset_arguments(kill, kill, 0)
         self.environment = strings([os.fsencode(f"{name}={value}") for name, value in sandbox.environment])
+        # Where a reaper reads what its command did not: not in its slot, which may be another task's by then.
+        self.unread = ctypes.create_string_buffer(1)
 
 
 def strings(items: list[bytes]) -> Any:
@@ -218,7 +220,7 @@ def _reaper(prepared: Prepared, placing: list[Call], slot: Slot) -> NoReturn:
                 # Heard at once; our own end takes longer than anybody should wait for it, so it comes when
                 # the other side has closed, or is no more.
                 raw(_NUMBERS["shutdown"], handshake, _socket.SHUT_WR, 0, 0, 0)
-                while raw(_NUMBERS["read"], handshake, slot.path_address, 1, 0, 0) > 0:
+                while raw(_NUMBERS["read"], handshake, prepared.unread, 1, 0, 0) > 0:
                     pass
     finally:
         os._exit(0)

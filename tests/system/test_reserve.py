@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import os
 import signal
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -172,6 +175,28 @@ def _shared(box: Sandbox) -> list[list[int]]:
         if os.geteuid() == 0:  # the others cannot look into a reaper
             pids += [start.pid for start in starts]
         return [_shared_memory(pid) for pid in pids]
+
+
+@root_and_a_user
+def test_a_reaper_writes_nothing_where_the_next_task_may_be(who: Person) -> None:
+    """What its command has not read, it reads; the slot may have been given back by then."""
+    assert who.call(_unread, boxes.sandbox(who, "pid")) == b"/bin/echo"
+
+
+def _unread(box: Sandbox) -> bytes:
+    with bench(box) as made:
+        made.run("/bin/true")
+        _, command = waiting(made)
+        ((start, _),) = made.supervisor.reserve._waiting
+        os.kill(command, signal.SIGKILL)
+        os.waitpid(command, 0)  # as its tracer: only then does its reaper hear of it
+        while not start.alone:
+            time.sleep(0.001)
+        start.launch(("/bin/echo",))
+        assert start.handshake is not None
+        while fcntl.ioctl(start.handshake, termios.TIOCOUTQ, bytes(4)) != bytes(4):
+            time.sleep(0.001)
+        return ctypes.string_at(start._slot.path_address)
 
 
 def _shared_memory(pid: int) -> list[int]:
