@@ -7,7 +7,39 @@ import stat
 
 from initspawn.errors import InitspawnError
 
-_MAX_LINKS = 40  # as the kernel, path_resolution(7)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MAX_LINKS = 40  # as the kernel
+
+
+def follow(path: str, link: Callable[[str], str | None]) -> str | None:
+    """The absolute path without links and `..`, or None after too many links (path_resolution(7)).
+
+    `link` tells the text of the link at a path that has none before its last name, None if there is no link.
+    """
+    rest = path.split("/")[::-1]
+    done = ""
+    links = 0
+    while rest:
+        name = rest.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            done = done.rpartition("/")[0]
+            continue
+        text = link(f"{done}/{name}")
+        if text is None:
+            done = f"{done}/{name}"
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            return None
+        rest.extend(text.split("/")[::-1])
+        if text.startswith("/"):
+            done = ""
+    return done or "/"
 
 
 class Tree:
@@ -26,28 +58,16 @@ class Tree:
         """The path without links; names that do not exist stay as they are. Raises InitspawnError."""
         if not self.root:
             return os.path.realpath(path)
-        rest = path.split("/")[::-1]
-        done = ""
-        links = 0
-        while rest:
-            name = rest.pop()
-            if name in ("", "."):
-                continue
-            if name == "..":
-                done = done.rpartition("/")[0]
-                continue
-            try:
-                link = os.readlink(f"{self.root}{done}/{name}")
-            except OSError:  # no link, or nothing there
-                done = f"{done}/{name}"
-                continue
-            links += 1
-            if links > _MAX_LINKS:
-                raise InitspawnError(f"{path} below {self.root}: too many symbolic links")
-            rest.extend(link.split("/")[::-1])
-            if link.startswith("/"):
-                done = ""
-        return done or "/"
+        found = follow(path, self._link)
+        if found is None:
+            raise InitspawnError(f"{path} below {self.root}: too many symbolic links")
+        return found
+
+    def _link(self, path: str) -> str | None:
+        try:
+            return os.readlink(self.root + path)
+        except OSError:  # no link, or nothing there
+            return None
 
     def place(self, path: str) -> str:
         """Where we find what that machine has at `path`, every link followed. Raises InitspawnError."""

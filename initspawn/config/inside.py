@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 
 from initspawn.late import is_late
 from initspawn.plan import Mount
-from initspawn.tree import HERE, Tree
+from initspawn.tree import HERE, Tree, follow
 
-_MAX_LINKS = 40  # as the kernel, path_resolution(7)
 _FULL = ("proc", "dev")  # file systems that are not empty when the command starts
 
 
@@ -33,7 +31,7 @@ class View:
         """The host's path of what commands see at `path`, links followed as inside; None: nothing."""
         if not self.new_root:
             return path if self.tree.exists(path) else None
-        inside = self._follow(path)
+        inside = follow(path, self._link)
         found = None if inside is None else self._provider(inside)
         return found if found is not None and self.tree.exists(found) else None
 
@@ -41,7 +39,7 @@ class View:
         """Whether commands see a directory at `path`."""
         if not self.new_root:
             return self.tree.is_directory(path)
-        inside = self._follow(path)
+        inside = follow(path, self._link)
         if inside is None:
             return False
         provider = self._provider(inside)
@@ -62,7 +60,7 @@ class View:
 
     def read_only(self, path: str) -> str | None:
         """The target of the read-only bind that `path` lies in, None if it lies in none."""
-        inside = self._follow(path) or path
+        inside = follow(path, self._link) or path
         for mount in reversed(self._mounts):
             if mount.operation not in ("dir", "symlink", "lock") and _covers(mount, inside):
                 return mount.target if mount.operation == "bind" and mount.read_only else None
@@ -70,36 +68,11 @@ class View:
 
     def real(self, path: str) -> str | None:
         """The path without symbolic links, as commands see it; None if they lead nowhere."""
-        return self._follow(path) if self.new_root else self.tree.real(path)
+        return follow(path, self._link) if self.new_root else self.tree.real(path)
 
     def targets(self) -> str:
         """The mounts' targets, for messages."""
         return ", ".join(dict.fromkeys(mount.target for mount in self._mounts)) or "none"
-
-    def _follow(self, path: str) -> str | None:
-        """The path without symbolic links, or None if they lead nowhere."""
-        rest = path.split("/")[::-1]
-        inside = "/"
-        links = 0
-        while rest:
-            name = rest.pop()
-            if name in ("", "."):
-                continue
-            if name == "..":
-                inside = posixpath.dirname(inside)
-                continue
-            step = posixpath.join(inside, name)
-            link = self._link(step)
-            if link is None:
-                inside = step
-                continue
-            links += 1
-            if links > _MAX_LINKS:
-                return None
-            rest.extend(link.split("/")[::-1])
-            if link.startswith("/"):
-                inside = "/"
-        return inside
 
     def _link(self, inside: str) -> str | None:
         """The text of the symbolic link at a path, None if there is none."""

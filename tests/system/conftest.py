@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import MADE_UP, USERS
 from tests.support.probes import missing
 from tests.system.harness import Person
+from tests.system.server import Client, Server
 
 EVERYBODY = [0, *USERS] if os.geteuid() == 0 else USERS
 ROOT_AND_A_USER = [0, MADE_UP] if os.geteuid() == 0 else USERS
@@ -32,6 +33,13 @@ def who(request: pytest.FixtureRequest, library: str) -> Iterator[Person]:
         yield Person(uid, home, library)
     finally:
         shutil.rmtree(home)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """A WebSocket client of the file's own server."""
+    with server.client() as connected:
+        yield connected
 
 
 def _name(uid: int) -> str:

@@ -73,12 +73,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, logged: Path) -> Iterator[S
         yield running
 
 
-@pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with server.client() as client:
-        yield client
-
-
 def run(client: Client, verb: str) -> list[dict[str, Any]]:
     """The events of one run, without what all have in common."""
     reply = client.call(f"t/{verb}", {"action": "start"})

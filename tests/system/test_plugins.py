@@ -140,12 +140,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with server.client() as client:
-        yield client
-
-
 def run(client: Client, verb: str) -> list[dict[str, Any]]:
     """The events of one run but for `pid` and their name; the last one is the final event."""
     pid = client.call(f"t/{verb}")["response"]["pid"]

@@ -7,7 +7,6 @@ import os
 
 import pytest
 
-from tests.support.probes import missing
 from tests.system import boxes
 from tests.system.conftest import root_and_a_user
 from tests.system.harness import PYTHON, Person
@@ -49,18 +48,20 @@ def test_ordinary_programs_run_under_the_default_profile(who: Person) -> None:
         assert (found.status, found.err) == ({"exit": 0}, "")
 
 
-@pytest.mark.parametrize("interpreter", ["bash", "node", "lua", "tcl"])
+INTERPRETERS = {
+    "bash": ("/bin/bash", "-c", "echo $(echo done | tr a-z a-z)"),
+    "node": ("/usr/bin/node", "-e", "setTimeout(() => console.log('done'), 1)"),
+    "lua": ("/usr/bin/lua5.4", "-e", "print('done')"),
+    "tcl": ("/usr/bin/tclsh",),
+}
+
+
+@pytest.mark.parametrize(
+    "interpreter", [pytest.param(name, marks=pytest.mark.needs(name)) for name in INTERPRETERS]
+)
 @root_and_a_user
 def test_interpreters_run_under_the_default_profile(who: Person, interpreter: str) -> None:
-    if missing(interpreter):
-        pytest.skip(missing(interpreter))
-    argv = {
-        "bash": ("/bin/bash", "-c", "echo $(echo done | tr a-z a-z)"),
-        "node": ("/usr/bin/node", "-e", "setTimeout(() => console.log('done'), 1)"),
-        "lua": ("/usr/bin/lua5.4", "-e", "print('done')"),
-        "tcl": ("/usr/bin/tclsh",),
-    }[interpreter]
-    found = who.run(boxes.profiled(who), *argv)
+    found = who.run(boxes.profiled(who), *INTERPRETERS[interpreter])
     assert (found.status, found.out) == ({"exit": 0}, "" if interpreter == "tcl" else "done"), found.err
 
 

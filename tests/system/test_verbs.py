@@ -69,12 +69,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with server.client() as connected:
-        yield connected
-
-
 def start(client: Client, verb: str, query: Any = None) -> int:
     """Start a command; its pid."""
     reply = client.call(f"test/{verb}", query)

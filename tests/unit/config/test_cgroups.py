@@ -100,11 +100,16 @@ def test_what_is_refused(problems: Problems, written: dict[str, Any], key: str, 
     assert said in problem
 
 
-def test_the_mount_point_may_be_said(build: Build) -> None:
-    place = cgroup.mount_point()
-    if place is None:
-        pytest.skip("needs cgroup: no cgroup v2 tree is mounted")
-    assert limits(build, {"mount": f"{place}/", "pids": 1}) == {"pids.max": "1"}
+def test_the_mount_point_may_be_said(
+    build: Build, problems: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup, "mount_point", lambda: "/somewhere/cgroup")
+    assert limits(build, {"mount": "/somewhere/cgroup/", "pids": 1}) == {"pids.max": "1"}
+    (problem,) = problems({"cgroups": {"mount": "/elsewhere"}})
+    assert "the hierarchy is mounted on /somewhere/cgroup" in problem
+    monkeypatch.setattr(cgroup, "mount_point", lambda: None)
+    (problem,) = problems({"cgroups": {"mount": "/somewhere/cgroup"}})
+    assert "no cgroup v2 hierarchy is mounted" in problem
 
 
 def test_scope_and_optional(build: Build) -> None:
