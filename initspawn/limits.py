@@ -7,7 +7,7 @@ from __future__ import annotations
 
 READ_CHUNK = 65536  # bytes read from a pipe or socket per wake-up
 EVENTS_PER_WAKE = 64  # epoll events handled before timers and signals are looked at again
-LOG_BYTES = 4 << 20  # memory for the events kept per task for replay, roughly
+LOG_BYTES = 6 << 20  # memory for the events kept per task for replay, roughly; halved as LOG_EVENTS is
 ENDED_LOG_BYTES = 64 << 10  # of that, once the task has ended and its readers have left
 LOG_EVENTS = 8192  # events kept per task for replay: half of it may wait, the rest is two full reads
 ENDED_TASKS = 64  # ended tasks whose record and output are kept

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from initspawn.encoders.table import make
 from initspawn.event import Event
-from initspawn.limits import RETURNS
+from initspawn.limits import LOG_EVENTS, RETURNS
 from initspawn.supervisor.eventlog import DROPPED, EventLog, Reader
 
 
@@ -99,7 +103,7 @@ def test_a_gap_is_told_each_time() -> None:
 
 
 def test_the_oldest_go_when_they_are_too_large() -> None:
-    log = EventLog(bytes_limit=1500)
+    log = EventLog(bytes_limit=1800)
     for _ in range(5):
         log.append({"text": "x" * 300})
     assert (log.first, log.next) == (4, 6)
@@ -132,6 +136,54 @@ def test_what_is_empty_costs_memory_all_the_same(value: Any) -> None:
     assert log.first == 2
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        *({"type": "data", "stdout": [text * 1000]} for text in ("x", "\xe9", "\u8a9e", "\U0001f600")),
+        {"type": "data", "pid": 1, "stdout": "\U0001f600"},
+        {"stdout": list(range(10**6, 10**6 + 1000))},
+        {"stdout": {f"\u8a9e{number}": None for number in range(1000)}},
+    ],
+    ids=["ASCII", "Latin-1", "two bytes", "four bytes", "short", "numbers", "keys"],
+)
+def test_what_is_counted_is_what_is_taken(made: dict[str, Any]) -> None:
+    text = json.dumps(made)
+
+    def keeps_both(limit: int) -> bool:
+        log = EventLog(bytes_limit=limit)
+        log.append(json.loads(text))
+        log.append(json.loads(text))
+        return log.first == 1
+
+    log = EventLog(events_limit=100)
+    tracemalloc.start()
+    try:
+        for _ in range(50):
+            log.append(json.loads(text))
+        taken = tracemalloc.get_traced_memory()[0] / 50
+    finally:
+        tracemalloc.stop()
+    counted = bisect.bisect_left(range(1 << 20), True, key=keeps_both) / 2
+    assert taken * 0.8 <= counted <= taken * 1.5
+
+
+@pytest.mark.parametrize("data", [b"\n", b"1\n"])
+@pytest.mark.parametrize("encoder", ["line", "json"])
+def test_the_ring_has_room_for_two_full_reads_beyond_what_may_wait(encoder: str, data: bytes) -> None:
+    """Both streams may be read once more before the command is held up."""
+    log = EventLog()
+    reader = Reader(log, nothing)
+    made = make(encoder)
+    for _ in range(LOG_EVENTS // 2):
+        log.append({"type": "data", "pid": 123456, "stdout": ""})
+    assert not log.crowded()
+    for stream in ("stdout", "stderr"):
+        for record in made.feed(stream, data * (made.chunk // len(data))):
+            log.append({"type": "data", "pid": 123456, **record})
+    assert log.first == 1
+    reader.close()
+
+
 # Crowded: the command must wait.
 
 
@@ -151,7 +203,7 @@ def test_more_than_half_of_the_events() -> None:
 
 
 def test_more_than_half_of_the_bytes() -> None:
-    log = EventLog(bytes_limit=1500)
+    log = EventLog(bytes_limit=1800)
     reader = Reader(log, nothing)
     log.append({"text": "x" * 300})
     assert not log.crowded()
