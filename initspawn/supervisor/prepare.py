@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from initspawn.supervisor.reactor import Reactor
     from initspawn.supervisor.running import Task
 
-_REMOVE_SECONDS = 0.05
+_REMOVE_SECONDS = 0.05  # killed processes leave their group a moment later
+_REMOVE_AT_LEAST_EVERY = 60.0
 
 
 class Preparer:
@@ -74,9 +75,11 @@ class Preparer:
         start.close()
         self._remove(start.cgroup)
 
-    def _remove(self, group: str | None) -> None:
+    def _remove(self, group: str | None, again: float = _REMOVE_SECONDS) -> None:
+        """Remove a cgroup as soon as it is empty; one that does not get empty is tried ever more rarely."""
         if group is not None and not self._groups.remove(group):
-            self._reactor.after(_REMOVE_SECONDS, lambda: self._remove(group))
+            later = min(2 * again, _REMOVE_AT_LEAST_EVERY)
+            self._reactor.after(again, lambda: self._remove(group, later))
 
 
 def _kill_reaper(task: Task) -> None:
