@@ -150,7 +150,7 @@ class Main:
         self.doors.append(
             Door(
                 listen(path), name="control", reactor=self.reactor, registry=self.registry, tokens=tokens,
-                identify=lambda user, pid: self._peer(user, pid, NOBODY),
+                identify=lambda user, pid, fd: self._peer(user, pid, fd, NOBODY),
             )
         )  # fmt: skip
         found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
@@ -162,7 +162,7 @@ class Main:
         _remove_stale(path)
         door = Door(
             listen(path), name="network", reactor=self.reactor, registry=self.registry, tokens=tokens,
-            identify=lambda _user, _pid: stranger, on_connect=self._announce,
+            identify=lambda *_: stranger, on_connect=self._announce,
         )  # fmt: skip
         self.doors.append(door)
         ours, self._handover = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -171,14 +171,14 @@ class Main:
             door = ServiceDoor(
                 _socket.socket(fileno=fd), ours, protocol.encode(), name=f"unix {protocol}",
                 reactor=self.reactor, registry=self.registry, tokens=tokens,
-                identify=lambda user, pid: self._peer(user, pid, stranger),
+                identify=lambda user, pid, fd: self._peer(user, pid, fd, stranger),
             )  # fmt: skip
             self.doors.append(door)
         self._keep_gateway(found, path)
 
-    def _peer(self, user: int, pid: int, stranger: Identity) -> Identity:
+    def _peer(self, user: int, pid: int, pidfd: int, stranger: Identity) -> Identity:
         """Root and our own user are trusted, unless it is one of our tasks that shows their number."""
-        if user in (0, os.geteuid()) and not self.supervisor.owns(pid):
+        if user in (0, os.geteuid()) and not self.supervisor.owns(pid, pidfd):
             return Identity(kind="local", user=user, name=f"user:{user}")
         return stranger
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import struct
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from initspawn.verbs.registry import Registry
 
 _ACCEPT_PAUSE = 0.1  # seconds
+_SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, since Linux 6.5
+GONE = -1  # the pid of a peer that is no more: nobody's
 
 
 def listen(path: str, mode: int = 0o600) -> _socket.socket:
@@ -39,7 +42,9 @@ def listen(path: str, mode: int = 0o600) -> _socket.socket:
 
 
 class Door:
-    """A listening socket. `identify` says who a peer is from its user number and its pid."""
+    """A listening socket. `identify` says who a peer is from its user number, its pid and its pidfd, which is
+    -1 on a kernel that has none for it.
+    """
 
     def __init__(
         self,
@@ -49,7 +54,7 @@ class Door:
         reactor: Reactor,
         registry: Registry,
         tokens: Tokens,
-        identify: Callable[[int, int], Identity],
+        identify: Callable[[int, int, int], Identity],
         on_connect: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name  # in the audit log
@@ -97,9 +102,21 @@ class Door:
         if len(self.connections) >= CONNECTIONS:
             self._refuse(peer)
             return
-        pid, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
-        self._admit(peer, self._identify(user, pid))
+        self._admit(peer, self._who(peer))
         self._on_connect()
+
+    def _who(self, peer: _socket.socket) -> Identity:
+        """Who has connected, as the kernel knows it."""
+        pid, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+        try:
+            pidfd = peer.getsockopt(_socket.SOL_SOCKET, _SO_PEERPIDFD)
+        except OSError as error:
+            older = error.errno == errno.ENOPROTOOPT
+            return self._identify(user, pid if older else GONE, -1)
+        try:
+            return self._identify(user, pid, pidfd)
+        finally:
+            os.close(pidfd)
 
     def _refuse(self, peer: _socket.socket) -> None:
         """There are too many already."""

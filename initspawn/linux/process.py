@@ -96,14 +96,34 @@ def wait_any() -> tuple[int, int, Any] | None:
     return (pid, status, usage) if pid else None
 
 
+def lives(pidfd: int) -> bool:
+    """Whether that process has not been reaped: until then its number is nobody else's."""
+    try:
+        pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it may be another's, or outside of our pid namespace
+        return True
+    return True
+
+
 def descends(pid: int, ancestor: int) -> bool:
-    """Whether a process is this one or has it above; True as well where that is hidden."""
-    while pid > 0:
-        if pid == ancestor:
-            return True
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                pid = int(file.read().rpartition(b")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return True
-    return False
+    """Whether a process is this one or has it above; True as well where that is hidden, or changes while it
+    is looked at: a parent's number is its own only as long as its child still names it. 0 is a process that
+    is not in our pid namespace, and so below nobody in it.
+    """
+    try:
+        found = _lineage(pid)
+        return ancestor in found or found != _lineage(pid)
+    except (OSError, ValueError, IndexError):
+        return True
+
+
+def _lineage(pid: int) -> list[int]:
+    """A process and all above it, as far as they can be seen. Raises OSError, ValueError, IndexError."""
+    found: list[int] = []
+    while pid:
+        found.append(pid)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            pid = int(file.read().rpartition(b")")[2].split()[1])
+    return found

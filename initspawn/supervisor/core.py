@@ -172,9 +172,13 @@ class Supervisor:
         for task in self.roster.every():
             self._preparer.kill(task)
 
-    def owns(self, pid: int) -> bool:
-        """Whether a process belongs to one of our tasks. One that is gone or hidden is not to be trusted."""
-        return process.descends(pid, os.getpid())  # not from a reaper: it may be dead, its orphans are ours
+    def owns(self, pid: int, pidfd: int = -1) -> bool:
+        """Whether a process belongs to one of our tasks. One that is gone or hidden is not to be trusted.
+
+        With its pidfd it is certain that it was looked at, and none that has its number now.
+        """
+        # Not from a reaper: it may be dead, and its orphans are ours.
+        return process.descends(pid, os.getpid()) or (pidfd >= 0 and not process.lives(pidfd))
 
     def _close_when_empty(self, then: Callable[[], None]) -> None:
         late = self.reactor.clock() > self._close_by
