@@ -7,6 +7,7 @@ command line, as marshal of a dictionary:
     state      the directory of the token file and the audit log; default: the run directory
     open       True: whoever reaches the gateway may do everything
     listen     the descriptor of the gateway's listening socket, absent without a gateway
+    tls        the files of certificate and key, absent without TLS
     unix       descriptors of listening unix sockets, each with the protocol spoken there: `http`, `wsapi API`
     announce   the line to print once the gateway answers
     temporary  True: the plan and the run directory were made for this one run, and go with it
@@ -25,7 +26,7 @@ from initspawn.linux import prctl, process
 from initspawn.planfile import load
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.keeper import Keeper
-from initspawn.supervisor.reactor import Reactor
+from initspawn.supervisor.reactor import READ, Reactor
 from initspawn.verbs.access import EVERYTHING, NOBODY, Identity, Token, Tokens
 from initspawn.verbs.controller import Controller
 from initspawn.verbs.registry import Registry
@@ -34,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from initspawn.control.certificate import Certificate
     from initspawn.control.server import Door
     from initspawn.control.state import State
     from initspawn.plan import Api, Plan
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 CONTROL = "control"  # the local door's socket, in the run directory
 LOCK = "lock"  # locked for as long as a supervisor uses the run directory
 GATEWAY = "gateway"  # the name of the gateway's hidden API
+GATEWAY_BYTES = 512  # of a message of its own
 GATEWAY_DOOR = "gateway/door"  # its socket, alone in a directory that its sandbox sees
 
 
@@ -95,6 +98,7 @@ class Main:
         self.registry = Registry(self.supervisor)
         self.doors: list[Door] = []
         self.state: State | None = None
+        self.certificate: Certificate | None = None
         self._announced = False
 
     def run(self) -> int:
@@ -174,7 +178,24 @@ class Main:
                 identify=lambda user, pid, fd: self._peer(user, pid, fd, stranger),
             )  # fmt: skip
             self.doors.append(door)
+        self._to_gateway = ours
+        self.reactor.watch(ours.fileno(), READ, lambda _: self._hear_gateway())
+        if "tls" in self.start:
+            from initspawn.control.certificate import Certificate
+
+            self.certificate = Certificate(self.start["tls"], ours, self.reactor)
+            self.registry.about["tls"] = self.certificate.about
         self._keep_gateway(found, path)
+
+    def _hear_gateway(self) -> None:
+        """What it says of its certificate; it is not trusted."""
+        try:
+            message = self._to_gateway.recv(GATEWAY_BYTES, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        word, _, rest = message.partition(b" ")
+        if word == b"tls" and self.certificate is not None:
+            self.certificate.answered(rest)
 
     def _peer(self, user: int, pid: int, pidfd: int, stranger: Identity) -> Identity:
         """Root and our own user are trusted, unless it is one of our tasks that shows their number."""
@@ -187,7 +208,13 @@ class Main:
         sandbox = api.sandbox(command.sandbox)
         if sandbox.groups is not None:
             os.chown(path, sandbox.user, sandbox.group)  # only the gateway's user may connect
-        Keeper(self.supervisor, api, command, (self.start["listen"], self._handover.fileno())).start()
+        descriptors = (self.start["listen"], self._handover.fileno())
+        Keeper(self.supervisor, api, command, descriptors, self._introduce).start()
+
+    def _introduce(self) -> None:
+        """A gateway is about to start."""
+        if self.certificate is not None:
+            self.certificate.introduce()
 
     def _announce(self) -> None:
         if not self._announced:

@@ -26,12 +26,12 @@ _PACKAGES = ("initspawn", "uvicorn", "starlette", "websockets", "msgspec")
 
 def gateway_config(
     run_dir: str, *, user: str | None, open_door: bool, hosts: Sequence[str] = (), page: str | None = None,
-    aliases: Sequence[tuple[str, str]] = (),
+    aliases: Sequence[tuple[str, str]] = (), tls: bool = False,
 ) -> dict[str, Any]:
     """The configuration of the hidden API that runs the gateway. `user`: who it becomes, when root;
     `hosts`: the names it believes in `Host`, by default those of this machine; `page`: the directory of
     the user's own page, of which it gets a read-only bind; `aliases`: further directories, each with the
-    prefix of its addresses.
+    prefix of its addresses; `tls`: it is to speak TLS.
     """
     libraries = _libraries()
     # Of our own directory the package only: it may be a checkout with much else in it.
@@ -41,6 +41,8 @@ def gateway_config(
     arguments += ["--control", f"{INSIDE}/door"]
     if open_door:
         arguments.append("--no-auth")
+    if tls:
+        arguments.append("--tls")
     arguments += [f"--allow-host={name}" for name in hosts]
     if page is not None:
         arguments.append(f"--page={PAGE}")

@@ -15,6 +15,7 @@ import sys
 
 from initspawn.boot import supervise
 from initspawn.boot.supervise import GATEWAY, LOCK
+from initspawn.cli.certificate import tls_files
 from initspawn.cli.compiled import FILES, plan_to_serve
 from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
@@ -68,6 +69,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="serve the files of a directory at the addresses that begin so; repeatable",
     )  # fmt: skip
     parser.add_argument("--page", metavar="DIR", help="serve this page of yours instead of the test page")
+    parser.add_argument("--tls-certificate", metavar="FILE", help="serve HTTPS and WSS with this chain (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM); a change of both is taken over")
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
     parser.add_argument(
         "--state-dir", metavar="DIR",
@@ -102,6 +105,7 @@ def main(arguments: argparse.Namespace) -> int:
         _refuse_gateway_user(plan, arguments.gateway_user)
     page = page_of(plan, arguments.page, privileged=user == 0)
     aliases = aliases_of(arguments.alias, privileged=user == 0)
+    tls = tls_files(arguments.tls_certificate, arguments.tls_key)
     sockets = wanted_sockets(arguments.unix, arguments.ws_server, plan)
     listener = listen_tcp(arguments.host, arguments.port)
     prepare_run_dir(run_dir)
@@ -115,7 +119,7 @@ def main(arguments: argparse.Namespace) -> int:
     hidden = compile_raw(
         gateway_config(
             run_dir, user=arguments.gateway_user if user == 0 else None, open_door=arguments.no_auth,
-            hosts=arguments.allow_host, page=page, aliases=aliases,
+            hosts=arguments.allow_host, page=page, aliases=aliases, tls=tls is not None,
         ),
         file="the gateway's own sandbox", user=user, group=group, environ={}, hidden=True,
     )  # fmt: skip
@@ -127,8 +131,9 @@ def main(arguments: argparse.Namespace) -> int:
         "open": arguments.no_auth,
         "listen": listener.fileno(),
         "unix": listen_unix(sockets),
+        **({"tls": tls} if tls is not None else {}),
         "temporary": True,
-        "announce": _announcement(listener, None if arguments.no_auth else token),
+        "announce": _announcement(listener, None if arguments.no_auth else token, "s" if tls else ""),
     }
     _become_supervisor(run_dir, plan_file, start, listener)
     return 0
@@ -147,13 +152,13 @@ def _become_supervisor(
     os.execv(sys.executable, [sys.executable, "-I", "-S", _BOOT, *options])
 
 
-def _announcement(listener: socket.socket, token: str | None) -> str:
+def _announcement(listener: socket.socket, token: str | None, s: str) -> str:
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     page, query = (f"/#token={token}", f"?token={token}") if token else ("/", "")
-    return f"initspawn: ready at http://{place}{page} (WebSocket: ws://{place}/api{query})"
+    return f"initspawn: ready at http{s}://{place}{page} (WebSocket: ws{s}://{place}/api{query})"
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,5 +1,5 @@
 """`python -m initspawn.gateway --listen-fd 3 --control PATH [--handover-fd 4] [--no-auth]
-[--allow-host NAME]... [--alias PREFIX=DIR]... [--page DIR]`
+[--allow-host NAME]... [--alias PREFIX=DIR]... [--page DIR] [--tls]`
 
 The supervisor starts this with the listening TCP socket as an inherited descriptor, so that a restart loses
 no connection attempt. Exit status: 0 ended by a signal or with the supervisor, 100 usage, 111 system error.
@@ -63,8 +63,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--alias", action="append", default=[], type=_alias, metavar="PREFIX=DIR",
         help="serve the files of a directory there; repeatable",
     )  # fmt: skip
+    parser.add_argument(
+        "--tls", action="store_true", help="speak TLS, with the certificate that the handover socket brings"
+    )
     parser.add_argument("--page", metavar="DIR", help="the user's own page, served instead of ours")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.tls and options.handover_fd is None:
+        parser.error("--tls needs --handover-fd: the certificate comes from there")
+    return options
 
 
 def _alias(text: str) -> tuple[str, str]:
@@ -103,7 +109,9 @@ def main(argv: list[str] | None = None) -> int:
             logger.error("warning: anybody who reaches %s may call: authentication is off", address)
         handover = None if options.handover_fd is None else socket.socket(fileno=options.handover_fd)
         hosts = HostPolicy(options.allow_host)
-        more = {"handover": handover, "page": options.page, "aliases": dict(options.alias)}
+        more = {
+            "handover": handover, "page": options.page, "aliases": dict(options.alias), "tls": options.tls,
+        }  # fmt: skip
         asyncio.run(serve(listener, options.control, hosts, **more))
     except (OSError, ValueError) as error:
         logger.error("%s", error)

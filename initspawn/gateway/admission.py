@@ -9,6 +9,7 @@ import ipaddress
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import unquote
 
 from initspawn.errors import InitspawnError
@@ -173,6 +174,11 @@ def believed_cookie(headers: Headers, port: int) -> str | None:
     if not any(values(headers, "origin")):
         return None
     return find_cookie(headers, token_cookie(port)) or None
+
+
+def secure(scope: Mapping[str, Any]) -> str:
+    """What a cookie's definition ends with: one that came over TLS goes over nothing else (RFC 6265)."""
+    return "; Secure" if scope["scheme"] == "https" else ""
 
 
 def find_cookie(headers: Headers, name: str) -> str | None:

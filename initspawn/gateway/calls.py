@@ -16,6 +16,7 @@ from initspawn.gateway.admission import (
     check_fetch_site,
     find_session,
     find_token,
+    secure,
     session_cookie,
     values,
 )
@@ -82,7 +83,8 @@ async def _respond(scope: Scope, receive: Receive) -> Response:
     answer = await ask(scope["state"]["way"], call)
     status, more = rest.status(answer)
     cookie = f"{session_cookie(port)}={session}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Lax"
-    return Response(afb.answer_object(answer), status, {**more, "Set-Cookie": cookie}, rest.JSON)
+    more = {**more, "Set-Cookie": cookie + secure(scope)}
+    return Response(afb.answer_object(answer), status, more, rest.JSON)
 
 
 async def ask(way: Way, call: bytes) -> afb.Answer:

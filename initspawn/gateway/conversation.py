@@ -269,6 +269,7 @@ class Conversation(asyncio.Protocol):
             self._transport.write(b"".join(output))
             if output[-1] == b"":
                 self._closing = True
-                (self._transport.close if self._core.close_rcvd else self._transport.write_eof)()
+                half = not self._core.close_rcvd and self._transport.can_write_eof()  # not with TLS
+                (self._transport.write_eof if half else self._transport.close)()
         if self._closing and self._timer is None:
             self._timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)

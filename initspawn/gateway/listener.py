@@ -16,7 +16,6 @@ class Listener(H11Protocol):
     """One TCP connection until it is upgraded or closed."""
 
     _deadline: asyncio.TimerHandle | None = None
-    _way: Way | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Too many connections are dropped unanswered: an answer would need what there is too little of."""
@@ -24,15 +23,13 @@ class Listener(H11Protocol):
         if len(self.connections) > WEBSOCKETS + HTTP_CONNECTIONS:
             transport.abort()
             return
-        self._way = self.app_state.get("way") or Way(self.app_state["gateway"].control_path)
-        self.app_state = {**self.app_state, "way": self._way}
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)
-        if self._way is not None:
-            self._way.close()
+        way: Way = self.app_state["way"]
+        way.close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

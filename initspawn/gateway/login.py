@@ -16,6 +16,7 @@ from initspawn.gateway.admission import (
     believed_cookie,
     check_fetch_site,
     find_token,
+    secure,
     token_cookie,
 )
 from initspawn.gateway.calls import ask
@@ -49,5 +50,5 @@ async def _answer(request: Request, order: str) -> Response:
         return Response(status_code=401)
     fresh = afb.decode_text(answer.response) if order == "login" else ""
     age = _FOR_EVER if fresh else 0
-    cookie = f"{token_cookie(port)}={fresh}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict"
+    cookie = f"{token_cookie(port)}={fresh}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure(scope)}"
     return Response(status_code=204, headers={"Set-Cookie": cookie})

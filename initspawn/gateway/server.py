@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 import uvicorn
 
 from initspawn.gateway import bounds
+from initspawn.gateway.acceptor import Acceptor
 from initspawn.gateway.admission import Headers, HostPolicy
 from initspawn.gateway.conversation import Conversation
 from initspawn.gateway.direct import Direct
@@ -20,8 +22,11 @@ from initspawn.gateway.door import Door
 from initspawn.gateway.link import Link, Way, open_link
 from initspawn.gateway.listener import Listener
 from initspawn.gateway.pages import NONE, application
+from initspawn.gateway.tls import Tls
 
 logger = logging.getLogger("initspawn.gateway")
+
+ANSWER_BYTES = 500  # what the supervisor reads of an answer
 
 
 class Gateway:
@@ -36,7 +41,8 @@ class Gateway:
         """Believe the Host and Origin of an upgrade request; our port. Raises admission.Refused(403)."""
         name = transport.get_extra_info("sockname")
         local, port = name[:2] if isinstance(name, tuple) else ("", 0)
-        self.hosts.check(headers, scheme="http", local=local)
+        scheme = "http" if transport.get_extra_info("ssl_object") is None else "https"
+        self.hosts.check(headers, scheme=scheme, local=local)
         return int(port)
 
 
@@ -60,31 +66,45 @@ class Server(uvicorn.Server):
     """uvicorn's server that sleeps until something happens, and ends with the supervisor."""
 
     def __init__(
-        self, config: uvicorn.Config, gateway: Gateway, handover: socket.socket | None = None
-    ) -> None:
+        self, config: uvicorn.Config, gateway: Gateway, listener: socket.socket,
+        handover: socket.socket | None = None, tls: Tls | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(config)
         self._gateway = gateway
         self._handover = handover
+        self._tls = tls
+        context = tls.context if tls is not None else None
+        self._acceptor = Acceptor(listener, gateway.control_path, self._protocol, context)
         self._ended = asyncio.Event()
         self._hello: Link | None = None
         self._beginning: set[asyncio.Future[None]] = set()
         self.failure: OSError | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, with TLS as soon as there is a certificate; uvicorn itself listens to nothing."""
+        await super().startup([])
+        if self._tls is None:
+            await self._listen()
+        if self._handover is not None:
+            self._handover.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._handover.fileno(), self._take_over)
+
+    async def _listen(self) -> None:
         """Serve, then say so to the supervisor; without one, end in good order with `failure` set."""
-        await super().startup(sockets)
+        self._acceptor.start()
         try:
             self._hello = await open_link(self._gateway.control_path, Hello(self))
         except OSError as error:
             self.failure = error
             self.end()
 
-        if self._handover is not None:
-            self._handover.setblocking(False)
-            asyncio.get_running_loop().add_reader(self._handover.fileno(), self._take_over)
+    def _protocol(self, way: Way) -> Listener:
+        return Listener(self.config, self.server_state, {**self.lifespan.state, "way": way})
 
     def _take_over(self) -> None:
-        """A local client, accepted by the supervisor, and the control connection that was made for it."""
+        """A local client, accepted by the supervisor, and the control connection that was made for it; or a
+        certificate and its key.
+        """
         assert self._handover is not None
         try:
             protocol, descriptors, _, _ = socket.recv_fds(self._handover, 256, 2)
@@ -93,15 +113,33 @@ class Server(uvicorn.Server):
         if not protocol:  # the supervisor has ended
             asyncio.get_running_loop().remove_reader(self._handover.fileno())
             return
-        sockets = [socket.socket(fileno=fd) for fd in descriptors]
-        if len(sockets) != 2:  # we have too many descriptors open
+        if len(descriptors) != 2:  # we have too many descriptors open
             logger.error("a local client is lost: no descriptors left")
-            for one in sockets:
-                one.close()
+        elif protocol.startswith(b"tls "):
+            self._certify(protocol.decode(), descriptors)
+        else:
+            self._keep(self._begin(protocol.decode(), *(socket.socket(fileno=fd) for fd in descriptors)))
             return
-        task = asyncio.ensure_future(self._begin(protocol.decode(), *sockets))
+        for fd in descriptors:
+            os.close(fd)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it while we go on."""
+        task = asyncio.ensure_future(work)
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
+
+    def _certify(self, message: str, descriptors: list[int]) -> None:
+        """Use a certificate from now on, and say whether that was possible."""
+        assert self._tls is not None
+        assert self._handover is not None
+        first = not self._tls.loaded
+        problem = self._tls.take(*descriptors)
+        answer = f"{message} {problem}".rstrip()
+        with contextlib.suppress(OSError):  # the supervisor does not read, or has ended
+            self._handover.send(answer.encode("ascii", "replace")[:ANSWER_BYTES])
+        if first and self._tls.loaded:
+            self._keep(self._listen())
 
     async def _begin(self, protocol: str, client: socket.socket, control: socket.socket) -> None:
         """Talk to a local client."""
@@ -115,16 +153,14 @@ class Server(uvicorn.Server):
                 lambda: Direct(self.server_state, self._gateway, way, api), client
             )
         else:
-            state = {**self.lifespan.state, "way": way}
-            await loop.connect_accepted_socket(
-                lambda: Listener(self.config, self.server_state, state), client
-            )
+            await loop.connect_accepted_socket(lambda: self._protocol(way), client)
 
     async def main_loop(self) -> None:
         """Wait for the end. (uvicorn's own loop wakes ten times a second to look for it.)"""
         await self._ended.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._acceptor.stop()
         await super().shutdown(sockets)
         if self._hello is not None:
             self._hello.close()
@@ -146,12 +182,14 @@ class Server(uvicorn.Server):
 async def serve(
     listener: socket.socket, control_path: str, hosts: HostPolicy, *,
     handover: socket.socket | None = None, page: str | None = None, aliases: Mapping[str, str] = NONE,
+    tls: bool = False,
 ) -> None:  # fmt: skip
     """Serve until SIGTERM, SIGINT or the end of the supervisor. Raises OSError.
 
     `listener` is a bound TCP socket; connections inherit its keep-alive probes, which find clients that
     have vanished without a word. `handover` is where the supervisor hands us local clients, `page` the
-    directory of the user's own page, `aliases` further directories by the prefix of their addresses.
+    directory of the user's own page, `aliases` further directories by the prefix of their addresses. With
+    `tls` the handover socket also brings the certificate, before which nobody is served over TCP.
     """
     for option, value in (
         (socket.TCP_KEEPIDLE, bounds.PROBE_IDLE_SECONDS),
@@ -161,8 +199,10 @@ async def serve(
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     gateway = Gateway(control_path, hosts)
-    server = Server(configuration(gateway, page, aliases), gateway, handover)
-    await server.serve([listener])
+    settings = configuration(gateway, page, aliases)
+    server = Server(settings, gateway, listener, handover, Tls() if tls else None)
+    await server.serve()
+    listener.close()
     if server.failure is not None:
         raise server.failure
 

@@ -9,6 +9,8 @@ from initspawn.supervisor.eventlog import Reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from initspawn.plan import Api, Command
     from initspawn.supervisor.core import Supervisor
     from initspawn.supervisor.running import Task
@@ -19,15 +21,23 @@ RAN_WELL = 10.0  # seconds after which the next pause is the first again
 
 
 class Keeper:
-    """Keeps one command alive. What it writes goes to our own stderr, line by line."""
+    """Keeps one command alive. What it writes goes to our own stderr, line by line. `before` is called before
+    each start.
+    """
 
     def __init__(
-        self, supervisor: Supervisor, api: Api, command: Command, descriptors: tuple[int, ...]
+        self,
+        supervisor: Supervisor,
+        api: Api,
+        command: Command,
+        descriptors: tuple[int, ...],
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         self._supervisor = supervisor
         self._api = api
         self._command = command
         self._descriptors = descriptors
+        self._before = before
         self._pause = FIRST_PAUSE
         self.task: Task | None = None
         self.starts = 0
@@ -36,6 +46,7 @@ class Keeper:
         """Start it, now and whenever it ends, until the supervisor closes."""
         if self._supervisor.closing:
             return
+        self._before()
         argv = (self._command.path, *("".join(text for _, text in item) for item in self._command.arguments))
         try:
             self.task = self._supervisor.start(

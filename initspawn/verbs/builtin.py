@@ -76,7 +76,8 @@ def _own(registry: Registry, caller: Caller, verb: str) -> Any:
         registry.pings += 1
         return f"pong={registry.pings}"
     if verb == "info":
-        return {"version": __version__, "apis": list(registry.apis), "limits": limits.TABLE}
+        more = {name: tell() for name, tell in registry.about.items()}
+        return {"version": __version__, "apis": list(registry.apis), "limits": limits.TABLE, **more}
     if verb == "tasks":
         every = [*supervisor.ended, *supervisor.tasks, *supervisor.roster.waiting]
         return [

@@ -35,6 +35,7 @@ class Registry:
         self.supervisor = supervisor
         self.audit: Callable[[str, str, str, str | None, str], None] = lambda *_: None
         self.pings = 0
+        self.about: dict[str, Callable[[], Any]] = {}  # what `initspawn/info` says besides
         self.apis: dict[str, Api] = {api.api: api for api in supervisor.plan.apis if not api.hidden}
         self._commands: dict[tuple[str, str], Command] = {
             (api.api, command.verb): command for api in self.apis.values() for command in api.commands

@@ -14,6 +14,7 @@ import pytest
 
 from tests.gateway.fake_supervisor import PATIENCE, FakeSupervisor, until
 from tests.gateway.raw_client import RawClient
+from tests.support.certificates import Pair
 
 STARTER = """
 import sys, runpy, initspawn.gateway.bounds as bounds
@@ -28,11 +29,14 @@ class Gateway:
     `bounds` replaces finite defaults (gateway/bounds.py) that are too large to be waited for.
     """
 
-    def __init__(self, *options: str, address: str = "127.0.0.1", **bounds: float) -> None:
+    def __init__(
+        self, *options: str, address: str = "127.0.0.1", tls: Pair | None = None, **bounds: float
+    ) -> None:
         self.directory = tempfile.TemporaryDirectory(prefix="initspawn-gateway-")
         self.supervisor = FakeSupervisor(f"{self.directory.name}/control")
         self.options = options
         self.bounds = bounds
+        self.tls = tls
         self.listener = socket.create_server((address, 0), backlog=64)
         self.port: int = self.listener.getsockname()[1]
         self.process: subprocess.Popen[bytes]
@@ -57,6 +61,9 @@ class Gateway:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.handover = ours
         command += ["--handover-fd", str(theirs.fileno())]
+        if self.tls is not None:
+            command.append("--tls")
+            self.certify(0, self.tls)
         seen = len(self.supervisor.connections)
         self.process = subprocess.Popen(command, pass_fds=[number, theirs.fileno()], stderr=subprocess.PIPE)
         theirs.close()
@@ -65,6 +72,11 @@ class Gateway:
         except AssertionError:
             self.stop(signal.SIGKILL)
             pytest.fail(self.errors.decode() or "the gateway says nothing")
+
+    def certify(self, number: int, pair: Pair) -> None:
+        """Hand a certificate and its key over."""
+        with open(pair.certificate, "rb") as certificate, open(pair.key, "rb") as key:
+            socket.send_fds(self.handover, [b"tls %d" % number], [certificate.fileno(), key.fileno()])
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End the process; gives its exit status."""

@@ -89,6 +89,14 @@ def _chromium() -> str:
     return _works("chromium", "--version")
 
 
+def _openssl() -> str:
+    return _works("openssl", "version")
+
+
+def _curl() -> str:
+    return _works("curl", "--version")
+
+
 def _landlock() -> str:
     found = landlock.version()
     return "" if found >= LANDLOCK else f"the kernel has Landlock ABI {found}, not {LANDLOCK}"
@@ -108,6 +116,8 @@ PROBES: dict[str, Callable[[], str]] = {
     "tcl": _tcl,
     "chromium": _chromium,
     "landlock": _landlock,
+    "openssl": _openssl,
+    "curl": _curl,
 }
 
 

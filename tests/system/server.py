@@ -43,7 +43,7 @@ class Server:
         self.process = process
         self.run_dir = run_dir
         line = self._first_line()
-        found = re.search(r"ready at (http://\S+) \(WebSocket: (ws://\S+)\)", line)
+        found = re.search(r"ready at (https?://\S+) \(WebSocket: (wss?://\S+)\)", line)
         assert found, f"{line!r}: {process.communicate(timeout=PATIENCE)[1] if not line else ''}"
         self.page, self.url = found.groups()
         self.token = self.url.partition("?token=")[2]
