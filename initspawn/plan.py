@@ -116,6 +116,44 @@ class Sandbox(Record):
     }  # fmt: skip
 
 
+# Stages of a boot in their order, and when a command that starts by itself is ready.
+EARLY, SYSTEM, API = STAGES = ("early", "system", "api")
+STARTED, EXITED = "started", "exited"
+# When it is started again.
+NEVER, ON_FAILURE, ALWAYS = "never", "on-failure", "always"
+
+
+class Restart(Record):
+    """Whether and when a command is started again that has ended; times are seconds."""
+
+    policy: str
+    pause: float  # the first; doubled by each failure
+    longest: float
+    jitter: float  # by what part of it a pause is shortened at most
+    ran_well: float  # ready for so long, the next pause is the first again
+    tries: int = 0  # failures in a row before it has failed for good; 0: any number
+    permanent: tuple[int, ...] = ()  # exit codes with which it has
+
+
+class Autostart(Record):
+    """How a command starts by itself. Other commands are named `API/VERB`."""
+
+    stage: str = SYSTEM
+    after: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
+    arguments: Any = None
+    words: tuple[str, ...] = ()  # of the kernel's command line; with `!`: that must not be there
+    paths: tuple[str, ...] = ()  # likewise
+    results: tuple[tuple[str, bool], ...] = ()  # of a command: whether it has succeeded, or failed for good
+    skip: bool = False  # where these do not hold when its turn comes; otherwise it waits
+    ready: str = STARTED
+    start_timeout: float = 0.0  # seconds; 0: none
+    restart: Restart | None = None  # None: never
+
+    _nested: ClassVar[dict[str, type[Record]]] = {"restart": Restart}
+
+
 class Command(Record):
     """A configured thing that can run: an executable and its argument template in a sandbox."""
 
@@ -140,6 +178,9 @@ class Command(Record):
     encoder_options: dict[str, Any] = {}  # noqa: RUF012  # records never change their defaults
     usage: Any = None
     sample: Any = None
+    autostart: Autostart | None = None
+
+    _nested: ClassVar[dict[str, type[Record]]] = {"autostart": Autostart}
 
 
 class Action(Record):

@@ -23,7 +23,9 @@ import sys
 
 from initspawn.errors import InitspawnError
 from initspawn.linux import prctl, process
+from initspawn.plan import API, SYSTEM
 from initspawn.planfile import load
+from initspawn.supervisor.autostart import Autostart, command_line
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.keeper import Keeper
 from initspawn.supervisor.reactor import READ, Reactor
@@ -96,6 +98,7 @@ class Main:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.registry = Registry(self.supervisor)
+        self.registry.autostart = self.autostart = Autostart(self.supervisor, command_line())
         self.doors: list[Door] = []
         self.state: State | None = None
         self.certificate: Certificate | None = None
@@ -105,11 +108,13 @@ class Main:
         """Serve until a signal says stop; leave nothing behind."""
         try:
             self.supervisor.groups.end_leftovers()
+            self.autostart.reach(SYSTEM)
             Controller(self.registry).load()
             self._open()
             self.supervisor.reserve.fill(self.supervisor.plan)
             self.reactor.run()
         finally:
+            self.autostart.close()
             for door in self.doors:
                 door.close()
             if self.state is not None:
@@ -159,6 +164,7 @@ class Main:
         )  # fmt: skip
         found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
         if found is None or "listen" not in self.start:
+            self.autostart.reach(API)  # the control socket is all there will be
             return
         everybody = Identity(kind="token", scopes=frozenset((EVERYTHING,)), name="everybody")
         stranger = everybody if self.start.get("open") else NOBODY
@@ -219,6 +225,7 @@ class Main:
     def _announce(self) -> None:
         if not self._announced:
             self._announced = True
+            self.autostart.reach(API)
             print(self.start.pop("announce", ""), flush=True)
 
 

@@ -195,6 +195,15 @@ def _integer(kind: inspect.IntType, value: Any, spot: Spot) -> Any:
     return number
 
 
+def _real(kind: inspect.FloatType, value: Any, spot: Spot) -> Any:
+    number = value if type(value) is float else _number(value)
+    if number is None:
+        return _wrong("a number", value, spot)
+    if not (kind.ge or 0.0) <= number <= (kind.le or number):
+        return _no(f"must be from {kind.ge:g} to {kind.le:g}, not {number:g}", spot)
+    return float(number)
+
+
 def _number(value: Any) -> int | None:
     """The whole number that a value is, or None."""
     if type(value) is int:
@@ -274,6 +283,7 @@ _READERS: dict[type[inspect.Type], Callable[[Any, Any, Spot], Any]] = {
     inspect.ListType: _list,
     inspect.StrType: _text,
     inspect.IntType: _integer,
+    inspect.FloatType: _real,
     inspect.BoolType: _truth,
     inspect.LiteralType: _word,
     inspect.UnionType: _union,
@@ -283,9 +293,11 @@ _NATURAL: dict[type[inspect.Type], tuple[type, ...]] = {
     inspect.StrType: (str,),
     inspect.IntType: (int, float),
     inspect.StructType: (dict,),
+    inspect.LiteralType: (str,),
 }
 _NAMES: dict[type[inspect.Type], str] = {
     inspect.StrType: "text",
     inspect.IntType: "a whole number",
     inspect.StructType: "an object",
+    inspect.LiteralType: "a word",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from initspawn.config.autostart import compile_autostart
 from initspawn.config.encoder import compile_encoder
 from initspawn.config.expand import ExpandFault, Names, Parts, expand, template
 from initspawn.config.inside import View
@@ -63,6 +64,7 @@ def compile_command(
         encoder_options=options,
         usage=command.usage,
         sample=command.sample,
+        autostart=compile_autostart(command.autostart, spot["autostart"]),
     )
 
 

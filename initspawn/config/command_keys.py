@@ -130,6 +130,11 @@ COMMAND_KEYS: Mapping[str, Mapping[str, Key]] = {
             "urn:acme:permission:reboot",
             "the sandbox's",
         ),
+        "autostart": Key(
+            "starts it without a caller, see [autostart](#autostart); `{}` will do",
+            {"restart": "on-failure"},
+            "callers start it",
+        ),
     },
     "Action": {
         "uid": Key("a name; of `events`, which events; of `extra`, the verb", "up"),

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import structs
 
 from initspawn.config.actions import check_targets, compile_actions
+from initspawn.config.autostart import resolve
 from initspawn.config.check import check
 from initspawn.config.command import compile_command
 from initspawn.config.expand import Names, builtin_names
@@ -84,6 +85,7 @@ def compile_files(
     if not problems and all(report.root()[key].clean for report in reports for key in _VERBS_FROM):
         for config, report in compiled:
             check_targets(config, apis, report.root())
+        apis = resolve(compiled, apis)
     problems += [problem for report in reports for problem in report.sorted()]
     if problems:
         order = {path: index for index, path in enumerate(paths)}
@@ -121,6 +123,7 @@ def compile_raw(
         api = _api(config, report.root(), person, environ, here(), Hosts(), hidden=hidden)
     if config and api and all(report.root()[key].clean for key in _VERBS_FROM):
         check_targets(config, [api], report.root())
+        [api] = resolve([(config, report)], [api])
     if api is None or report.problems:
         raise ConfigError(report.sorted())
     return api

@@ -43,7 +43,7 @@ def json_schema() -> Json:
 def plain_default(part: type[Part], name: str) -> Any:
     """The default of a key where it is a plain value that a file could say; else None."""
     for field in _struct(part).fields:
-        if field.name == name and isinstance(field.default, (str, bool, int)):
+        if field.name == name and isinstance(field.default, (str, bool, int, float)):
             return field.default
     return None
 
@@ -93,7 +93,7 @@ def _part(kind: inspect.StructType, definitions: dict[str, Json]) -> Json:
 def _key(part: Any, field: inspect.Field, definitions: dict[str, Json]) -> Json:
     key = KEYS[part.__name__][field.name]
     made: Json = {"description": _LINK.sub(r"\1", key.sentence), **_value(field.type, definitions)}
-    if field.default is not NODEFAULT and isinstance(field.default, (str, bool, int)):
+    if field.default is not NODEFAULT and isinstance(field.default, (str, bool, int, float)):
         made["default"] = field.default
     return made | {"examples": [key.example]}
 
@@ -126,6 +126,11 @@ def _integer(kind: Any, _: dict[str, Json]) -> Json:
     return {"anyOf": [number, {"type": "string", "pattern": _NUMBER}]}
 
 
+def _real(kind: Any, _: dict[str, Json]) -> Json:
+    number = {"type": "number", "minimum": kind.ge, "maximum": kind.le}
+    return {"anyOf": [number, {"type": "string", "pattern": _NUMBER}]}
+
+
 def _word(kind: Any, _: dict[str, Json]) -> Json:
     words = [str(word) for word in kind.values]
     any_case = ("".join(f"[{c.upper()}{c}]" if c.isalpha() else re.escape(c) for c in word) for word in words)
@@ -143,6 +148,7 @@ _MAKERS: dict[type[inspect.Type], Callable[[Any, dict[str, Json]], Json]] = {
     inspect.ListType: _list,
     inspect.StrType: _text,
     inspect.IntType: _integer,
+    inspect.FloatType: _real,
     inspect.BoolType: lambda *_: {"type": "boolean"},
     inspect.LiteralType: _word,
     inspect.UnionType: _union,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from initspawn.config.autostart_keys import AUTOSTART
 from initspawn.config.bounds_keys import BOUNDS
 from initspawn.config.command_keys import COMMAND_KEYS, Key
 
@@ -252,5 +253,6 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         ),
     },
     **BOUNDS,
+    **AUTOSTART,
     **COMMAND_KEYS,
 }

@@ -1,7 +1,8 @@
 """The configuration file as types: every key there is, its type and its bounds.
 
 `check` reads these types; nothing else decides what a file may say, but for the keys that are not built
-yet, in `later`. Limits, scheduling and Landlock rules are in `bounds_schema`, cgroups in `cgroups_schema`.
+yet, in `later`. Limits, scheduling and Landlock rules are in `bounds_schema`, cgroups in `cgroups_schema`,
+what starts by itself in `autostart_schema`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
+from initspawn.config.autostart_schema import Autostart
 from initspawn.config.bounds_schema import Landlock, Limits, Scheduling
 from initspawn.config.cgroups_schema import Cgroups
 from initspawn.config.part import Natural, Part
@@ -246,6 +248,7 @@ class Command(Part):
     usage: Any = None
     sample: Any = None
     privilege: Annotated[str, Meta(min_length=1)] | None = None
+    autostart: Autostart | None = None
 
 
 class Sandbox(Part):

@@ -134,6 +134,12 @@ def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: s
     return ids if asked.pid is None and asked.ticket is None else ids[0]
 
 
+def is_final(arguments: Any) -> bool:
+    """Whether a stop ends all tasks of its command, and not one of them, nor only sends a signal."""
+    asked = query.parse_control(arguments)
+    return asked.pid is None and asked.ticket is None and asked.signal in (None, *_ENDING)
+
+
 def _chosen(tasks: list[Task], asked: query.Control, *, queued: bool) -> list[Task]:
     """Those of some tasks that a control is about. Raises RequestError(invalid-request)."""
     waiting = [task for task in tasks if task.life.state == QUEUED]

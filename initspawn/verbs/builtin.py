@@ -20,7 +20,7 @@ OWN = "initspawn"
 
 def action(api: str, verb: str) -> str:
     """What right a built-in procedure takes, whether it exists or not."""
-    return RECORDS if (api, verb) == (OWN, "tasks") else SEE
+    return RECORDS if api == OWN and verb in ("tasks", "services") else SEE
 
 
 def call(registry: Registry, caller: Caller, name: str, verb: str, arguments: Any) -> Any:
@@ -85,4 +85,9 @@ def _own(registry: Registry, caller: Caller, verb: str) -> Any:
             for task in every
             if not task.api.hidden and allowed(caller.identity, RECORDS, None, task.owner)
         ]
+    if verb == "services":
+        # They are nobody's own, as tasks are that no caller has started.
+        if registry.autostart is None or not allowed(caller.identity, RECORDS, None, ""):
+            return []
+        return registry.autostart.records()
     raise RequestError("unknown-verb")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from initspawn.plan import Action, Api, Command
+    from initspawn.supervisor.autostart import Autostart
     from initspawn.supervisor.core import Supervisor
     from initspawn.supervisor.running import Task
     from initspawn.verbs.access import Identity
@@ -34,6 +35,7 @@ class Registry:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.audit: Callable[[str, str, str, str | None, str], None] = lambda *_: None
+        self.autostart: Autostart | None = None  # of a supervisor that starts commands by itself
         self.pings = 0
         self.about: dict[str, Callable[[], Any]] = {}  # what `initspawn/info` says besides
         self.apis: dict[str, Api] = {api.api: api for api in supervisor.plan.apis if not api.hidden}
@@ -108,6 +110,9 @@ class Registry:
                 if allowed(caller.identity, _ACTIONS[action], privilege, task.owner)
             ]
             self._control(caller, tasks, action, arguments, answer)
+            final = action == query.STOP and actions.is_final(arguments)
+            if final and self.autostart is not None and allowed(caller.identity, STOP, privilege, ""):
+                self.autostart.halt(f"{name}/{verb}")
 
     def _execute(self, caller: Caller, api: Api, asked: Any, answer: Callable[[Answer], None]) -> None:
         """Start a command that is in no file, or control those that were started so."""

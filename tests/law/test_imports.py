@@ -80,6 +80,8 @@ RULES = {
     # Encoder options are checked where they are defined: `encoders.table` is the one file above the
     # records that a configuration needs.
     "config": Rule(CONFIG, "yaml msgspec", ANY),
+    # What starts by itself is held against its arguments by the same function that will fill them in.
+    "config.autostart": Rule(f"{CONFIG} sandbox.bind", "yaml msgspec", ANY),
     "config.plugins": Rule(f"{CONFIG} encoders.host", "yaml msgspec", ANY),  # where that file is
     "config.seccomp": Rule(CONFIG, "yaml msgspec pyseccomp", ANY),
     "__main__": Rule("cli"),

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from initspawn.config import schema
 from initspawn.config.check import check
 from initspawn.config.compile import compile_files
 from initspawn.config.later import LATER, MISPLACED
+from initspawn.config.part import Part
 from initspawn.config.schema import Config
 from initspawn.config.spot import Report
 from initspawn.errors import ConfigError
@@ -188,7 +188,7 @@ def test_hints(problems: Problems, sandbox: dict[str, Any], said: str) -> None:
 
 
 def test_what_is_built_is_not_in_the_tables_of_what_is_not() -> None:
-    parts = {name: part for name, part in vars(schema).items() if isinstance(part, type)}
+    parts = {part.__name__: part for part in Part.__subclasses__()}
     for table in (LATER, MISPLACED):
         for name, keys in table.items():
             fields = set(parts[name].__struct_fields__)

@@ -12,7 +12,9 @@ from initspawn import limits
 from initspawn.errors import STATUS_CODES, LaunchRefused, RequestError
 from initspawn.plan import Api, Command, Sandbox
 from initspawn.verbs import builtin
+from initspawn.verbs.access import Identity
 from initspawn.verbs.answer import Answer
+from tests.unit.verbs.conftest import Client
 
 Connect = Callable[..., Any]
 DENIED = Answer(status="insufficient-scope")
@@ -162,13 +164,73 @@ def test_records_of_all_tasks(client: Any, supervisor: Any) -> None:
     ]
 
 
+class FakeAutostart:
+    """Commands that start by themselves, as the verbs see them."""
+
+    def __init__(self) -> None:
+        self.halted: list[str] = []
+
+    def halt(self, name: str) -> None:
+        self.halted.append(name)
+
+    def records(self) -> list[dict[str, Any]]:
+        return [{"command": "t/c"}]
+
+
+@pytest.fixture
+def autostart(registry: Any) -> FakeAutostart:
+    registry.autostart = FakeAutostart()
+    return registry.autostart  # type: ignore[no-any-return]
+
+
+def test_services_without_any(client: Any) -> None:
+    assert client.call("initspawn/services").response == []
+
+
+@pytest.mark.parametrize(
+    ("scopes", "shown"),
+    [(("records",), 0), (("records", "others"), 1), (("*",), 1)],
+)
+def test_services_are_nobodys_own(registry: Any, autostart: Any, scopes: Any, shown: int) -> None:
+    someone = Client(registry, Identity(kind="token", name="ada", scopes=frozenset(scopes)))
+    assert len(someone.call("initspawn/services").response) == shown  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("query", "halted"),
+    [
+        ({"action": "stop"}, True),
+        ({"action": "stop", "args": {"signal": "SIGKILL"}}, True),
+        ({"action": "stop", "args": {"signal": "SIGUSR1"}}, False),
+        ({"action": "stop", "args": {"pid": 101}}, False),
+        ({"action": "unsubscribe"}, False),
+        ({"action": "start"}, False),
+    ],
+)
+def test_who_stops_all_of_a_command_halts_it(client: Any, autostart: Any, query: Any, halted: bool) -> None:
+    client.call("t/c")
+    client._registry.supervisor.every[0].run()
+    client.call("t/c", query)
+    assert autostart.halted == (["t/c"] if halted else [])
+
+
+@pytest.mark.parametrize(("scopes", "halted"), [(("stop",), False), (("stop", "others"), True)])
+def test_what_started_by_itself_is_halted_by_those_who_may_stop_others(
+    registry: Any, autostart: Any, scopes: Any, halted: bool
+) -> None:
+    someone = Client(registry, Identity(kind="token", name="ada", scopes=frozenset(scopes)))
+    assert someone.call("t/c", {"action": "stop"}).status == "success"  # type: ignore[union-attr]
+    assert bool(autostart.halted) == halted
+
+
 # Who is let in.
 
 
 @pytest.mark.parametrize(
     "procedure",
     ["t/ping", "t/info", "t/c", "t/nope", "nope/ping", "nope/nope", "secret/h", "guarded/own", "", "/",
-     "monitor/get", "monitor/nope", "initspawn/info", "initspawn/tasks", "initspawn/nope"],
+     "monitor/get", "monitor/nope", "initspawn/info", "initspawn/tasks", "initspawn/services",
+     "initspawn/nope"],
 )  # fmt: skip
 @pytest.mark.parametrize("scopes", [(None,), (), ("other",)])
 @pytest.mark.parametrize("query", [None, {"action": "foo"}, {"action": "stop", "args": 5}])

@@ -1,0 +1,148 @@
+"""Starts what starts by itself: between `services`, which decide, and the supervisor's tasks. Boot module."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from initspawn.errors import RequestError
+from initspawn.sandbox.bind import bind
+from initspawn.supervisor.services import Services
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from initspawn.plan import Api, Command
+    from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.paths import Paths
+    from initspawn.supervisor.reactor import Timer
+    from initspawn.supervisor.running import Task
+    from initspawn.supervisor.service import Service
+
+_NO = "!"  # before a condition: that it must not be so
+
+
+class Autostart:
+    """The commands of a supervisor's plan that start by themselves, and their tasks."""
+
+    def __init__(self, supervisor: Supervisor, command_line: str) -> None:
+        """`command_line`: the kernel's."""
+        self._supervisor = supervisor
+        self._words = words(command_line)
+        self._paths: Paths | None = None
+        self._commands: dict[str, tuple[Api, Command]] = {
+            f"{api.api}/{command.verb}": (api, command)
+            for api in supervisor.plan.apis
+            for command in api.commands
+            if command.autostart is not None
+        }
+        self._tasks: dict[str, Task] = {}
+        plans = {name: command.autostart for name, (_, command) in self._commands.items()}
+        self.services = Services({name: plan for name, plan in plans.items() if plan is not None}, self)
+
+    def reach(self, stage: str) -> None:
+        """The boot has come so far: start whose turn it is."""
+        self.services.reach(stage)
+
+    def halt(self, name: str) -> None:
+        """Somebody who may has stopped this command: nor will it be started, if it is just not running."""
+        service = self.services.every.get(name)
+        if service is not None:
+            self.services.halt(service)
+
+    def close(self) -> None:
+        """Start nothing any more."""
+        if self._paths is not None:
+            self._paths.close()
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is told of each, with the id of its last task."""
+        now = self.now()
+        return [
+            {**service.record(now), **({"task": self._tasks[name].id} if name in self._tasks else {})}
+            for name, service in self.services.every.items()
+        ]
+
+    # What the services ask for.
+
+    def now(self) -> float:
+        return self._supervisor.reactor.clock()
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        return self._supervisor.reactor.after(seconds, callback)
+
+    def chance(self) -> float:
+        return os.urandom(1)[0] / 255
+
+    def holds(self, service: Service) -> str:
+        for word in service.plan.words:
+            if (word.removeprefix(_NO) in self._words) == word.startswith(_NO):
+                return f"`{word}` is not so on the kernel's command line"
+        for path in service.plan.paths:
+            if os.path.exists(path.removeprefix(_NO)) == path.startswith(_NO):
+                self._follow(path.removeprefix(_NO))
+                if os.path.exists(path.removeprefix(_NO)) == path.startswith(_NO):
+                    return f"{path.removeprefix(_NO)} is {'' if path.startswith(_NO) else 'not '}there"
+        return ""
+
+    def start(self, service: Service) -> None:
+        api, command = self._commands[service.name]
+        if self._supervisor.closing:
+            return
+        try:
+            argv = bind(command, service.plan.arguments)
+            task = self._supervisor.start(
+                api, command, argv,
+                on_start=lambda task: self._on_start(service, task),
+                on_end=lambda task: self._on_end(service, task),
+            )  # fmt: skip
+        except RequestError as error:
+            self.services.ended(service, None, str(error))
+            return
+        self._tasks[service.name] = task
+
+    def stop(self, service: Service, reason: str) -> None:
+        self._supervisor.stop(self._tasks[service.name], reason=reason)
+
+    def tell(self, service: Service, text: str) -> None:
+        print(f"initspawn: {service.name}: {text}", file=sys.stderr, flush=True)
+
+    def _on_start(self, service: Service, task: Task) -> None:
+        if task.refusal is None:
+            self.services.started(service)
+
+    def _on_end(self, service: Service, task: Task) -> None:
+        if self._supervisor.closing:
+            return
+        if task.refusal is not None:
+            self.services.ended(service, None, task.refusal.info or task.refusal.status)
+            return
+        ending = ", ".join(f"{name} {value}" for name, value in task.status.items())
+        wanted = task.reason in ("stop", "disconnected")
+        self.services.ended(service, task.status.get("exit"), ending, wanted=wanted)
+
+    def _follow(self, path: str) -> None:
+        if self._paths is None:
+            from initspawn.supervisor.paths import Paths
+
+            self._paths = Paths(self._supervisor.reactor, self.services.look)
+        self._paths.follow(path)
+
+
+def words(command_line: str) -> frozenset[str]:
+    """The words of a kernel command line, `NAME=VALUE` also as `NAME`. Spaces within `"` separate nothing."""
+    pieces = command_line.split('"')
+    pieces[1::2] = ["".join("\0" if part.isspace() else part for part in piece) for piece in pieces[1::2]]
+    found = {word.replace("\0", " ") for word in "".join(pieces).split()}
+    return frozenset(found | {word.partition("=")[0] for word in found})
+
+
+def command_line() -> str:
+    """The running kernel's; empty where it is hidden."""
+    try:
+        with open("/proc/cmdline", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""

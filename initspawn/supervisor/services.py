@@ -1,0 +1,206 @@
+"""All commands that start by themselves: whose turn it is, and what follows from an end. Boot module; pure.
+
+It starts nothing itself: its `Hands` do, and tell it what has become of that. Time is what their loop says.
+"""
+
+from __future__ import annotations
+
+from _collections import deque
+
+from initspawn.plan import EXITED, STAGES
+from initspawn.supervisor import service as life
+from initspawn.supervisor.service import Service
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from initspawn.plan import Autostart
+
+    class Timer(Protocol):
+        """A callback to come."""
+
+        def cancel(self) -> None:
+            """It will not run."""
+
+    class Hands(Protocol):
+        """What acts for the services."""
+
+        def now(self) -> float:
+            """Seconds that only grow."""
+
+        def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+            """Call back once, not before so many seconds have passed."""
+
+        def chance(self) -> float:
+            """Any number from 0 to 1."""
+
+        def holds(self, service: Service) -> str:
+            """Empty if all that is asked of the machine is so; else what is not."""
+
+        def start(self, service: Service) -> None:
+            """Start it; `started` or `ended` is called now or later."""
+
+        def stop(self, service: Service, reason: str) -> None:
+            """End it; `ended` is called later."""
+
+        def tell(self, service: Service, text: str) -> None:
+            """Somebody should know."""
+
+
+class Services:
+    """The services of one plan, by name and in its order."""
+
+    def __init__(self, plans: dict[str, Autostart], hands: Hands) -> None:
+        self.hands = hands
+        now = hands.now()
+        self.every = {name: Service(name, plan, now) for name, plan in plans.items()}
+        self._reached: set[str] = set()
+        self._followers: dict[str, list[Service]] = {}
+        self._timers: dict[str, Timer] = {}
+        self._waiting: deque[Service] = deque()  # to be looked at
+        self._looking = False
+        for service in self.every.values():
+            for other in dict.fromkeys(_named(service.plan)):
+                self._followers.setdefault(other, []).append(service)
+
+    def reach(self, stage: str) -> None:
+        """The boot has come so far."""
+        self._reached.update(STAGES[: STAGES.index(stage) + 1])
+        self.look()
+
+    def look(self) -> None:
+        """Something has changed that services may wait for."""
+        self._look(service for service in self.every.values() if service.state == life.WAITING)
+
+    def started(self, service: Service) -> None:
+        """Its command runs."""
+        if service.state != life.STARTING:
+            return
+        if service.plan.ready != EXITED:
+            self.ready(service)
+        elif service.plan.start_timeout:
+            self._after(service, service.plan.start_timeout, lambda: self._too_late(service))
+
+    def ready(self, service: Service) -> None:
+        """It is ready."""
+        if service.state == life.STARTING:
+            self._on(service, life.READY)
+
+    def ended(self, service: Service, code: int | None, how: str, *, wanted: bool = False) -> None:
+        """Its command has ended, or never ran. `code`: its exit code, if it had one; `how`: in words;
+        `wanted`: somebody has stopped it.
+        """
+        event = service.intent or (life.HALT if wanted else service.judge(code, self.hands.now()))
+        if service.intent:
+            how = service.why
+            if event == life.RETRY:  # we have asked for its end because it failed
+                event = service.judge(None, self.hands.now())
+        if event == life.RETRY:
+            pause = service.pause(self.hands.chance())
+            self.hands.tell(service, f"{how}; it is started again in {pause:.3g} s")
+            self._on(service, event, how)
+            self._after(service, pause, lambda: self._on(service, life.AGAIN))
+            return
+        if event == life.GIVE_UP:
+            self.hands.tell(service, f"{how}; it is not started again")
+        self._on(service, event, how)
+
+    def halt(self, service: Service) -> None:
+        """Somebody wants it ended: where no task runs, it is not started any more either."""
+        if service.state in (life.WAITING, life.PAUSED):
+            self._on(service, life.HALT, "somebody has stopped it")
+
+    def _too_late(self, service: Service) -> None:
+        self._stop(service, life.RETRY, f"not ready after {service.plan.start_timeout:g} s", "timeout")
+
+    def _stop(self, service: Service, intent: str, why: str, reason: str) -> None:
+        if service.state in (life.STARTING, life.RUNNING):
+            self._on(service, life.STOP, why)
+            service.intent = intent
+            self.hands.stop(service, reason)
+
+    def _after(self, service: Service, seconds: float, callback: Callable[[], None]) -> None:
+        """One timer for each service: every change of its state ends the one before."""
+        self._timers[service.name] = self.hands.after(seconds, callback)
+
+    def _on(self, service: Service, event: str, why: str = "") -> None:
+        timer = self._timers.pop(service.name, None)
+        if timer is not None:
+            timer.cancel()
+        service.on(event, self.hands.now(), why)
+        self._look([service, *self._followers.get(service.name, ())])
+
+    def _look(self, services: Any) -> None:
+        """Look at these one after the other, and at those that change because of them: chains may be long."""
+        self._waiting.extend(services)
+        if self._looking:
+            return
+        self._looking = True
+        try:
+            while self._waiting:
+                self._consider(self._waiting.popleft())
+        finally:
+            self._looking = False
+
+    def _consider(self, service: Service) -> None:
+        broken = self._broken(service)
+        if service.state == life.WAITING:
+            if broken:
+                self._skip(service, broken)
+                return
+            service.why = self._lacks(service)
+            if not service.why:
+                service.why = self.hands.holds(service)
+                if service.why and service.plan.skip:
+                    self._skip(service, service.why)
+                    return
+            if not service.why:
+                self._on(service, life.START)
+                self.hands.start(service)
+        elif broken and service.state == life.PAUSED:
+            self._skip(service, broken)
+        elif broken:
+            self._stop(service, life.HALT, broken, "requires")
+
+    def _skip(self, service: Service, why: str) -> None:
+        self.hands.tell(service, f"skipped: {why}")
+        self._on(service, life.SKIP, why)
+
+    def _broken(self, service: Service) -> str:
+        """Why it cannot be any more, in words; empty if it can."""
+        for name in service.plan.requires:
+            state = self.every[name].state
+            if state in life.BROKEN:
+                return f"it requires {name}, which is {state}"
+        if service.state == life.WAITING:
+            for name, well in service.plan.results:
+                state = self.every[name].state
+                if state in life.SETTLED and state not in (life.RUNNING, _result(well)):
+                    return f"{name} is {state}"
+        return ""
+
+    def _lacks(self, service: Service) -> str:
+        """What it waits for among stages and others, in words; empty for nothing."""
+        plan = service.plan
+        if plan.stage not in self._reached:
+            return f"stage {plan.stage} is not reached"
+        for name in (*plan.after, *plan.wants):
+            if self.every[name].state not in life.SETTLED:
+                return f"it comes after {name}, which is {self.every[name].state}"
+        for name in plan.requires:
+            if self.every[name].state not in life.MET:
+                return f"it requires {name}, which is {self.every[name].state}"
+        for name, well in plan.results:
+            if self.every[name].state != _result(well):
+                return f"it waits for {name} to be {_result(well)}"
+        return ""
+
+
+def _result(well: bool) -> str:
+    return life.DONE if well else life.FAILED
+
+
+def _named(plan: Autostart) -> tuple[str, ...]:
+    return (*plan.after, *plan.requires, *plan.wants, *(name for name, _ in plan.results))

@@ -1,0 +1,169 @@
+"""Commands that start by themselves, on a real server."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from initspawn.control.client import Client
+from tests.system.server import serving, wait_for, write
+from tests.system.test_serve import config, shell
+
+pytestmark = pytest.mark.needs("userns")
+
+ENDLESS = "echo up; while :; do sleep 60; done"
+QUICK = {"policy": "always", "jitter": 0, "pause": 0.05, "longest": 0.2, "ran_well": 60}
+
+
+def service(client: Client, verb: str) -> dict[str, Any]:
+    (found,) = (one for one in client.call("initspawn/services").response if one["command"] == f"test/{verb}")
+    return found  # type: ignore[no-any-return]
+
+
+def until(client: Client, verb: str, state: str) -> dict[str, Any]:
+    """Its record, once it is in that state."""
+
+    def there() -> dict[str, Any] | None:
+        found = service(client, verb)
+        return found if found["state"] == state else None
+
+    return wait_for(there, f"{verb} to be {state}: {service(client, verb)}")  # type: ignore[no-any-return]
+
+
+def pid_of(record: dict[str, Any]) -> int:
+    return int(record["task"].partition("@")[2])
+
+
+def test_order_and_results(tmp_path: Path) -> None:
+    commands = [
+        shell("last", ENDLESS, autostart={"stage": "api"}),
+        shell("user", ENDLESS, autostart={"requires": "maker"}),
+        shell("maker", "sleep 0.3", autostart={"ready": "exited", "stage": "early"}),
+        shell("bad", "exit 4", autostart={"ready": "exited"}),
+        shell("without", ENDLESS, autostart={"requires": "bad"}),
+        shell(
+            "helped", "exit 0", autostart={"conditions": {"task": {"command": "bad", "result": "failure"}}}
+        ),
+        shell(
+            "never", ENDLESS, autostart={"conditions": {"kernel_command_line": "x.y.z", "otherwise": "skip"}}
+        ),
+        shell("called", ENDLESS),
+    ]
+    with serving(tmp_path, write(tmp_path, "test.json", config(*commands))) as server:
+        with server.local() as client:
+            for verb, state in (
+                ("last", "running"), ("user", "running"), ("maker", "done"), ("bad", "failed"),
+                ("without", "skipped"), ("helped", "done"), ("never", "skipped"),
+            ):  # fmt: skip
+                until(client, verb, state)
+            assert len(client.call("initspawn/services").response) == 7
+            assert service(client, "without")["why"] == "it requires test/bad, which is failed"
+            assert service(client, "bad")["why"] == "exit 4"
+            order = [task["command"] for task in client.call("initspawn/tasks").response]
+            assert order.index("maker") < order.index("user")
+        code, told = server.stop()
+        assert code == 0
+        assert sorted(told.splitlines()) == [
+            "initspawn: test/bad: exit 4; it is not started again",
+            "initspawn: test/never: skipped: `x.y.z` is not so on the kernel's command line",
+            "initspawn: test/without: skipped: it requires test/bad, which is failed",
+        ]
+
+
+def test_what_is_killed_comes_back_and_what_is_stopped_does_not(tmp_path: Path) -> None:
+    commands = [
+        shell("keep", ENDLESS, autostart={"restart": QUICK}),
+        shell("needs", ENDLESS, autostart={"requires": "keep"}),
+    ]
+    with (
+        serving(tmp_path, write(tmp_path, "test.json", config(*commands))) as server,
+        server.local() as client,
+    ):
+        first = pid_of(until(client, "keep", "running"))
+        until(client, "needs", "running")
+        os.kill(first, signal.SIGKILL)
+        second = wait_for(
+            lambda: pid_of(service(client, "keep")) != first and until(client, "keep", "running"), "another"
+        )
+        assert second["starts"] == 2
+        assert service(client, "needs")["state"] == "running"
+        client.call("test/keep", {"action": "stop"})
+        until(client, "keep", "stopped")
+        until(client, "needs", "stopped")
+        (needs,) = (task for task in client.call("initspawn/tasks").response if task["command"] == "needs")
+        assert needs["reason"] == "requires"
+
+
+def test_a_stop_ends_a_pause(tmp_path: Path) -> None:
+    made = config(shell("bad", "exit 1", autostart={"restart": {**QUICK, "pause": 60, "longest": 60}}))
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        until(client, "bad", "paused")
+        client.call("test/bad", {"action": "stop", "args": {"signal": "SIGUSR1"}})
+        assert service(client, "bad")["state"] == "paused", "only a signal"
+        client.call("test/bad", {"action": "stop"})
+        assert service(client, "bad")["state"] == "stopped"
+
+
+def test_a_refused_start_is_no_exit_code_and_is_tried_again(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("no program\n")
+    script.chmod(0o755)
+    start = {"autostart": {"restart": {**QUICK, "tries": 3}}}
+    made = config({"uid": "odd", "exec": {"cmdpath": str(script)}, **start})
+    for directory in tmp_path.parents:  # the command's user is another
+        if directory.stat().st_uid == os.getuid() and directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o011)
+    tmp_path.chmod(0o755)
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        found = until(client, "odd", "failed")
+        assert found["starts"] == 3
+        assert "start refused at 'exec'" in found["why"]
+
+
+def test_125_is_for_good(tmp_path: Path) -> None:
+    made = config(shell("odd", "exit 125", autostart={"restart": QUICK}))
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        assert until(client, "odd", "failed")["starts"] == 1
+
+
+def test_a_path_is_waited_for(tmp_path: Path) -> None:
+    there, gone = tmp_path / "a" / "there", tmp_path / "gone"
+    gone.touch()
+    made = config(shell("c", ENDLESS, autostart={"conditions": {"path": [str(there), f"!{gone}"]}}))
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        assert service(client, "c")["why"] == f"{there} is not there"
+        there.parent.mkdir()
+        there.touch()
+        wait_for(lambda: service(client, "c")["why"] == f"{gone} is there", "the other path")
+        gone.unlink()
+        until(client, "c", "running")
+
+
+def test_what_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
+    made = config(shell("slow", ENDLESS, autostart={"ready": "exited", "start_timeout": 1}))
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        assert until(client, "slow", "failed")["why"] == "not ready after 1 s"
+
+
+def test_a_crash_loop_leaves_the_supervisor_alone(tmp_path: Path) -> None:
+    made = config(shell("bad", "exit 1", autostart={"restart": {**QUICK, "pause": 0.01, "longest": 0.01}}))
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server:
+        with server.local() as client:
+            wait_for(lambda: service(client, "bad")["starts"] >= 20, "twenty starts")
+            assert str(client.call("initspawn/ping").response).startswith("pong=")
+        code, told = server.stop()
+        assert code == 0
+        assert set(told.splitlines()) == {"initspawn: test/bad: exit 1; it is started again in 0.01 s"}
+
+
+def test_others_are_shown_nothing(tmp_path: Path) -> None:
+    file = write(tmp_path, "test.json", config(shell("c", ENDLESS, autostart={})))
+    with serving(tmp_path, file) as server:
+        with server.client() as client:
+            assert len(client.call("initspawn/services")["response"]) == 1
+        with server.client(server.open_url) as client:
+            assert client.call("initspawn/services")["request"]["status"] == "insufficient-scope"

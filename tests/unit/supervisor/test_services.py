@@ -1,0 +1,372 @@
+"""What starts by itself, in virtual time: order, requirements, conditions, restarts, time limits."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initspawn.supervisor import service as life
+from initspawn.supervisor.service import Service, ServiceError
+from tests.unit.supervisor.virtual import World, plan, restart
+
+HOUR = 3600.0
+
+
+def test_all_is_started_when_its_stage_is_reached() -> None:
+    world = World(a=plan(stage="api"), b=plan(), c=plan(stage="early"))
+    world.go("early")
+    assert world.order() == ["c"]
+    world.go("system")
+    assert world.order() == ["c", "b"]
+    assert world.states() == {"a": "waiting", "b": "running", "c": "running"}
+    assert world.services.every["t/a"].why == "stage api is not reached"
+    world.go("api")
+    assert world.order() == ["c", "b", "a"]
+
+
+def test_who_comes_after_waits_until_the_other_is_ready() -> None:
+    world = World({"first": (5, 0)}, second=plan(after="first"), first=plan(ready="exited")).go()
+    world.sleep(4.9)
+    assert world.order() == ["first"]
+    assert world.services.every["t/second"].why == "it comes after t/first, which is starting"
+    world.sleep(0.2)
+    assert world.states() == {"first": "done", "second": "running"}
+
+
+@pytest.mark.parametrize("relation", ["after", "wants"])
+@pytest.mark.parametrize("how", [(1, 3), (1, None), (-1, None)])
+def test_a_failure_holds_nobody_up_that_only_comes_after(relation: str, how: Any) -> None:
+    world = World({"a": how}, a=plan(ready="exited"), b=plan(**{relation: "a"})).go()
+    world.sleep(2)
+    assert world.states() == {"a": "failed", "b": "running"}
+
+
+@pytest.mark.parametrize("how", [(1, 3), (1, None), (-1, None)])
+def test_who_requires_what_failed_is_skipped_and_so_are_those_that_require_it(how: Any) -> None:
+    world = World(
+        {"a": how}, a=plan(ready="exited"), b=plan(requires="a"), c=plan(requires="b"), d=plan(after="c")
+    )
+    world.go().sleep(2)
+    assert world.states() == {"a": "failed", "b": "skipped", "c": "skipped", "d": "running"}
+    assert "b: skipped: it requires t/a, which is failed" in world.told
+    assert "c: skipped: it requires t/b, which is skipped" in world.told
+
+
+def test_a_diamond_starts_its_end_once() -> None:
+    world = World(
+        {"top": (1, 0), "left": (2, 0), "right": (3, 0)},
+        bottom=plan(requires="left right"), left=plan(requires="top", ready="exited"),
+        right=plan(requires="top", ready="exited"), top=plan(ready="exited"),
+    ).go()  # fmt: skip
+    world.sleep(10)
+    assert world.order() == ["top", "left", "right", "bottom"]
+    assert world.times("bottom") == [4.0]
+
+
+def test_a_diamond_with_a_failure_skips_its_end() -> None:
+    world = World(
+        {"top": (1, 0), "left": (1, 1), "right": (5, 0)},
+        bottom=plan(requires="left right"), left=plan(requires="top", ready="exited"),
+        right=plan(requires="top", ready="exited"), top=plan(ready="exited"),
+    ).go()  # fmt: skip
+    world.sleep(10)
+    assert world.states() == {"top": "done", "left": "failed", "right": "done", "bottom": "skipped"}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_is_required_ends_and_so_does_who_requires_it(wanted: bool) -> None:
+    world = World(a=plan(), b=plan(requires="a"), c=plan(wants="a")).go()
+    world.end("a", 1, wanted=wanted)
+    world.sleep(1)
+    assert world.states() == {"a": "stopped" if wanted else "failed", "b": "stopped", "c": "running"}
+
+
+def test_what_is_required_comes_back_and_who_requires_it_runs_on() -> None:
+    world = World(a=plan(restart=restart()), b=plan(requires="a")).go()
+    world.end("a", 1)
+    world.sleep(5)
+    assert world.states() == {"a": "running", "b": "running"}
+    assert world.order() == ["a", "b", "a"]
+
+
+def test_what_is_required_has_done_its_work() -> None:
+    world = World({"a": (1, 0)}, a=plan(), b=plan(requires="a")).go()
+    world.sleep(2)
+    assert world.states() == {"a": "done", "b": "running"}
+
+
+def test_ten_thousand_in_a_chain() -> None:
+    plans = {f"n{number}": plan(requires=f"n{number - 1}" if number else "") for number in range(10_000)}
+    assert set(World(**plans).go().states().values()) == {"running"}
+    broken = World({"n0": (-1, None)}, **plans).go()
+    assert broken.states() == {"n0": "failed"} | {f"n{number}": "skipped" for number in range(1, 10_000)}
+
+
+# Conditions.
+
+
+def test_a_condition_is_waited_for() -> None:
+    world = World(a=plan())
+    world.missing["a"] = "/dev/x is not there"
+    world.go()
+    assert world.services.every["t/a"].record(world.time)["why"] == "/dev/x is not there"
+    world.services.look()
+    assert world.order() == []
+    del world.missing["a"]
+    world.services.look()
+    assert world.order() == ["a"]
+
+
+def test_a_condition_that_does_not_hold_skips_who_says_so() -> None:
+    world = World(a=plan(skip=True), b=plan(requires="a"))
+    world.missing["a"] = "`x` is not so"
+    world.go()
+    assert world.states() == {"a": "skipped", "b": "skipped"}
+
+
+def test_a_condition_is_looked_at_when_its_turn_comes() -> None:
+    world = World({"a": (1, 0)}, a=plan(ready="exited"), b=plan(after="a", skip=True))
+    world.missing["b"] = "not yet"
+    world.go()
+    world.sleep(0.5)
+    del world.missing["b"]
+    world.sleep(1)
+    assert world.states() == {"a": "done", "b": "running"}
+
+
+def test_a_restart_waits_for_its_conditions_too() -> None:
+    world = World(a=plan(restart=restart())).go()
+    world.missing["a"] = "gone"
+    world.end("a", 1)
+    world.sleep(100)
+    assert world.states() == {"a": "waiting"}
+    del world.missing["a"]
+    world.services.look()
+    assert world.states() == {"a": "running"}
+
+
+@pytest.mark.parametrize(
+    ("code", "well", "state"),
+    [(0, True, "running"), (0, False, "skipped"), (1, True, "skipped"), (1, False, "running")],
+)
+def test_the_result_of_another(code: int, well: bool, state: str) -> None:
+    world = World({"a": (1, code)}, a=plan(), b=plan(results=(("t/a", well),))).go()
+    assert world.states()["b"] == "waiting"
+    world.sleep(2)
+    assert world.states()["b"] == state
+
+
+def test_a_result_is_not_there_before_the_last_restart() -> None:
+    world = World({"a": (1, 1)}, a=plan(restart=restart(tries=3)), b=plan(results=(("t/a", False),))).go()
+    world.sleep(5.5)
+    assert world.states() == {"a": "running", "b": "waiting"}
+    world.sleep(5)
+    assert world.states() == {"a": "failed", "b": "running"}
+
+
+# Restarts.
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "state"),
+    [("never", 0, "done"), ("never", 1, "failed"), ("never", None, "failed"),
+     ("on-failure", 0, "done"), ("on-failure", 1, "paused"), ("on-failure", None, "paused"),
+     ("always", 0, "paused"), ("always", 1, "paused"), ("always", 125, "failed"),
+     ("on-failure", 125, "failed")],
+)  # fmt: skip
+def test_whether_it_is_started_again(policy: str, code: int | None, state: str) -> None:
+    world = World(a=plan(restart=None if policy == "never" else restart(policy=policy))).go()
+    world.end("a", code)
+    assert world.states() == {"a": state}
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    world = World({"a": (0, 1)}, a=plan(restart=restart(longest=10.0))).go()
+    world.sleep(60)
+    assert world.times("a") == [0, 1, 3, 7, 15, 25, 35, 45, 55]
+
+
+@pytest.mark.parametrize("life_of_it", [(0.0, 1), (0.0, None), (0.0, 0), (-1.0, None), (9.9, 1)])
+def test_an_hour_of_crashes_has_a_bounded_number_of_starts(life_of_it: Any) -> None:
+    world = World({"a": life_of_it}, a=plan(restart=restart(policy="always", pause=0.2, jitter=0.1)))
+    world.chances = itertools.cycle([0.0, 0.3, 1.0]).__next__
+    world.go().sleep(HOUR)
+    starts = world.times("a")
+    assert 40 <= len(starts) <= HOUR / 54 + 10, "60 s at most, 54 with the jitter"
+    pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert all(pause <= 60 + max(0, life_of_it[0]) + 0.001 for pause in pauses)
+
+
+def test_only_what_ran_well_begins_with_the_first_pause_again() -> None:
+    world = World(a=plan(restart=restart())).go()
+    for run, pause in ((0, 1), (9.9, 2), (9.9, 4), (10, 1), (0, 2), (HOUR, 1)):
+        world.sleep(run)
+        world.end("a", 1)
+        began = world.time
+        world.sleep(pause)
+        assert world.log[-1] == (began + pause, "start", "a")
+
+
+def test_what_was_long_in_getting_ready_has_not_run_well() -> None:
+    world = World({"a": (100, 1)}, a=plan(ready="exited", restart=restart())).go()
+    world.sleep(310)
+    assert world.times("a") == [0, 101, 203, 307]
+
+
+def test_125_is_for_good_whenever_it_comes() -> None:
+    world = World({"a": (1, 1)}, a=plan(restart=restart())).go()
+    world.sleep(20)
+    world.lives["a"] = (1, 125)
+    world.sleep(HOUR)
+    assert world.states() == {"a": "failed"}
+    assert world.told[-1] == "a: exit 125; it is not started again"
+
+
+def test_a_refused_start_is_no_exit_code() -> None:
+    world = World({"a": (-1, 125)}, a=plan(restart=restart(permanent=(125,)))).go()
+    assert world.states() == {"a": "paused"}
+    assert world.told == ["a: start refused; it is started again in 1 s"]
+
+
+def test_so_many_tries() -> None:
+    world = World({"a": (0, 1)}, a=plan(restart=restart(tries=3))).go()
+    world.sleep(HOUR)
+    assert world.times("a") == [0, 1, 3]
+    assert world.states() == {"a": "failed"}
+
+
+def test_jitter_only_shortens() -> None:
+    pauses = []
+    for chance in (0.0, 0.5, 1.0):
+        world = World({"a": (0, 1)}, a=plan(restart=restart(jitter=0.5)))
+        world.chances = lambda chance=chance: chance  # type: ignore[misc]
+        world.go().sleep(2)
+        pauses.append(world.times("a")[1])
+    assert pauses == [1.0, 0.75, 0.5]
+
+
+def test_a_clock_that_jumps_starts_it_once() -> None:
+    world = World({"a": (0, 1), "b": None}, a=plan(restart=restart()), b=plan()).go()
+    world.leap(0)
+    world.leap(HOUR)
+    assert len(world.times("a")) == 2, "not all those that an hour would have had room for"
+    assert world.states()["b"] == "running"
+
+
+# Time limits and stops.
+
+
+def test_what_does_not_get_ready_is_stopped_and_has_failed() -> None:
+    world = World({"a": (HOUR, 0)}, a=plan(ready="exited", start_timeout=30.0)).go()
+    world.sleep(29.9)
+    assert world.states() == {"a": "starting"}
+    world.sleep(0.15)
+    assert world.states() == {"a": "ending"}
+    world.sleep(1)
+    assert world.states() == {"a": "failed"}
+    assert world.told == ["a: not ready after 30 s; it is not started again"]
+
+
+def test_each_try_has_its_own_time() -> None:
+    keys = {"ready": "exited", "start_timeout": 30.0, "restart": restart(tries=2)}
+    world = World({"a": (HOUR, 0)}, a=plan(**keys)).go()
+    world.sleep(100)
+    assert world.times("a") == [0, 31.1]
+    assert world.states() == {"a": "failed"}
+
+
+def test_ready_in_time_there_is_no_limit_any_more() -> None:
+    world = World({"a": (29, 0)}, a=plan(ready="exited", start_timeout=30.0)).go()
+    world.sleep(100)
+    assert world.states() == {"a": "done"}
+    assert [what for _, what, _ in world.log] == ["start"]
+
+
+def test_what_somebody_has_stopped_stays_stopped() -> None:
+    world = World(a=plan(restart=restart(policy="always"))).go()
+    world.end("a", None, wanted=True)
+    world.sleep(HOUR)
+    assert world.states() == {"a": "stopped"}
+
+
+def test_somebody_stops_it_while_it_waits_to_be_started_again() -> None:
+    world = World({"a": (0, 1)}, a=plan(restart=restart()), b=plan(requires="a")).go()
+    world.sleep(0.5)
+    world.services.halt(world.services.every["t/a"])
+    world.sleep(HOUR)
+    assert world.states() == {"a": "stopped", "b": "stopped"}
+    assert world.times("a") == [0]
+
+
+def test_a_stop_for_a_requirement_is_no_failure() -> None:
+    world = World(a=plan(), b=plan(requires="a", restart=restart(policy="always"))).go()
+    world.end("a", 1)
+    world.sleep(HOUR)
+    assert world.states() == {"a": "failed", "b": "stopped"}
+    assert world.services.every["t/b"].why == "it requires t/a, which is failed"
+
+
+# The table.
+
+
+def test_what_cannot_happen_is_a_fault() -> None:
+    with pytest.raises(ServiceError, match=r"'ready' for t/a, which is waiting"):
+        Service("t/a", plan(), 0.0).on(life.READY, 0.0)
+
+
+def test_every_state_can_be_reached_and_left_unless_it_is_an_end() -> None:
+    reached = {life.WAITING, *life.TRANSITIONS.values()}
+    assert reached == set(life.STATES)
+    ends = set(life.STATES) - {state for state, _ in life.TRANSITIONS}
+    assert ends == {life.DONE, life.FAILED, life.SKIPPED, life.STOPPED}
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from("abcde"), st.sampled_from(["end0", "end1", "kill", "want", "halt", "sleep", "lack"])
+    ),
+    max_size=40,
+)
+EDGES = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 4), st.sampled_from(["after", "requires", "wants"])),
+    max_size=8,
+)
+
+
+@given(MOVES, EDGES, st.lists(st.booleans(), min_size=5, max_size=5))
+def test_whatever_happens_no_rule_is_broken(
+    moves: list[tuple[str, str]], edges: list[tuple[int, int, str]], again: list[bool]
+) -> None:
+    named: dict[str, dict[str, str]] = {name: {} for name in "abcde"}
+    for one, other, relation in edges:
+        if one > other:  # never in a circle
+            own = named["abcde"[one]]
+            own[relation] = f"{own.get(relation, '')} {'abcde'[other]}"
+    world = World(
+        **{name: plan(**own, restart=restart(tries=3) if more else None)
+           for (name, own), more in zip(named.items(), again, strict=True)}
+    ).go()  # fmt: skip
+    for name, move in moves:
+        service = world.services.every[f"t/{name}"]
+        running = service.state in (life.STARTING, life.RUNNING)
+        if move in ("end0", "end1", "kill", "want") and running:
+            world.end(name, {"end0": 0, "end1": 1}.get(move), wanted=move == "want")
+        elif move == "halt":
+            world.services.halt(service)
+        elif move == "lack":
+            world.missing.pop(name, None) or world.missing.update({name: "something"})
+            world.services.look()
+        elif move == "sleep":
+            world.sleep(3)
+    world.sleep(HOUR)
+    for service in world.services.every.values():
+        required = [world.services.every[other].state for other in service.plan.requires]
+        if service.state == life.RUNNING:
+            assert not set(required) & set(life.BROKEN)
+        assert service.state not in (life.ENDING, life.PAUSED), "nothing hangs half-way"
+        if service.state == life.WAITING:
+            assert service.why
