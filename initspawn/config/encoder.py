@@ -11,13 +11,12 @@ from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.plugins import BUILTINS, Plugins
 from initspawn.config.schema import Encoder, EncoderOpts
 from initspawn.config.spot import Spot, shown
-from initspawn.encoders.table import DEFAULT, ENCODERS, FLAGS, NUMBERS, PATHS, complete
+from initspawn.encoders.table import COMMON, DEFAULT, ENCODERS, NUMBERS, PATHS, complete, options_of
 from initspawn.late import is_late
 from initspawn.plan import PLUGIN
+from initspawn.tree import Tree
 
 ALIASES = {"document": "text"}
-# What any encoder takes, and most of them have no use for: files share their options.
-_COMMON = ("maxlen", "maxline")
 
 
 def compile_encoder(
@@ -64,15 +63,14 @@ def _options(name: str, opts: EncoderOpts, names: Names, spot: Spot) -> dict[str
         for option in opts.__struct_fields__
         if getattr(opts, option) is not None
     }
-    paths = PATHS.get(name, ())
-    known = (*NUMBERS[name], *FLAGS.get(name, ()), *paths)
-    for option in given.keys() - {*known, *_COMMON}:
+    known = options_of(name)
+    for option in given.keys() - {*known, *COMMON}:
         spot[option].refuse(f"`{name}` has no such option", f"it has {', '.join(known)}")
     for option, (_, allowed) in NUMBERS[name].items():
         if given.get(option, allowed[0]) not in allowed:
             message = f"must be from {allowed[0]} to {allowed[-1]}, not {given.pop(option)}"
             spot[option].refuse(message)
-    for option in given.keys() & paths:
+    for option in given.keys() & PATHS.get(name, ()):
         given[option] = _path(given[option], names, spot[option])
     return complete(name, given)
 
@@ -86,7 +84,18 @@ def _path(path: str, names: Names, spot: Spot) -> str:
         return path
     if not is_late(path) and (not path.startswith("/") or path != os.path.normpath(path)):
         spot.refuse(f"{shown(path)} is no full path of a file", "write it from `/` on, without `..` or `//`")
+    elif not names.target.late:
+        _check_directory(os.path.dirname(path), names.target.tree, spot)
     return path
+
+
+def _check_directory(directory: str, tree: Tree, spot: Spot) -> None:
+    """Where the file is to be: no link leads there, and nobody makes it."""
+    if not tree.is_directory(directory):
+        spot.refuse(f"there is no directory {shown(directory)}", f"make it: mkdir -p {directory}")
+    elif (real := tree.real(directory)) != directory:
+        hint = f"write it below {shown(real)}"
+        spot.refuse(f"a symbolic link leads to {shown(directory)}, and none is followed", hint)
 
 
 def _refuse(wanted: str, known: list[str], spot: Spot) -> None:

@@ -35,14 +35,16 @@ def _check(path: str, view: View, spot: Spot) -> None:
         if not view.tree.is_executable(host):
             spot.refuse(f"{shown(wanted)} is not executable", f"{what} needs mode 755, and no noexec mount")
             return
-        interpreter = _interpreter(place)
-        if interpreter is None:
-            return
-        if interpreter.endswith("\r"):
+        head = _head(place)
+        interpreter = _interpreter(place, head)
+        first, end, _ = head.partition(b"\n")
+        if end and first.startswith(b"#!") and first.endswith(b"\r"):
             spot.refuse(
                 f"the first line of {shown(wanted)} ends with CR LF, and the CR counts as part of it",
                 "save the script with LF line ends",
             )
+            return
+        if interpreter is None:
             return
         wanted, what = interpreter, "the interpreter"
     spot.refuse(f"{shown(path)} is a script of scripts of scripts, too many for the kernel")
@@ -59,18 +61,28 @@ def _refuse_missing(path: str, wanted: str, view: View, spot: Spot) -> None:
         )
 
 
-def _interpreter(place: str) -> str | None:
-    """The absolute path of the program that the kernel starts for this one, None if there is none."""
+def _head(place: str) -> bytes:
+    """How a program begins; nothing of one that cannot be read."""
     try:
         with open(place, "rb") as file:
-            head = file.read(_HEAD)
-            if head.startswith(b"#!"):
-                words = head[2:].split(b"\n", 1)[0].replace(b"\t", b" ").split(b" ")
-                words = [word for word in words if word]  # CR is no white space to the kernel
-                return os.fsdecode(words[0]) if words and words[0].startswith(b"/") else None
-            return _loader(head, file.fileno()) if head.startswith(b"\x7fELF") else None
+            return file.read(_HEAD)
+    except OSError:
+        return b""
+
+
+def _interpreter(place: str, head: bytes) -> str | None:
+    """The absolute path of the program that the kernel starts for this one, None if there is none."""
+    if head.startswith(b"#!"):
+        words = head[2:].split(b"\n", 1)[0].replace(b"\t", b" ").split(b" ")
+        words = [word for word in words if word]  # CR is no white space to the kernel
+        return os.fsdecode(words[0]) if words and words[0].startswith(b"/") else None
+    if not head.startswith(b"\x7fELF"):
+        return None
+    try:
+        with open(place, "rb") as file:
+            return _loader(head, file.fileno())
     except (OSError, struct.error, OverflowError):
-        return None  # unreadable or no program we know: the kernel will say
+        return None  # no program we know: the kernel will say
 
 
 def _loader(head: bytes, fd: int) -> str | None:

@@ -49,6 +49,8 @@ NUMBERS: dict[str, dict[str, tuple[int, range]]] = {
 }
 FLAGS = {"raw": ("base64",)}
 PATHS = {"log": ("stdout", "stderr")}
+# What any encoder takes, and most of them have no use for: files share their options.
+COMMON = ("maxlen", "maxline")
 
 
 def make(name: str, options: dict[str, Any] | None = None) -> Encoder:
@@ -60,6 +62,11 @@ def make(name: str, options: dict[str, Any] | None = None) -> Encoder:
     if name not in ENCODERS:
         raise ValueError(f"no encoder {name!r}; there are {', '.join(ENCODERS)}")
     return ENCODERS[name](**complete(name, options or {}))
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """The options that an encoder has a use for."""
+    return (*NUMBERS[name], *FLAGS.get(name, ()), *PATHS.get(name, ()))
 
 
 def complete(name: str, options: dict[str, Any]) -> dict[str, Any]:

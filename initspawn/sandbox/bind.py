@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _END_OF_OPTIONS = ((TEXT, "--"),)
+_NAMES, _NAME = 8, 32  # how many given arguments a message tells, and how many characters of each
 
 
 def bind(command: Command, arguments: Any) -> tuple[str, ...]:
@@ -51,7 +52,8 @@ def _fill(template: tuple[tuple[str, str], ...], values: dict[str, Any], *, opti
         if value is None:
             if kind == OPTIONAL:
                 continue
-            raise RequestError("invalid-request", f"argument `{text}` is missing{_hint(text)}")
+            missing = f"argument `{text}` is missing{_hint(text)}{_given(values)}"
+            raise RequestError("invalid-request", missing)
         filled = as_text(text, value)
         # Only a value that begins its item could be read as an option (`-rf`, `--output=`).
         if options and filled.startswith("-") and not item:
@@ -64,6 +66,12 @@ def _hint(name: str) -> str:
     """For what is hardly meant as a name, such as that in `50% of 80%`."""
     plain = name.translate({ord(mark): None for mark in "_-."}).isalnum()
     return "" if plain else " (in a configuration, `%%` is a plain percent sign)"
+
+
+def _given(values: dict[str, Any]) -> str:
+    """What was given instead, as far as it can be read at a glance."""
+    names = [ascii(name[:_NAME]) for name, value in values.items() if value is not None]
+    return f"; given: {', '.join(names[:_NAMES])}{', ...' * (len(names) > _NAMES)}" if names else ""
 
 
 def as_text(name: str, value: Any) -> str:

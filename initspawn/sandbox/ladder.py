@@ -5,6 +5,7 @@ A step puts its system calls into a program; the call that fails refuses the sta
 
 from __future__ import annotations
 
+import _signal
 import errno
 import os
 
@@ -73,12 +74,41 @@ def descriptors(sources: tuple[int, ...], kept: tuple[int, ...]) -> Program:
     return program
 
 
-def refusal_hint(step: str, number: int) -> str:
+# Limits that an exec itself can run into, by their numbers for setrlimit(2).
+_DATA, _STACK, _NPROC, _NOFILE, _AS = 2, 3, 6, 7, 9
+_OF_MEMORY = {_DATA: "data", _STACK: "stack", _AS: "as"}
+
+
+def refusal_hint(step: str, number: int, sandbox: Sandbox) -> str:
     """What an errno usually means at a step, in words a configuration's author can use."""
+    limited = [which for which, _, _ in sandbox.limits]
     if step == EXEC and number == errno.ENOENT:
         return "it, or the interpreter it names, does not exist in the sandbox"
     if step == EXEC and number == errno.ENOEXEC:
         return "it is no program of this machine, and no script: those begin with a line such as #!/bin/sh"
+    if step == EXEC and number == errno.EAGAIN and _NPROC in limited:
+        return "its user has more processes than `limits.nproc` allows"
+    if step == EXEC and number == errno.E2BIG and _STACK in limited:
+        return "arguments and environment may take a quarter of `limits.stack`"
+    if number == errno.EMFILE and _NOFILE in limited:
+        return "`limits.nofile` is too low to build its sandbox"
     if step == NAMESPACES and number in (errno.EPERM, errno.ENOSPC):
         return "this kernel or its settings do not let this user make namespaces (see `initspawn doctor`)"
     return ""
+
+
+def ended_in_exec(sandbox: Sandbox, status: int | None) -> str:
+    """Why the kernel ended a command in its exec, as far as its limits can tell; empty if they cannot.
+
+    Behind the point of no return execve(2) can only kill, with whatever it lacks memory for.
+    """
+    found = [
+        f"`{_OF_MEMORY[which]}: {soft}`"
+        for which, soft, _ in sandbox.limits
+        if which in _OF_MEMORY and soft >= 0
+    ]
+    if not found or status is None or not os.WIFSIGNALED(status):
+        return ""
+    if os.WTERMSIG(status) not in (_signal.SIGKILL, _signal.SIGSEGV, _signal.SIGBUS):
+        return ""
+    return f"its `limits` are too low for a program to begin: {', '.join(found)}"

@@ -226,13 +226,15 @@ class Start:
         if failure:
             step, detail = self._note(*failure[:2])
             number = failure[2]
-            hint = ladder.refusal_hint(step, number)
+            hint = ladder.refusal_hint(step, number, self.sandbox)
             return LaunchRefused(step, number, f"{detail}: {hint}" if detail and hint else detail or hint)
         ended = self._slot.status() if status is None else status
         if ended is not None and os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == _signal.SIGSYS:
             return LaunchRefused(ladder.EXEC, 0, "the seccomp filter does not allow execve")
         if self.out_of_memory():
             return LaunchRefused("cgroup", 0, "its memory limit is too low for a command to begin")
+        if low := ladder.ended_in_exec(self.sandbox, ended):
+            return LaunchRefused(ladder.EXEC, 0, low)
         return LaunchRefused("child", 0, "it ended before its exec without a word")
 
     def _note(self, who: int, index: int) -> tuple[str, str]:

@@ -39,7 +39,14 @@ def call(registry: Registry, caller: Caller, name: str, verb: str, arguments: An
         return f"pong={registry.pings}"
     if verb == "info":
         return info(api)
-    raise RequestError("unknown-verb")
+    known = [command.verb for command in api.commands] + [extra.uid for extra in api.extra]
+    raise _unknown(verb, ["ping", "info", *known])
+
+
+def _unknown(verb: str, known: list[str]) -> RequestError:
+    from initspawn.verbs.nearest import unknown_verb
+
+    return unknown_verb(verb, known)
 
 
 def info(api: Api) -> dict[str, Any]:
@@ -90,4 +97,4 @@ def _own(registry: Registry, caller: Caller, verb: str) -> Any:
         if registry.autostart is None or not allowed(caller.identity, RECORDS, None, ""):
             return []
         return registry.autostart.records()
-    raise RequestError("unknown-verb")
+    raise _unknown(verb, ["ping", "info", "tasks", "services"])

@@ -6,7 +6,7 @@ understood is refused. Encoders that write files are not for callers.
 
 from __future__ import annotations
 
-from initspawn.encoders.table import DEFAULT, complete
+from initspawn.encoders.table import COMMON, DEFAULT, complete, options_of
 from initspawn.errors import RequestError
 from initspawn.plan import TEXT, Command
 from initspawn.sandbox.bind import as_text
@@ -93,11 +93,16 @@ def _encoder(value: Any) -> tuple[str, dict[str, Any]]:
         raise _wrong("`encoder` must be a name, or {output: NAME, opts: {...}}")
     if not isinstance(name, str) or name.lower() not in _ENCODERS:
         raise _wrong(f"`encoder` must be one of {', '.join(_ENCODERS)}")
+    name = name.lower()
+    known = options_of(name)
+    unknown = options.keys() - {*known, *COMMON}
+    if unknown:
+        raise _wrong(f"`encoder`: {name} has no option {min(unknown)!a}; it has {', '.join(known)}")
     try:
-        complete(name.lower(), options)
+        complete(name, options)
     except ValueError as error:
         raise _wrong(f"`encoder`: {error}") from None
-    return name.lower(), options
+    return name, options
 
 
 def _is_name(uid: str) -> bool:

@@ -6,6 +6,7 @@ Loaded with the first request for it.
 from __future__ import annotations
 
 from initspawn.errors import RequestError
+from initspawn.verbs.nearest import unknown_verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def call(registry: Registry, caller: Caller, verb: str, arguments: Any) -> Any:
     """The response of one of its verbs. Raises RequestError."""
     known = VERBS.get(verb)
     if known is None:
-        raise RequestError("unknown-verb")
+        raise unknown_verb(verb, list(VERBS))
     return known[1](registry, caller, arguments)
 
 

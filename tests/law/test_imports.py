@@ -67,6 +67,8 @@ RULES = {
     # SHA-256 by its C name before and since Python 3.12: hashlib would load OpenSSL.
     "verbs.access": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"_sha256", "_sha2"}),
     "verbs.query": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"binascii"}),
+    # Loaded for who has mistyped a verb.
+    "verbs.nearest": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"difflib"}),
     "broker": Rule(f"{FLOOR_2} broker", stdlib=ANY),
     "control": Rule(FLOOR_4, stdlib=ANY),
     "control.wire": Rule(WIRE, stdlib=HANDFUL | {"json"}),

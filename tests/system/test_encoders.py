@@ -69,7 +69,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, logged: Path) -> Iterator[S
     box = {"uid": "box", "namespace": {}, **acls, "commands": commands}
     config = {"metadata": {"uid": "t", "api": "t"}, "sandboxes": box}
     place = tmp_path_factory.mktemp("encoders")
+    (logged / "missing").mkdir()
     with serving(place, write(place, "t.json", config)) as running:
+        (logged / "missing").rmdir()  # that it was never there, `check` would say
         yield running
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -206,6 +207,38 @@ def _exchange(box: Sandbox, gone: Path) -> list[str]:
 def test_arguments_that_are_too_many_are_refused_at_exec(who: Person) -> None:
     result = who.run(boxes.full(who), "/bin/true", *["x" * 100_000] * 80)
     refused(result, "exec", "E2BIG")
+
+
+LIMITS = {
+    "as": (resource.RLIMIT_AS, 65536, "`as: 65536`"),
+    "data": (resource.RLIMIT_DATA, 4096, "`data: 4096`"),
+}
+
+
+@root_and_a_user
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_that_ends_the_program_in_its_exec_is_named(who: Person, limit: str) -> None:
+    which, value, named = LIMITS[limit]
+    result = who.run(boxes.sandbox(who, limits=((which, value, value),)), "/bin/true")
+    assert (result.step, result.status) == ("exec", {})
+    assert result.detail == f"its `limits` are too low for a program to begin: {named}"
+
+
+@root
+def test_the_limit_of_processes_is_named(who: Person) -> None:
+    one = boxes.sandbox(who, uid="one")
+    no_more = boxes.sandbox(who, uid="no more", limits=((resource.RLIMIT_NPROC, 0, 0),))
+    result = who.call(_one_too_many, one, no_more)
+    refused(result, "exec", "EAGAIN")
+    assert result.detail == "/bin/true: its user has more processes than `limits.nproc` allows"
+
+
+def _one_too_many(one: Sandbox, no_more: Sandbox) -> Result:
+    with bench(one, no_more) as made:
+        run = made.start("/bin/sleep", "60", sandbox=one).begin()
+        result = made.run("/bin/true", sandbox=no_more)
+        run.signal(9).end()
+    return result
 
 
 @everybody

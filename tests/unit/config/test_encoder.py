@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +101,23 @@ def test_names_of_log_files_are_filled_in_once(build: Build) -> None:
     paths = build({}, encoder={"output": "log", "opts": opts}).commands[0].encoder_options
     assert re.fullmatch(rf"/tmp/{os.getpid()}-[0-9a-f-]{{36}}", paths["stdout"])
     assert re.fullmatch(r"/tmp/\d\d-\w{3}-\d{4} \d\d:\d\d:\d\d \(\w+\)", paths["stderr"])
+
+
+def test_log_files_have_a_directory(build: Build, problems: Problems, tmp_path: Path) -> None:
+    def log(path: Path) -> dict[str, Any]:
+        return {"output": "log", "opts": {"stdout": str(path)}}
+
+    (problem,) = problems({}, encoder=log(tmp_path / "no" / "out"))
+    assert "encoder.opts.stdout: INVALID_OPTIONS: there is no directory" in problem
+    assert problem.endswith(f"(make it: mkdir -p {tmp_path}/no)")
+    (tmp_path / "no").mkdir()
+    assert build({}, encoder=log(tmp_path / "no" / "out"))
+    (tmp_path / "link").symlink_to("no")
+    (problem,) = problems({}, encoder=log(tmp_path / "link" / "out"))
+    assert "and none is followed (write it below" in problem
+    (tmp_path / "file").touch()
+    (problem,) = problems({}, encoder=log(tmp_path / "file" / "out"))
+    assert "there is no directory" in problem
 
 
 @pytest.mark.parametrize("path", ["out", "~/out", "/var/../out", "/var//out", "/var/log/", "/tmp/$NOSUCH"])

@@ -94,6 +94,11 @@ def test_host_programs(build: Build, problems: Problems, tmp_path: Path) -> None
     assert "'/nosuch/sh', which" in said(str(plain))
     plain.write_bytes(b"#!/bin/sh\r\necho\r\n")
     assert "ends with CR LF" in said(str(plain))
+    for first in (b"#!/usr/bin/env sh", b"#! /usr/bin/env -S sh -e ", b"#!/bin/sh -e", b"#!sh"):
+        plain.write_bytes(first + b"\r\necho\r\n")
+        assert "ends with CR LF" in said(str(plain))
+    plain.write_bytes(b"#!/usr/bin/env sh\necho\r\n")
+    assert build({}, exec={"cmdpath": str(plain)})
     plain.write_text("#!\t/bin/sh\t-e\n")
     assert build({}, exec={"cmdpath": str(plain)})
     assert "'/bin/ls -l' does not exist (what follows the program goes into `args`)" in said("/bin/ls -l")

@@ -81,7 +81,22 @@ def test_values_that_are_no_text(value: Any, item: str) -> None:
 
 @pytest.mark.parametrize("arguments", [None, {}, {"a": None}, {"A": 1}, {"b": 1}, [], ["a"], "a", 5, True])
 def test_missing(arguments: Any) -> None:
-    assert refused((A,), arguments) == "argument `a` is missing"
+    said = refused((A,), arguments)
+    assert said.partition("; given: ")[0] == "argument `a` is missing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"a": None}, ""),
+        ("a", ""),
+        ({"A": 1, "b\n": 2}, "'A', 'b\\n'"),
+        ({"x" * 99: 1}, repr("x" * 32)),
+        ({str(n): n for n in range(9)}, "'0', '1', '2', '3', '4', '5', '6', '7', ..."),
+    ],
+)
+def test_what_was_given_instead_is_told(arguments: Any, named: str) -> None:
+    assert refused((A,), arguments).partition("; given: ")[2] == named
 
 
 @pytest.mark.parametrize("arguments", [None, {}, {"b": None}, {"B": 1}, [], "b", 5, True])
@@ -90,7 +105,7 @@ def test_optional(arguments: Any) -> None:
 
 
 def test_keys_are_no_paths() -> None:
-    assert refused(((REQUIRED, "a.b"),), {"a": {"b": 1}}) == "argument `a.b` is missing"
+    assert refused(((REQUIRED, "a.b"),), {"a": {"b": 1}}) == "argument `a.b` is missing; given: 'a'"
 
 
 @pytest.mark.parametrize("template", [(A,), ((TEXT, "--x="), A)])

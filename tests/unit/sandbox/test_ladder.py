@@ -366,13 +366,39 @@ def test_descriptors_that_are_out_of_the_way_move_once() -> None:
         ("namespaces", errno.EPERM, "doctor"),
         ("namespaces", errno.ENOSPC, "doctor"),
         ("exec", errno.EACCES, ""),
+        ("exec", errno.EAGAIN, ""),
         ("mounts", errno.ENOENT, ""),
     ],
 )
 def test_hints(step: str, number: int, words: str) -> None:
-    hint = ladder.refusal_hint(step, number)
+    hint = ladder.refusal_hint(step, number, sandbox())
     assert words in hint
     assert bool(hint) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("limit", "number", "name"),
+    [(3, errno.E2BIG, "limits.stack"), (6, errno.EAGAIN, "limits.nproc"), (7, errno.EMFILE, "limits.nofile")],
+)
+def test_hints_name_the_limit_that_is_reached(limit: int, number: int, name: str) -> None:
+    assert name in ladder.refusal_hint("exec", number, sandbox(limits=((limit, 1, 1),)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "signal", "words"),
+    [
+        (((9, 4096, 4096),), 9, "`as: 4096`"),
+        (((3, 1, 1), (2, 0, 8)), 11, "`stack: 1`, `data: 0`"),
+        (((9, -1, -1),), 9, ""),  # none at all
+        (((7, 1, 1),), 9, ""),  # kills nobody
+        (((9, 4096, 4096),), 15, ""),  # somebody else
+        (((9, 4096, 4096),), None, ""),
+    ],
+)
+def test_limits_that_end_an_exec(limits: Any, signal: int | None, words: str) -> None:
+    said = ladder.ended_in_exec(sandbox(limits=limits), signal)
+    assert said.endswith(words)
+    assert bool(said) == bool(words)
 
 
 # Landlock.

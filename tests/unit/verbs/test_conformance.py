@@ -203,11 +203,11 @@ def test_check_079_null_is_missing() -> None:
 
 
 def test_check_081_case_of_keys() -> None:
-    assert with_args("%a%").refuses({"args": {"A": 1}}) == "argument `a` is missing"
+    assert with_args("%a%").refuses({"args": {"A": 1}}) == "argument `a` is missing; given: 'A'"
 
 
 def test_check_082_keys_are_no_paths() -> None:
-    assert with_args("%a.b%").refuses({"args": {"a": {"b": 1}}}) == "argument `a.b` is missing"
+    assert with_args("%a.b%").refuses({"args": {"a": {"b": 1}}}) == "argument `a.b` is missing; given: 'a'"
     assert with_args("%a.b%").starts({"args": {"a.b": 1}}) == ("1",)
 
 

@@ -171,6 +171,8 @@ def test_verbosity() -> None:
         ({"encoder": {"output": "log", "opts": {"stdout": "/etc/passwd"}}}, "`encoder` must be one of"),
         ({"encoder": {"output": "text", "plugin": "p"}}, "`encoder` must be a name"),
         ({"encoder": {"output": "text", "opts": {"maxlen": 0}}}, "`maxlen`"),
+        ({"encoder": {"output": "raw", "opts": {"maxlem": 1}}}, "raw has no option 'maxlem'; it has maxlen,"),
+        ({"encoder": {"output": "line", "opts": {"base64": True}}}, "line has no option 'base64'; it has"),
         ({"encoder": 5}, "`encoder` must be one of"),
         ({"sandbox": 5}, "invalid sandbox uid"),
         ({"more": 1}, "unknown key 'more'"),

@@ -54,8 +54,24 @@ def test_ping_counts_over_all_apis(client: Any) -> None:
     ],
 )
 def test_what_does_not_exist(client: Any, procedure: str, status: str) -> None:
-    assert client.call(procedure) == refused(status)
+    assert client.call(procedure).status == status
     assert STATUS_CODES[status] < 0
+
+
+@pytest.mark.parametrize(
+    ("procedure", "meant"),
+    [
+        ("t/tools/ecko", "tools/echo"), ("t/pong", "ping"), ("initspawn/task", "tasks"),
+        ("monitor/sesion", "session"), ("t/zzz", ""), (f"t/tools/echo{'o' * 1000}", ""),
+    ],
+)  # fmt: skip
+def test_a_verb_that_is_much_like_it_is_told(client: Any, procedure: str, meant: str) -> None:
+    assert client.call(procedure) == refused("unknown-verb", f"did you mean `{meant}`?" if meant else None)
+
+
+def test_who_may_see_nothing_is_told_of_no_verb(connect: Connect) -> None:
+    for procedure in ("t/tools/ecko", "monitor/sesion"):
+        assert connect("start").call(procedure) == DENIED
 
 
 def test_info_has_exactly_this_shape() -> None:
@@ -351,7 +367,8 @@ def test_arguments(client: Any, supervisor: Any, query: Any) -> None:
 
 @pytest.mark.parametrize("query", [None, {}, {"args": {}}, {"args": None}, "text", [], {"args": {"A": 1}}])
 def test_a_missing_argument_starts_nothing(client: Any, supervisor: Any, query: Any) -> None:
-    assert client.call("t/tools/echo", query) == refused("invalid-request", "argument `a` is missing")
+    said = "argument `a` is missing" + ("; given: 'A'" if query == {"args": {"A": 1}} else "")
+    assert client.call("t/tools/echo", query) == refused("invalid-request", said)
     assert supervisor.every == []
 
 
