@@ -15,6 +15,7 @@ from initspawn.plan import IdMap
 
 _CAPABILITIES = 64  # that a mask of the kernel has room for
 _HIGHEST_ID = 0xFFFFFFFE
+_THE_USERS = "user"  # in a list of groups: all that the user is a member of
 _NO_LABEL = ("LSM_LABEL_NO", "LSM_LABEL_NONE")
 
 
@@ -56,13 +57,14 @@ def identify(
         )
         return None
     wanted = _wanted(acls, spot, supervisor, target)
-    if wanted is None:
+    groups = _groups(acls, spot["groups"], supervisor, wanted, target)
+    if wanted is None or groups is None:
         return None
     if supervisor.user == 0:
         id_map = None
         if own_users:
             id_map = _map(inside=wanted, outside=wanted, first=False)
-        return Identity(wanted.user, wanted.group, (), id_map)
+        return Identity(wanted.user, wanted.group, groups, id_map)
     if wanted != supervisor and not disguised:
         _refuse_change(acls, spot, supervisor, wanted)
         return None
@@ -125,6 +127,35 @@ def _group(name: str | int, spot: Spot, target: Target) -> int | None:
     if found is None:
         spot.refuse(f"there is no group {shown(name)}", nearest(str(name), target.accounts.group_names()))
     return found
+
+
+def _groups(
+    acls: Acls, spot: Spot, supervisor: Person, wanted: Person | None, target: Target
+) -> tuple[int, ...] | None:
+    """The further groups that `acls` names, sorted and without the primary one."""
+    if acls.groups and supervisor.user != 0:
+        spot.refuse(
+            "an ordinary user cannot take on groups, and keeps its own",
+            "run initspawn as root, or remove it",
+        )
+        return None
+    found: set[int | None] = set()
+    for index, name in enumerate(acls.groups):
+        if name == _THE_USERS and wanted is not None:
+            found |= _groups_of(wanted.user, spot[index], target)
+        elif name != _THE_USERS:
+            found.add(_group(name, spot[index], target))
+    if None in found:
+        return None
+    return tuple(sorted({number for number in found if number is not None} - {wanted and wanted.group}))
+
+
+def _groups_of(user: int, spot: Spot, target: Target) -> set[int | None]:
+    found = target.accounts.user(user)
+    if found is None:
+        spot.refuse(f"user {user} is not known here and so is in no group", "write the groups' numbers")
+        return {None}
+    return set(target.accounts.groups_of(found))
 
 
 def _number(name: str | int) -> int | None:

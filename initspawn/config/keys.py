@@ -96,6 +96,11 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
     "Acls": {
         "user": Key("name or number of who the commands run as", "nobody", "see below"),
         "group": Key("name or number of their group", "video", "the user's primary group"),
+        "groups": Key(
+            "names or numbers of further groups, for root only; `user` stands for all that the user is a "
+            "member of",
+            ["user", "dialout"],
+        ),
         "umask": Key("permissions that new files do not get: octal, in quotes", "027", '`"022"`'),
         "chdir": Key(
             "absolute path of the working directory, as commands see it; it must be there. `$NAME` is"

@@ -76,6 +76,7 @@ class Acls(Part):
 
     user: str | Id | None = None
     group: str | Id | None = None
+    groups: list[str | Id] = []
     umask: str | None = None
     chdir: str | None = None
     timeout: Seconds | None = None

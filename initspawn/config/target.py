@@ -34,6 +34,9 @@ class Accounts(Protocol):
     def group(self, name: str) -> int | None:
         """A group's number."""
 
+    def groups_of(self, user: User) -> set[int]:
+        """All groups that somebody is a member of, the primary one included."""
+
     def user_names(self) -> list[str]:
         """For hints."""
 
@@ -111,6 +114,9 @@ class _OurAccounts:
         except KeyError:
             return None
 
+    def groups_of(self, user: User) -> set[int]:
+        return set(os.getgrouplist(user.name, user.group))
+
     def user_names(self) -> list[str]:
         return [entry.pw_name for entry in pwd.getpwall()]
 
@@ -125,20 +131,26 @@ class _TheirAccounts:
         self._users: dict[str, User] = {}
         self._by_number: dict[int, User] = {}
         self._groups: dict[str, int] = {}
+        self._members: dict[str, set[int]] = {}
         for name, number, group, _, home, *_ in _lines(tree, "/etc/passwd", 7):
             if number.isdecimal() and group.isdecimal():
                 user = User(name, int(number), int(group), home)
                 self._users.setdefault(name, user)
                 self._by_number.setdefault(user.number, user)
-        for name, number, *_ in _lines(tree, "/etc/group", 4):
+        for name, number, members in _lines(tree, "/etc/group", 4):
             if number.isdecimal():
                 self._groups.setdefault(name, int(number))
+                for member in members.split(","):
+                    self._members.setdefault(member, set()).add(int(number))
 
     def user(self, key: str | int) -> User | None:
         return self._users.get(key) if isinstance(key, str) else self._by_number.get(key)
 
     def group(self, name: str) -> int | None:
         return self._groups.get(name)
+
+    def groups_of(self, user: User) -> set[int]:
+        return {user.group, *self._members.get(user.name, ())}
 
     def user_names(self) -> list[str]:
         return list(self._users)

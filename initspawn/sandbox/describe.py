@@ -130,6 +130,8 @@ def gaps(command: Command, sandbox: Sandbox) -> list[str]:
         found.append("no seccomp filter: it may make every system call")
     if sandbox.groups is None:
         found.append("it keeps the further groups of the supervisor, which an ordinary user cannot drop")
+    if sandbox.groups:
+        found.append(f"it may do what members of the groups {_further(sandbox)} may")
     limited = {LIMIT_NAMES.get(which) for which, soft, _ in sandbox.limits if soft >= 0}
     limited |= {name for name, value in sandbox.cgroup or () if not value.startswith("max")}
     if unlimited := [text for text, names in _UNLIMITED.items() if limited.isdisjoint(names)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import subprocess
@@ -66,6 +67,26 @@ def test_check_110_root_becomes_the_user_without_groups(run: Runner) -> None:
     found = status(run({"acls": DAEMON}, *STATUS))
     assert (found["Uid"].split(), found["Gid"].split()) == (["1"] * 4, ["20"] * 4)
     assert found["Groups"].split() == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("users", ["disable", "enable"])
+def test_groups_that_are_asked_for(run: Runner, users: str) -> None:
+    """They count for the machine's files, in a user namespace too, where they have no numbers."""
+    kept = Path("/var/tmp") / f"initspawn-groups-{os.getpid()}"
+    kept.write_text("for audio")
+    try:
+        os.chown(kept, 0, grp.getgrnam("audio").gr_gid)
+        kept.chmod(0o640)
+        keys = {"namespace": {"shares": {"users": users}}}
+        assert run({"acls": DAEMON, **keys}, "/bin/cat", str(kept)).returncode == 1
+        acls = {**DAEMON, "groups": ["audio", "video"]}
+        assert run({"acls": acls, **keys}, "/bin/cat", str(kept)).stdout == "for audio"
+    finally:
+        kept.unlink()
+    if users == "enable":
+        numbers = {grp.getgrnam(name).gr_gid for name in ("audio", "video")}
+        assert set(map(int, status(run({"acls": acls}, *STATUS))["Groups"].split())) == numbers
 
 
 @pytest.mark.root

@@ -177,6 +177,8 @@ def test_gaps_are_told() -> None:
     assert "as root" in less
     held = PLAIN.replace(capabilities=1 << capabilities.NUMBERS["NET_ADMIN"])
     assert "NET_ADMIN over the host" in " ".join(describe.gaps(COMMAND, held))
+    member = PLAIN.replace(groups=(4, 27))
+    assert "may do what members of the groups 4 27 may" in " ".join(describe.gaps(COMMAND, member))
 
 
 def test_ends_are_as_certain_as_they_are() -> None:

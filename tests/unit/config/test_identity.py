@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import os
 import pwd
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +48,24 @@ def test_root_becomes_the_user(sandbox: Callable[..., Sandbox], name: Any) -> No
         "HOME": DAEMON.pw_dir,
         "USER": "daemon",
     }
+
+
+def test_groups_are_asked_for(sandbox: Callable[..., Sandbox], problems: Problems) -> None:
+    """As this machine's own user database has them."""
+    audio = grp.getgrnam("audio").gr_gid
+    acls = {"user": "daemon", "groups": ["audio", audio, str(audio), DAEMON.pw_gid]}
+    assert sandbox({"acls": acls}, user=0).groups == (audio,)  # each once, and not the primary one
+    mine = set(os.getgrouplist("daemon", DAEMON.pw_gid)) - {DAEMON.pw_gid}
+    assert sandbox({"acls": {"user": "daemon", "groups": "user"}}, user=0).groups == tuple(sorted(mine))
+    (said,) = problems({"acls": {"user": "daemon", "groups": [2**32 - 1]}}, user=0)
+    assert "must be from 0" in said
+
+
+@pytest.mark.parametrize("groups", ["user", ["audio"], [0]])
+def test_an_ordinary_user_takes_on_no_groups(problems: Problems, groups: Any) -> None:
+    for keys in ({}, {"namespace": HIDDEN}):
+        (said,) = problems({"acls": {"groups": groups}, **keys})
+        assert "acls.groups: an ordinary user cannot take on groups, and keeps its own" in said
 
 
 def test_root_for_root(sandbox: Callable[..., Sandbox]) -> None:

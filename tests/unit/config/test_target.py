@@ -42,7 +42,8 @@ def root(tmp_path: Path) -> Path:
         "root:x:0:0::/root:/bin/sh\nmaker:x:4711:815:,,,:/home/maker:/bin/sh\nbroken:x:1\n\nmaker:x:1:1:::\n"
     )
     (root / "etc/passwd").write_text(passwd)
-    (root / "etc/group").write_text("root:x:0:\nmakers:x:815:maker\nmakers:x:1:\n+:::\n")
+    group = "root:x:0:\nmakers:x:815:maker\nmakers:x:1:\n+:::\nmine:x:9:me,maker\nhis:x:8:mak,\n"
+    (root / "etc/group").write_text(group)
     return root
 
 
@@ -95,6 +96,17 @@ def test_users_and_groups_are_those_of_the_tree(box: Callable[..., Sandbox]) -> 
     )
     assert "there is no group 'daemon'" in problems(box, {"acls": {"user": 1, "group": "daemon"}})
     assert "user 2 is not known" in problems(box, {"acls": {"user": 2}})
+
+
+def test_further_groups_are_those_of_the_tree(box: Callable[..., Sandbox]) -> None:
+    assert box().groups == ()
+    assert box({"acls": {"user": "maker", "groups": "user"}}).groups == (9,)
+    assert box({"acls": {"user": 4711, "groups": ["user", "his", 7, "7"]}}).groups == (7, 8, 9)
+    assert box({"acls": {"user": "root", "groups": "user"}}).groups == ()
+    said = problems(box, {"acls": {"user": "maker", "groups": ["nine"]}})
+    assert "acls.groups[0]: there is no group 'nine' (did you mean `mine`?)" in said
+    said = problems(box, {"acls": {"user": 12, "group": 1, "groups": "user"}})
+    assert "acls.groups: user 12 is not known here and so is in no group" in said
 
 
 def test_programs_are_looked_for_in_the_tree(compiled: Compile, root: Path) -> None:
