@@ -16,6 +16,10 @@ INITIAL = "initial-event"
 DATA = "data"
 FINAL = "final-event"
 
+# The key of output that is told as it came and not in lines, and what the output then is.
+PIECE = "piece"
+TEXT, BASE64 = "text", "base64"
+
 
 class Event(Record):
     """One record of a task's output. `seq` counts from 1 within the task, without gaps.

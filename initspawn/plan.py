@@ -166,6 +166,7 @@ class Command(Record):
     privilege: str | None = None  # its own, else the sandbox's
     timeout: float = 0.0  # seconds; 0: none
     stdin: bool = False  # its standard input is a pipe that callers write to; otherwise /dev/null
+    terminal: tuple[int, int] | None = None  # rows and columns of the one it gets in place of all three
     most: int = 0  # tasks at once; 0: any number
     queue: int = 0  # starts beyond them that wait for their turn
     oldest_out: bool = False  # a start that finds the queue full takes the place of the oldest in it

@@ -21,6 +21,7 @@ from initspawn.sandbox.bwrap import Equivalent, equivalent
 from initspawn.sandbox.calls import calls
 from initspawn.sandbox.describe import MEASURED, endings, gaps, mounts, steps
 from initspawn.sandbox.measure import Baseline
+from initspawn.sandbox.recipe import environment
 from initspawn.verbs.query import START, blend
 
 HELP = "say what a verb runs, as whom, how it is confined, and what is not"
@@ -75,9 +76,11 @@ def describe(api: Api, command: Command, values: Any, *, privileged: bool) -> di
         baseline.permitted = (1 << baseline.last_capability + 1) - 1  # explained by an ordinary user
     template = template_of(command)
     argv = _bound(command, values)
-    made = calls(sandbox, baseline)
+    terminal = command.terminal is not None
+    made = calls(sandbox, baseline, terminal=terminal)
     taken = [
-        {"step": name, "does": text, "calls": made.get(name, [])} for name, text in steps(sandbox, baseline)
+        {"step": name, "does": text, "calls": made.get(name, [])}
+        for name, text in steps(sandbox, baseline, terminal=terminal)
     ]
     return {
         "verb": f"{api.api}/{command.verb}",
@@ -86,7 +89,7 @@ def describe(api: Api, command: Command, values: Any, *, privileged: bool) -> di
         "path": command.path,
         "template": template,
         "argv": None if argv is None else list(argv),
-        "environment": dict(sandbox.environment),
+        "environment": dict(text.split("=", 1) for text in environment(sandbox, terminal=terminal)),
         "directory": sandbox.directory,
         "identity": _identity(sandbox),
         "callers": callers(command.privilege or sandbox.privilege),

@@ -294,10 +294,12 @@ _NATURAL: dict[type[inspect.Type], tuple[type, ...]] = {
     inspect.IntType: (int, float),
     inspect.StructType: (dict,),
     inspect.LiteralType: (str,),
+    inspect.BoolType: (bool,),
 }
 _NAMES: dict[type[inspect.Type], str] = {
     inspect.StrType: "text",
     inspect.IntType: "a whole number",
     inspect.StructType: "an object",
     inspect.LiteralType: "a word",
+    inspect.BoolType: "true or false",
 }

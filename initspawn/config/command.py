@@ -11,8 +11,9 @@ from initspawn.config.expand import ExpandFault, Names, Parts, expand, template
 from initspawn.config.inside import View
 from initspawn.config.plugins import Plugins
 from initspawn.config.program import check_program
-from initspawn.config.schema import Command, Exec, Sandbox
+from initspawn.config.schema import Command, Exec, Sandbox, Terminal
 from initspawn.config.spot import Spot, shown
+from initspawn.encoders.table import STREAM
 from initspawn.late import is_late
 from initspawn.limits import ARGUMENT_BYTES
 from initspawn.plan import Command as PlanCommand
@@ -39,7 +40,10 @@ def compile_command(
     if path is not None and look and not is_late(path):
         view = View(compiled.new_root, compiled.mounts, names.target.tree)
         check_program(path, view, spot["exec"]["cmdpath"])
-    encoder, options = compile_encoder(command.encoder, names, plugins, spot["encoder"])
+    terminal = _terminal(command, spot)
+    encoder, options = compile_encoder(
+        command.encoder or (STREAM if terminal else None), names, plugins, spot["encoder"]
+    )
     # An explicit 0 means none, also where the sandbox has a limit.
     timeout = command.timeout if command.timeout is not None else sandbox.acls.timeout
     return PlanCommand(
@@ -52,6 +56,7 @@ def compile_command(
         privilege=command.privilege or sandbox.privilege,
         timeout=float(timeout or 0),
         stdin=command.stdin,
+        terminal=terminal,
         most=_most(command, spot),
         queue=command.queue.length if command.queue else 0,
         oldest_out=command.queue is not None and command.queue.full == "oldest-out",
@@ -66,6 +71,16 @@ def compile_command(
         sample=command.sample,
         autostart=compile_autostart(command.autostart, spot["autostart"]),
     )
+
+
+def _terminal(command: Command, spot: Spot) -> tuple[int, int] | None:
+    """Its rows and columns; None without one."""
+    if not command.terminal:
+        return None
+    if command.stdin:
+        spot["stdin"].refuse("contradicts `terminal`", "leave it out: a terminal is the standard input")
+    size = command.terminal if isinstance(command.terminal, Terminal) else Terminal()
+    return size.rows, size.columns
 
 
 def _most(command: Command, spot: Spot) -> int:

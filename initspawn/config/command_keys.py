@@ -56,7 +56,7 @@ COMMAND_KEYS: Mapping[str, Mapping[str, Key]] = {
             8,
             "32",
         ),
-        "base64": Key("`true`: `raw` tells the streams in base64, byte for byte", True, "`false`"),
+        "base64": Key("`true`: `raw` and `stream` tell output in base64, byte for byte", True, "`false`"),
         "stdout": Key(
             "full path of the file that `log` appends stdout to, byte for byte; `$NAME` is "
             "[expanded](#expansion)",
@@ -83,6 +83,10 @@ COMMAND_KEYS: Mapping[str, Mapping[str, Key]] = {
             "oldest-out",
         ),
     },
+    "Terminal": {
+        "rows": Key("lines, 1 to 32767", 50),
+        "columns": Key("characters of a line, 1 to 32767", 132),
+    },
     "Command": {
         "uid": Key("name of the command", "ls"),
         "exec": Key("the program, see [exec](#exec)", {"cmdpath": "/bin/ls", "args": ["-l"]}),
@@ -92,6 +96,11 @@ COMMAND_KEYS: Mapping[str, Mapping[str, Key]] = {
         ),
         "stdin": Key(
             "its standard input is a pipe that [`input`](api.md#input) writes to; otherwise it is /dev/null",
+            True,
+        ),
+        "terminal": Key(
+            "`true`, or its size: standard input, output and error are a terminal of its own, see "
+            "[terminal](#terminal)",
             True,
         ),
         "single": Key("the same as `max: 1`", True),

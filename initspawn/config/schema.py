@@ -16,13 +16,14 @@ from initspawn.config.bounds_schema import Landlock, Limits, Scheduling
 from initspawn.config.cgroups_schema import Cgroups
 from initspawn.config.part import Natural, Part
 from initspawn.encoders.table import MAXDEPTH, MAXLINE, RAW_BYTES
-from initspawn.limits import TASKS
+from initspawn.limits import TASKS, TERMINAL_SIZE
 
 _TEN_YEARS = 315_360_000
 
 Seconds = Annotated[int, Meta(ge=0, le=_TEN_YEARS)]
 Verbosity = Annotated[int, Meta(ge=0, le=9)]
 Id = Annotated[int, Meta(ge=0, le=0xFFFFFFFE)]  # (uid_t)-1 means "leave as it is" to the kernel
+Size = Annotated[int, Meta(ge=1, le=TERMINAL_SIZE)]
 Uid = Annotated[str, Meta(min_length=1, max_length=64)]
 Word = Literal["default", "enable", "disable"]
 MountMode = Literal[
@@ -225,6 +226,16 @@ class Queue(Part):
     full: Literal["refuse", "oldest-out"] = "refuse"
 
 
+class Terminal(Part):
+    """A pseudo-terminal's size to begin with."""
+
+    noun = "terminal"
+    form = "write true, or {rows: 24, columns: 80}"
+
+    rows: Size = 24
+    columns: Size = 80
+
+
 class Command(Part):
     """A configured thing that can run."""
 
@@ -237,6 +248,7 @@ class Command(Part):
     info: str | None = None
     timeout: Seconds | None = None
     stdin: bool = False
+    terminal: bool | Terminal = False
     single: bool = False
     max: Annotated[int, Meta(ge=1, le=TASKS)] | None = None
     queue: Queue | None = None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from initspawn.encoders.base import Encoder
 
 DEFAULT = "text"
+STREAM = "stream"  # of what has a terminal
 
 
 def _json(**options: Any) -> Encoder:
@@ -26,8 +27,15 @@ def _json(**options: Any) -> Encoder:
     return Json(**options)
 
 
+def _stream(**options: Any) -> Encoder:
+    from initspawn.encoders.stream import Stream  # mostly for terminals
+
+    return Stream(**options)
+
+
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "text": Text, "line": Line, "sync": Sync, "raw": Raw, "log": Log, "json": _json,
+    "stream": _stream,
 }  # fmt: skip
 
 # A cut line holds at least one character of four bytes and its backslash. The upper ends keep a line,
@@ -46,8 +54,9 @@ NUMBERS: dict[str, dict[str, tuple[int, range]]] = {
     "raw": {"maxlen": (STREAM_BYTES, RAW_BYTES)},
     "json": {"maxlen": _LINES, "maxdepth": (MAX_DEPTH, MAXDEPTH)},
     "log": {},
+    "stream": {},
 }
-FLAGS = {"raw": ("base64",)}
+FLAGS = {"raw": ("base64",), "stream": ("base64",)}
 PATHS = {"log": ("stdout", "stderr")}
 # What any encoder takes, and most of them have no use for: files share their options.
 COMMON = ("maxlen", "maxline")

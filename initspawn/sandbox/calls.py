@@ -33,6 +33,7 @@ _ARGUMENTS = {
     "setresuid": "ddd", "setsid": "", "socket": "dxd", "symlinkat": "sfs", "umask": "o",
     "umount2": "sx", "unlinkat": "fsx", "unshare": "n", "write": "fbd",
 }  # fmt: skip
+_PIPES = "/dev/null as 0, a pipe as 1, a pipe as 2"
 _ADDRESS = 1 << 16  # the kernel maps nothing below mmap_min_addr
 _PRCTL = {
     value: name
@@ -47,7 +48,7 @@ _FLAGS = {
 }  # fmt: skip
 
 
-def calls(sandbox: Sandbox, baseline: Baseline) -> dict[str, list[str]]:
+def calls(sandbox: Sandbox, baseline: Baseline, *, terminal: bool = False) -> dict[str, list[str]]:
     """Step name to its calls in order, each as `name(arguments)` with a word on what it is for.
 
     Raises OSError for what can be seen to fail already.
@@ -56,11 +57,11 @@ def calls(sandbox: Sandbox, baseline: Baseline) -> dict[str, list[str]]:
     if ladder.clone_flags(sandbox):
         found[ladder.NAMESPACES] = [f"clone3({_names(ladder.clone_flags(sandbox))})"]
     found[ladder.DESCRIPTORS] = [
-        "dup3: /dev/null as 0, a pipe as 1, a pipe as 2, the handshake as 3",
+        f"dup3: {'its terminal as 0, 1 and 2' if terminal else _PIPES}, the handshake as 3",
         "close_range(4, 0xffffffff, 0)",
         "munmap: what is shared with other tasks",
     ]
-    recipe = Recipe(sandbox, baseline)
+    recipe = Recipe(sandbox, baseline, terminal=terminal)
     for wanted in (steps.REAPER_STEPS, steps.COMMAND_STEPS, steps.FILTER_STEPS):
         program = ladder.compile_steps(wanted, recipe)
         _add(found, program, " ".join(capabilities.names((1 << baseline.last_capability + 1) - 1)))

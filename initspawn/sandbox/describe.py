@@ -42,6 +42,7 @@ MEASURED = {
     "umask": "which permissions new files do not get",
     "signals": "blocked, ignored and caught signals",
     "session": "process group and session",
+    "terminal": "its controlling terminal and who is in the foreground there, or that it has none",
     "namespaces": "which are its own",
     "cgroup": "its group",
     "limits": "all resource limits",
@@ -75,11 +76,13 @@ _OWN = {
 }  # fmt: skip
 
 
-def steps(sandbox: Sandbox, baseline: Baseline) -> list[tuple[str, str]]:
+def steps(sandbox: Sandbox, baseline: Baseline, *, terminal: bool = False) -> list[tuple[str, str]]:
     """(name, sentence) of every step from the clone to the first instruction, in order."""
     before = [] if "pid" in sandbox.namespaces and sandbox.cgroup is None else [CGROUP]
     after = [MEASUREMENT, *([LOCK] if any(entry.operation == "lock" for entry in sandbox.mounts) else [])]
-    return [(name, _SENTENCES[name](sandbox)) for name in [*before, *ladder.names(sandbox, baseline), *after]]
+    between = ladder.names(sandbox, baseline, terminal=terminal)
+    said = [(name, _SENTENCES[name](sandbox)) for name in (*before, *between, *after)]
+    return [(name, _ON_A_TERMINAL.get(name, text) if terminal else text) for name, text in said]
 
 
 def mounts(sandbox: Sandbox) -> list[str]:
@@ -268,6 +271,7 @@ _SENTENCES: dict[str, Callable[[Sandbox], str]] = {
     "reaper": lambda _: "the reaper dies with the supervisor, adopts orphans, and cannot be looked into",
     "traceable": lambda _: "the command tells the supervisor that it can be held",
     "session": lambda _: "a session and process group of its own, without a terminal",
+    "terminal": lambda _: "its standard input is its controlling terminal",
     "signals": lambda _: "no signal is ignored or blocked",
     "limits": _limits,
     "oom score": lambda sandbox: f"out-of-memory score of the reaper and of the command: {_score(sandbox)}",
@@ -296,6 +300,10 @@ _SENTENCES: dict[str, Callable[[Sandbox], str]] = {
     LOCK: lambda _: "the supervisor takes the read locks and holds them as long as it runs",
 }
 
+_ON_A_TERMINAL = {
+    ladder.DESCRIPTORS: "a terminal made for it becomes 0, 1 and 2; all others are closed",
+    "session": "a session and process group of its own, still without a terminal",
+}
 
 _MOUNTS: dict[str, Callable[[Mount], str]] = {
     "bind": lambda entry: (

@@ -37,9 +37,9 @@ def compile_steps(wanted: tuple[Step, ...], recipe: Recipe) -> Program:
     return recipe.program
 
 
-def names(sandbox: Sandbox, baseline: Baseline) -> list[str]:
+def names(sandbox: Sandbox, baseline: Baseline, *, terminal: bool = False) -> list[str]:
     """The steps a sandbox goes through, in order."""
-    recipe = Recipe(sandbox, baseline)
+    recipe = Recipe(sandbox, baseline, terminal=terminal)
     every = (*steps.REAPER_STEPS, *steps.COMMAND_STEPS, *steps.FILTER_STEPS)
     taken = [step.name for step in every if step.needed(recipe)]
     return [*([NAMESPACES] if clone_flags(sandbox) else []), DESCRIPTORS, *taken, EXEC]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Sandbox
     from initspawn.sandbox.launcher import Launcher
+    from initspawn.sandbox.streams import Streams
 
 # struct flock: type, whence, start, length, pid (fcntl(2))
 _SHARED_LOCK = struct.pack("hh4xqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
@@ -60,8 +61,7 @@ class Start:
         sandbox: Sandbox,
         cgroup: str | None,
         extra: tuple[int, ...],
-        *,
-        fed: bool = False,
+        streams: Streams,
     ) -> None:
         self.sandbox = sandbox
         self.argv: tuple[str, ...] = ()
@@ -72,10 +72,7 @@ class Start:
         self.pidfd = -1
         self.command_pid = 0
         self.command_pidfd = -1
-        self.fed = fed  # it reads a pipe, whose other end is `stdin`; otherwise /dev/null
-        self.stdin = -1
-        self.stdout = -1
-        self.stderr = -1
+        self.streams = streams
         self.handshake: _socket.socket | None = None
         self.measurement: dict[str, Any] = {}
         self._stored = False
@@ -97,15 +94,10 @@ class Start:
         return limited(self.cgroup, self.sandbox) if self.cgroup is not None else ""
 
     def send(self) -> None:
-        """Make the pipes and give the job to the spawner. Raises OSError; `step` says at what."""
-        theirs: list[int] = []
+        """Make the streams and give the job to the spawner. Raises OSError; `step` says at what."""
+        self.step = self.streams.kind
+        theirs = self.streams.open(self.sandbox.user)
         try:
-            self.step = "pipes"
-            for name in ("stdout", "stderr"):
-                ours, other = os.pipe2(os.O_CLOEXEC)
-                setattr(self, name, ours)
-                theirs.append(other)
-                os.set_blocking(ours, False)
             self.handshake, child = _socket.socketpair(_socket.AF_UNIX, _KIND)
             theirs.append(child.detach())
             self.handshake.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
@@ -113,14 +105,12 @@ class Start:
             self.step = "cgroup"
             if self.cgroup is not None:
                 theirs.append(os.open(self.cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-            if self.fed:
-                self.step = "pipes"
-                other, self.stdin = os.pipe2(os.O_CLOEXEC)
-                theirs.append(other)
-                os.set_blocking(self.stdin, False)
             self.step = "spawner"
             number = self._launcher.number(self.sandbox)
-            job = marshal.dumps((number, self._slot.index, self.cgroup is not None, self.fed))
+            streams = self.streams
+            job = marshal.dumps(
+                (number, self._slot.index, self.cgroup is not None, streams.fed, streams.terminal)
+            )
             self._launcher.send(job, [*theirs, *self.extra])
         finally:
             for fd in theirs:
@@ -244,7 +234,9 @@ class Start:
         if who == PLACING:
             return ladder.DESCRIPTORS, ""
         grouped = self.cgroup is not None
-        prepared = self._launcher.prepared(self.sandbox, len(self.extra), grouped=grouped)
+        prepared = self._launcher.prepared(
+            self.sandbox, len(self.extra), grouped=grouped, terminal=self.streams.terminal
+        )
         if who == REAPER:
             notes, last = prepared.reaper.notes, ("clone", "the command")
         elif who == COMMAND:
@@ -296,18 +288,13 @@ class Start:
         if reaper and self.pid and self.pidfd < 0:
             os.kill(self.pid, _signal.SIGKILL)  # our child, not waited for: the number is its own
 
-    def close_stream(self, name: str) -> None:
-        """Close our end of `stdin`, `stdout` or `stderr`."""
-        fd = getattr(self, name)
-        setattr(self, name, -1)
-        os.close(fd)
-
     def close(self) -> None:
         """Close every descriptor; the processes are not touched."""
         self.drop_handshake()
         while self._locks:
             os.close(self._locks.pop())
-        for name in ("stdin", "stdout", "stderr", "pidfd", "command_pidfd"):
+        self.streams.close()
+        for name in ("pidfd", "command_pidfd"):
             fd = getattr(self, name)
             if fd >= 0:
                 setattr(self, name, -1)

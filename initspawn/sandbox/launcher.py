@@ -14,6 +14,7 @@ from initspawn.sandbox import measure
 from initspawn.sandbox.launch import Start, send
 from initspawn.sandbox.program import Ledger, Slot
 from initspawn.sandbox.spawner import Prepared, Spawner
+from initspawn.sandbox.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Launcher:
         self.ledger = Ledger(TASKS + 2 * RESERVE_STARTS + 1)  # and one for the spare spawner
         self._sandboxes = sandboxes
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._prepared: dict[tuple[int, int, bool], Prepared] = {}
+        self._prepared: dict[tuple[int, int, bool, bool], Prepared] = {}
         self._socket: _socket.socket | None = None
         self._spare: _socket.socket | None = None
         self._spare_slot: Slot | None = None
@@ -93,14 +94,14 @@ class Launcher:
         *,
         cgroup: str | None = None,
         descriptors: tuple[int, ...] = (),
-        fed: bool = False,
+        streams: Streams | None = None,
     ) -> Start:
         """Have a reaper cloned that builds the sandbox and waits for `Start.launch`. `cgroup` is the
         directory of the group the command is born in; `descriptors` are given to it as 3, 4, ...;
-        `fed`: its standard input is a pipe.
+        `streams`: its standard input, output and error, not yet open; by default it reads /dev/null.
         Raises LaunchRefused.
         """
-        start = Start(self, sandbox, cgroup, descriptors, fed=fed)
+        start = Start(self, sandbox, cgroup, descriptors, streams or Streams())
         try:
             start.send()
         except OSError as error:
@@ -127,11 +128,13 @@ class Launcher:
                 return number
         raise ValueError(f"sandbox {sandbox.uid} is not one of this launcher's")
 
-    def prepared(self, sandbox: Sandbox, extra: int, *, grouped: bool) -> Prepared:
+    def prepared(self, sandbox: Sandbox, extra: int, *, grouped: bool, terminal: bool) -> Prepared:
         """The programs of a sandbox as the spawner makes them, to say what they do. Raises OSError."""
-        key = (id(sandbox), extra, grouped)
+        key = (id(sandbox), extra, grouped, terminal)
         if key not in self._prepared:
-            self._prepared[key] = Prepared(sandbox, self.baseline, extra, grouped=grouped)
+            self._prepared[key] = Prepared(
+                sandbox, self.baseline, extra, grouped=grouped, terminal=terminal
+            )
         return self._prepared[key]
 
     def on_child(self, pid: int, *, closing: bool) -> None:

@@ -12,7 +12,8 @@ import stat
 from initspawn.linux import capabilities, cgroup, landlock, lsm, mount, scheduling
 from initspawn.plan import NAMESPACES
 from initspawn.sandbox.mounted import AS_PLANNED, compare_mounts
-from initspawn.sandbox.recipe import labelled
+from initspawn.sandbox.recipe import environment, labelled
+from initspawn.sandbox.streams import identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Baseline:
         self.no_new_privileges = int(status[b"NoNewPrivs"])
         self.cgroup_mount = (cgroup.mount_point() or "").rstrip("/")
         null = os.stat("/dev/null")
-        self._null = _identity(null)
+        self._null = identity(null)
 
     def expected(self, start: Start) -> dict[str, Any]:
         """What the plan says the command of `start` has."""
@@ -63,9 +64,8 @@ class Baseline:
         limits = dict(self.limits)
         for which, soft, hard in sandbox.limits:
             limits[which] = (soft, hard)
-        ours = (start.stdout, start.stderr, *start.extra)
-        stdin = _identity(os.fstat(start.stdin)) if start.fed else self._null  # both ends are one inode
-        descriptors = (stdin, *(_identity(os.fstat(fd)) for fd in ours))
+        streams = start.streams
+        descriptors = (*streams.expected(self._null), *(identity(os.fstat(fd)) for fd in start.extra))
         return {
             "user": self._ids(start, sandbox.user, stat.S_ISUID),
             "group": self._ids(start, sandbox.group, stat.S_ISGID),
@@ -77,6 +77,7 @@ class Baseline:
             "umask": sandbox.umask,
             "signals": (0, 0, 0),
             "session": (start.command_pid, start.command_pid),
+            "terminal": (streams.device, start.command_pid if streams.terminal else -1),
             "namespaces": {
                 name: "private" if name in sandbox.namespaces else "shared" for name in NAMESPACES
             },
@@ -85,7 +86,7 @@ class Baseline:
             "scheduling": self._scheduling(sandbox),
             "label": sandbox.label if labelled(sandbox, self.lsm) else None,
             "cgroup-limits": {name: cgroup.kept(name, value) for name, value in sandbox.cgroup or ()},
-            "environment": tuple(f"{name}={value}" for name, value in sandbox.environment),
+            "environment": environment(sandbox, terminal=streams.terminal),
             "arguments": start.argv,
             "directory": sandbox.directory,
             "descriptors": dict(enumerate(descriptors)),
@@ -129,6 +130,7 @@ class Baseline:
                 "umask": int(status[b"Umask"], 8),
                 "signals": tuple(int(status[name], 16) for name in _SIGNAL_SETS),
                 "session": (int(words[2]), int(words[3])),
+                "terminal": (int(words[4]), int(words[5])),
                 "namespaces": {
                     name: "shared" if inode == self.namespaces[name] else "private"
                     for name, inode in namespaces.items()
@@ -276,13 +278,9 @@ def _directory(proc: int, planned: str, root: int) -> str:
     return os.readlink("cwd", dir_fd=proc)
 
 
-def _identity(found: os.stat_result) -> tuple[int, int, int]:
-    return found.st_dev, found.st_ino, found.st_rdev
-
-
 def _descriptors(proc: int) -> dict[int, tuple[int, int, int]]:
     fds = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
     try:
-        return {int(name): _identity(os.stat(name, dir_fd=fds)) for name in os.listdir(fds)}
+        return {int(name): identity(os.stat(name, dir_fd=fds)) for name in os.listdir(fds)}
     finally:
         os.close(fds)

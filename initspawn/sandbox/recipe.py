@@ -17,18 +17,34 @@ def labelled(sandbox: Sandbox, module: str) -> bool:
     return sandbox.label is not None and bool(module or not sandbox.label_optional)
 
 
+def environment(sandbox: Sandbox, *, terminal: bool) -> tuple[str, ...]:
+    """A command's variables as `NAME=value`: on a terminal with TERM, which every ncurses knows."""
+    own = sandbox.environment
+    if terminal and all(name != "TERM" for name, _ in own):
+        own = (*own, ("TERM", "xterm"))
+    return tuple(f"{name}={value}" for name, value in own)
+
+
 class Recipe:
     """What the steps work on: the sandbox, who we are, and the program they write.
 
     `extra`: how many descriptors the command gets beside 0, 1 and 2; the handshake has the next number,
-    and behind it comes the cgroup the command is born in, if there is one.
+    and behind it comes the cgroup the command is born in, if there is one. `terminal`: what it gets as 0, 1
+    and 2 is one.
     """
 
     def __init__(
-        self, sandbox: Sandbox, baseline: Baseline, extra: int = 0, *, grouped: bool = False
+        self,
+        sandbox: Sandbox,
+        baseline: Baseline,
+        extra: int = 0,
+        *,
+        grouped: bool = False,
+        terminal: bool = False,
     ) -> None:
         self.sandbox = sandbox
         self.baseline = baseline
+        self.terminal = terminal
         self.handshake = 3 + extra
         self.cgroup = self.handshake + 1 if grouped else -1
         self.program = Program(self.handshake + 1 + grouped)

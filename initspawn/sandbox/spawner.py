@@ -6,9 +6,9 @@ reapers are the supervisor's own children. They hold a copy of this process, whi
 nothing else: no token, no output of other tasks.
 
 A job is one packet on a socket pair: marshal of (sandbox, slot, whether a cgroup is among the descriptors,
-whether stdin is), with stdout, stderr, handshake, that cgroup, stdin, and the command's further descriptors;
-without stdin it gets /dev/null. Nothing is answered: the reaper's pid and every failure are in the ledger,
-and the handshake's end is the signal.
+whether stdin is, whether that is a terminal), with stdin, stdout, stderr, handshake, that cgroup, and the
+command's further descriptors; without stdin it gets /dev/null. Nothing is answered: the reaper's pid and
+every failure are in the ledger, and the handshake's end is the signal.
 A number alone, a slot's, with a socket, asks for a spare spawner: a spawner that dies is not replaced by a
 copy of the supervisor, which has seen tokens and output by then.
 """
@@ -26,7 +26,7 @@ from initspawn.linux import capabilities, prctl, process
 from initspawn.linux.numbers import table
 from initspawn.sandbox import ladder, steps
 from initspawn.sandbox.program import COMMAND, FILTERS, PLACING, REAPER, SPAWNER, Ledger, Slot, raw, run
-from initspawn.sandbox.recipe import Recipe
+from initspawn.sandbox.recipe import Recipe, environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ class Prepared:
     Raises OSError for what can be seen to fail already.
     """
 
-    def __init__(self, sandbox: Sandbox, baseline: Baseline, extra: int, *, grouped: bool) -> None:
+    def __init__(
+        self, sandbox: Sandbox, baseline: Baseline, extra: int, *, grouped: bool, terminal: bool
+    ) -> None:
         self.sandbox = sandbox
         self.flags = ladder.clone_flags(sandbox) | process.CLONE_PARENT
-        recipe = Recipe(sandbox, baseline, extra, grouped=grouped)
+        recipe = Recipe(sandbox, baseline, extra, grouped=grouped, terminal=terminal)
         self.handshake = recipe.handshake
         self.reaper = ladder.compile_steps(steps.REAPER_STEPS, recipe)
         self.clone_command = process.clone_arguments(cgroup=recipe.cgroup)
@@ -62,7 +64,7 @@ class Prepared:
         # Without a pid namespace the reaper must end what the command leaves, of whatever user.
         kill = 0 if self.private_pid else baseline.permitted & 1 << capabilities.NUMBERS["KILL"]
         self.reaper_rights = capabilities.capset_arguments(kill, kill, 0)
-        self.environment = strings([os.fsencode(f"{name}={value}") for name, value in sandbox.environment])
+        self.environment = strings([*map(os.fsencode, environment(sandbox, terminal=terminal))])
         # Where a reaper reads what its command did not: not in its slot, which may be another task's by then.
         self.unread = ctypes.create_string_buffer(1)
 
@@ -100,7 +102,7 @@ class Spawner:
         self._baseline = baseline
         self._ledger = ledger
         self._null = null
-        self._prepared: dict[tuple[int, int, bool], Prepared] = {}
+        self._prepared: dict[tuple[int, int, bool, bool], Prepared] = {}
 
     def live(self) -> NoReturn:
         """Clone for every job until the supervisor is gone. Never returns to the supervisor's code."""
@@ -155,20 +157,21 @@ class Spawner:
             spare = _socket.socket(fileno=os.dup(sock))
             Spawner(spare, self._sandboxes, self._baseline, self._ledger, self._null).live()
 
-    def _job(self, found: tuple[int, int, bool, bool], fds: list[int]) -> Job | None:
+    def _job(self, found: tuple[int, int, bool, bool, bool], fds: list[int]) -> Job | None:
         """Everything that can be thought out before the clone; None if it failed, which is noted."""
-        index, slot_index, grouped, fed = found
+        index, slot_index, grouped, fed, terminal = found
         slot = self._ledger.slot(slot_index)
-        stdout, stderr, handshake = fds[:3]
-        stdin = fds[3 + grouped] if fed else self._null
-        extra = fds[3 + grouped + fed :]
+        stdin, stdout, stderr, handshake, *rest = fds if fed else [self._null, *fds]
+        extra = rest[grouped:]
         try:
-            key = (index, len(extra), grouped)
+            key = (index, len(extra), grouped, terminal)
             if key not in self._prepared:
                 sandbox = self._sandboxes[index]
-                self._prepared[key] = Prepared(sandbox, self._baseline, len(extra), grouped=grouped)
+                self._prepared[key] = Prepared(
+                    sandbox, self._baseline, len(extra), grouped=grouped, terminal=terminal
+                )
             prepared = self._prepared[key]
-            kept = (handshake, fds[3]) if grouped else (handshake,)
+            kept = (handshake, *rest[:grouped])
             placing = ladder.descriptors((stdin, stdout, stderr, *extra), kept)
             for address, size in self._ledger.besides(slot):
                 placing.call("munmap", address, size)

@@ -15,7 +15,7 @@ import errno
 import os
 import struct
 
-from initspawn.linux import mount, namespaces, prctl, process, scheduling
+from initspawn.linux import mount, namespaces, prctl, process, scheduling, terminal
 from initspawn.sandbox import rights
 from initspawn.sandbox.mounts import Builder
 from initspawn.sandbox.recipe import Recipe, Step
@@ -90,6 +90,10 @@ def _session(recipe: Recipe) -> None:
     recipe.program.call("setsid")
     if recipe.privileged:  # an ordinary user's few keys would not do for all tasks: see the spawner
         recipe.program.call("keyctl", process.KEYCTL_JOIN_SESSION_KEYRING, None, ignore=errno.ENOSYS)
+
+
+def _terminal(recipe: Recipe) -> None:
+    recipe.program.call("ioctl", 0, terminal.TIOCSCTTY, 0, note="standard input")
 
 
 def _signals(recipe: Recipe) -> None:
@@ -202,6 +206,7 @@ REAPER_STEPS = (
 COMMAND_STEPS = (
     Step("traceable", _traceable),
     Step("session", _session),
+    Step("terminal", _terminal, lambda recipe: recipe.terminal),
     Step("signals", _signals),
     Step("limits", _limits, lambda recipe: bool(recipe.sandbox.limits)),
     Step("scheduling", _scheduling, lambda recipe: recipe.sandbox.scheduling is not None),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal
 import os
 import sys
 
@@ -93,12 +92,12 @@ class Supervisor:
     def _begin(self, task: Task, descriptors: tuple[int, ...] = ()) -> None:
         """Its first step. Raises RequestError, LaunchRefused."""
         task.open()
-        fed = task.command.stdin  # those that wait read /dev/null
-        task.start = None if descriptors or fed else self.reserve.take(task.sandbox)
+        streams = task.streams()  # those that wait read /dev/null
+        task.start = None if descriptors or streams.fed else self.reserve.take(task.sandbox)
         task.spared = task.start is not None
         if task.start is None:
             try:
-                task.start = self._preparer.prepare(task.api, task.sandbox, descriptors, fed=fed)
+                task.start = self._preparer.prepare(task.api, task.sandbox, descriptors, streams=streams)
             except LaunchRefused:
                 task.close()
                 raise
@@ -131,8 +130,8 @@ class Supervisor:
         if start.held:
             self._on_held(task)
 
-    def stop(self, task: Task, signal: int = _signal.SIGTERM, *, reason: str = "stop") -> None:
-        """End a task: the signal to its process group, and after a grace the whole tree by force."""
+    def stop(self, task: Task, signal: int | None = None, *, reason: str = "stop") -> None:
+        """End a task: the signal, or the usual one, to its group; after a grace the whole tree by force."""
         if task.life.state == life.QUEUED:
             self._turn_away(task, RequestError("not-available", "it was stopped before its turn"))
         if not task.life.alive or task.start is None:
@@ -145,7 +144,7 @@ class Supervisor:
         elif state == life.STOPPING:
             if before != life.STOPPING:
                 task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._preparer.kill(task)))
-            task.start.signal(signal)
+            task.start.signal(task.start.streams.farewell if signal is None else signal)
 
     def disconnected(self, client: object) -> None:
         """A client's connection has ended, and so do those of its tasks whose command says so."""
@@ -269,7 +268,7 @@ class Supervisor:
             task.timers.append(timer)
         task.on_start(task)
         task.read()
-        if not task.start.extra and not task.start.fed and not self.closing:
+        if not task.start.extra and not task.start.streams.fed and not self.closing:
             self.reserve.refill(task.api, task.sandbox)
 
     def _on_timeout(self, task: Task) -> None:
@@ -319,7 +318,7 @@ class Supervisor:
         """Start it anew, from the first step. False if that cannot even be tried."""
         try:
             extra = task.start.extra if task.start else ()
-            start = self._preparer.prepare(task.api, task.sandbox, extra, fed=task.command.stdin)
+            start = self._preparer.prepare(task.api, task.sandbox, extra, streams=task.streams())
         except LaunchRefused:
             return False
         self._detach(task)

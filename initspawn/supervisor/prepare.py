@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from initspawn.plan import Api, Sandbox
     from initspawn.sandbox.launch import Start
     from initspawn.sandbox.launcher import Launcher
+    from initspawn.sandbox.streams import Streams
     from initspawn.supervisor.groups import Groups
     from initspawn.supervisor.reactor import Reactor
     from initspawn.supervisor.running import Task
@@ -31,7 +32,12 @@ class Preparer:
         self._made = 0
 
     def prepare(
-        self, api: Api, sandbox: Sandbox, descriptors: tuple[int, ...] = (), *, fed: bool = False
+        self,
+        api: Api,
+        sandbox: Sandbox,
+        descriptors: tuple[int, ...] = (),
+        *,
+        streams: Streams | None = None,
     ) -> Start:
         """Have a sandbox built, and a command wait in it; in a new cgroup where it needs one.
 
@@ -45,7 +51,7 @@ class Preparer:
             except OSError as error:
                 raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
         try:
-            return self._launcher.prepare(sandbox, cgroup=group, descriptors=descriptors, fed=fed)
+            return self._launcher.prepare(sandbox, cgroup=group, descriptors=descriptors, streams=streams)
         except LaunchRefused:
             self._remove(group)
             raise

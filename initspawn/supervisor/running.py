@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal
+import errno
 import os
 
 from initspawn.encoders.base import STDERR, STDOUT
@@ -10,12 +10,14 @@ from initspawn.encoders.log import Log
 from initspawn.encoders.table import make
 from initspawn.event import DATA, FINAL, INITIAL
 from initspawn.limits import DRAIN_SECONDS, STALL_SECONDS
+from initspawn.sandbox.streams import Streams
 from initspawn.supervisor import verbosity
 from initspawn.supervisor.eventlog import EventLog
 from initspawn.supervisor.input import Input
 from initspawn.supervisor.logfiles import LogFiles
 from initspawn.supervisor.plugin import PluginEncoder
 from initspawn.supervisor.reactor import READ
+from initspawn.supervisor.status import status_object, why
 from initspawn.supervisor.task import QUEUED, Life
 
 TYPE_CHECKING = False
@@ -109,6 +111,10 @@ class Task:
             return False
         return self.spared or (self.start.unheard and self.refusal is None and not self.retried)
 
+    def streams(self) -> Streams:
+        """What its command gets as standard input, output and error, not yet open."""
+        return Streams(fed=self.command.stdin, size=self.command.terminal)
+
     def describe(self) -> dict[str, str | int]:
         """What the reply to its start says."""
         return {
@@ -162,12 +168,13 @@ class Task:
         for line in verbosity.at_start(self.verbose, self.command, self.id, self.argv, self._measured()):
             self._tell(line)
         assert self.start is not None
-        if self.start.fed:
-            start = self.start
-            self.input = Input(self._reactor, start.stdin, lambda: start.close_stream("stdin"))
-        for stream, fd in ((STDOUT, self.start.stdout), (STDERR, self.start.stderr)):
-            self._streams[fd] = stream
-            self._reactor.watch(fd, READ, lambda _, fd=fd: self._readable(fd))  # type: ignore[misc]
+        ours = self.start.streams
+        if ours.fed:
+            self.input = Input(self._reactor, ours)
+        for stream, fd in ((STDOUT, ours.stdout), (STDERR, ours.stderr)):
+            if fd >= 0:
+                self._streams[fd] = stream
+                self._reactor.watch(fd, READ, lambda _, fd=fd: self._readable(fd))  # type: ignore[misc]
         if self.encoder.busy:
             self._hold(_ENCODER)
 
@@ -211,6 +218,10 @@ class Task:
             data = os.read(fd, self.encoder.chunk)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            data = b""  # nobody has the terminal open any more
         if not data:
             self._close_stream(fd)
             return False
@@ -281,7 +292,7 @@ class Task:
     def _close_stream(self, fd: int) -> None:
         self._reactor.forget(fd)
         assert self.start is not None
-        self.start.close_stream(self._streams.pop(fd))
+        self.start.streams.close_stream(self._streams.pop(fd))
         if self._draining and not self._streams:
             self.finish()
 
@@ -322,22 +333,3 @@ class Task:
 
     def _end(self) -> dict[str, Any]:
         return {"status": self.status, "reason": self.reason, "usage": self.usage}
-
-
-def status_object(status: int | None, reason: str) -> dict[str, Any]:
-    """A wait status as clients get it: `{"exit": N}`, `{"signal": TEXT}`, with `info` for a time limit."""
-    if status is None:
-        return {"signal": "Killed", **({"info": reason} if reason == "timeout" else {})}
-    if os.WIFEXITED(status):
-        return {"exit": os.WEXITSTATUS(status)}
-    text = _signal.strsignal(os.WTERMSIG(status)) or str(os.WTERMSIG(status))
-    return {"signal": text, **({"info": reason} if reason == "timeout" else {})}
-
-
-def why(status: int | None, *, out_of_memory: bool) -> str:
-    """Why a task ended that we did not end: `exit`, `signal`, `memory` or `output-limit`."""
-    if status is not None and os.WIFEXITED(status):
-        return "exit"
-    if status is not None and os.WTERMSIG(status) == _signal.SIGXFSZ:
-        return "output-limit"  # setrlimit(2): a file grew larger than RLIMIT_FSIZE
-    return "memory" if out_of_memory else "signal"

@@ -1,4 +1,4 @@
-"""What can be done with a command: start, stop, subscribe, unsubscribe, input. Boot module."""
+"""What can be done with a command: start, stop, subscribe, unsubscribe, input, resize. Boot module."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from initspawn.errors import RequestError
 from initspawn.sandbox.bind import bind
 from initspawn.supervisor.task import QUEUED
 from initspawn.verbs import query
+from initspawn.verbs.access import OTHERS, allowed
 from initspawn.verbs.answer import Answer
 
 TYPE_CHECKING = False
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Api, Command
     from initspawn.supervisor.core import Supervisor
-    from initspawn.supervisor.input import Writer
+    from initspawn.supervisor.input import Input, Writer
     from initspawn.supervisor.running import Task
     from initspawn.verbs.access import Identity
 
@@ -84,13 +85,8 @@ def feed(caller: Caller, tasks: list[Task], arguments: Any, answer: Callable[[An
     reads any more. Raises RequestError.
     """
     asked = query.parse_input(arguments)
-    found = [task for task in tasks if task.pid == asked.pid and task.life.started and task.life.alive]
-    if not found:
-        raise RequestError("invalid-request", "invalid pid")
-    target = found[-1].input
-    if target is None:
-        raise RequestError("bad-state", "it has no standard input: its command does not say `stdin`")
-
+    task = _running(tasks, asked.pid)
+    target = _input(task)
     def taken(count: int, size: int) -> None:
         if count < size:
             said = f"its standard input is closed: {count} of {size} bytes were taken"
@@ -98,12 +94,40 @@ def feed(caller: Caller, tasks: list[Task], arguments: Any, answer: Callable[[An
         else:
             answer(Answer(response={"taken": count}))
 
-    if asked.detach and not asked.data and not asked.end:
-        taken(0, 0)
+    name = caller.identity.name
+    only_leaves = asked.detach and not (asked.data or asked.end or asked.attach)
+    if not only_leaves:
+        privilege = task.command.privilege or task.sandbox.privilege
+        own = target.holder == name or allowed(caller.identity, OTHERS, privilege)
+        target.hold(caller.client, name, take=asked.attach and own)
+    if asked.data or asked.end:
+        target.give(asked.data, asked.end, taken)
     else:
-        target.give(caller.client, asked.data, asked.end, taken)
+        taken(0, 0)
     if asked.detach:
-        target.release(caller.client)
+        target.release(caller.client, name)
+
+
+def resize(caller: Caller, tasks: list[Task], arguments: Any) -> str:
+    """Give the terminal of one of some tasks another size. Returns the task's id. Raises RequestError."""
+    pid, rows, columns = query.parse_resize(arguments)
+    task = _running(tasks, pid)
+    _input(task).resize(caller.client, caller.identity.name, rows, columns)
+    return task.id
+
+
+def _running(tasks: list[Task], pid: int) -> Task:
+    found = [task for task in tasks if task.pid == pid and task.life.started and task.life.alive]
+    if not found:
+        raise RequestError("invalid-request", "invalid pid")
+    return found[-1]
+
+
+def _input(task: Task) -> Input:
+    if task.input is None:
+        reason = "it has no standard input: its command does not say `stdin` or `terminal`"
+        raise RequestError("bad-state", reason)
+    return task.input
 
 
 def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: str, arguments: Any) -> Any:
@@ -118,9 +142,10 @@ def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: s
     if asked.ticket is not None and action != query.STOP:
         raise RequestError("invalid-request", "`queued` is for `stop` alone")
     tasks = _chosen(tasks, asked, queued=action == query.STOP)
-    number = DEFAULT_SIGNAL if asked.signal is None else asked.signal
     ids = [task.id for task in tasks]
     for task in tasks:
+        usual = _signal.SIGHUP if task.command.terminal else DEFAULT_SIGNAL
+        number = usual if asked.signal is None else asked.signal
         task.note(action, f"signal {number}" if action == query.STOP else "")
         if action == query.STOP:
             if number in _ENDING or task.life.state == QUEUED:

@@ -7,17 +7,21 @@ arguments as a whole; an `action` that could be read stays in force all the same
 from __future__ import annotations
 
 from initspawn.errors import RequestError
+from initspawn.limits import TERMINAL_SIZE
 from initspawn.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-START, STOP, SUBSCRIBE, UNSUBSCRIBE, INPUT = ACTIONS = ("start", "stop", "subscribe", "unsubscribe", "input")
+START, STOP, SUBSCRIBE, UNSUBSCRIBE, INPUT, RESIZE = ACTIONS = (
+    "start", "stop", "subscribe", "unsubscribe", "input", "resize",
+)  # fmt: skip
 _KEYS = frozenset(("action", "args", "verbose"))
 # Signals by name, as the reference takes them, and the highest number that is one.
 SIGNALS = {"SIGINT": 2, "SIGKILL": 9, "SIGUSR1": 10, "SIGUSR2": 12, "SIGTERM": 15}
 _LAST_SIGNAL = 64
+_SIZES = range(1, TERMINAL_SIZE + 1)
 _LEVELS = range(5)  # verbosity that a query may ask for; a higher one is for the configuration alone
 
 
@@ -105,28 +109,52 @@ def parse_control(arguments: Any) -> Control:
 
 
 class Feed(Record):
-    """What an `input` says: bytes for a task, then the end of its input, or that somebody else may write."""
+    """What an `input` says: that its client writes from now on, even if another one did; bytes for a task,
+    then the end of its input, or that somebody else may write.
+    """
 
     pid: int
     data: bytes = b""
     end: bool = False
+    attach: bool = False
     detach: bool = False
+
+
+_INPUT_KEYS = frozenset(("pid", "data", "base64", "eof", "attach", "detach"))
 
 
 def parse_input(arguments: Any) -> Feed:
     """The arguments of an `input`. Raises RequestError(invalid-request)."""
-    if not isinstance(arguments, dict) or arguments.keys() - {"pid", "data", "base64", "eof", "detach"}:
+    if not isinstance(arguments, dict) or arguments.keys() - _INPUT_KEYS:
         raise RequestError("invalid-request", "write {pid: N, data: TEXT or base64: TEXT, eof: true}")
-    pid = whole(arguments.get("pid"))
-    if pid is None or pid < 1:
-        raise RequestError("invalid-request", "invalid pid")
-    flags = [arguments.get(name, False) for name in ("eof", "detach")]
+    pid = _pid(arguments)
+    end, attach, detach = flags = [arguments.get(name, False) for name in ("eof", "attach", "detach")]
     if any(type(flag) is not bool for flag in flags):
-        raise RequestError("invalid-request", "`eof` and `detach` are true or false")
+        raise RequestError("invalid-request", "`eof`, `attach` and `detach` are true or false")
     data, coded = arguments.get("data", ""), arguments.get("base64", "")
     if not isinstance(data, str) or not isinstance(coded, str) or (data and coded):
         raise RequestError("invalid-request", "`data` is a text, or `base64` is one")
-    return Feed(pid=pid, data=_decoded(coded) if coded else _encoded(data), end=flags[0], detach=flags[1])
+    sent = _decoded(coded) if coded else _encoded(data)
+    return Feed(pid=pid, data=sent, end=end, attach=attach, detach=detach)
+
+
+def parse_resize(arguments: Any) -> tuple[int, int, int]:
+    """(pid, rows, columns) of a `resize`. Raises RequestError(invalid-request)."""
+    if not isinstance(arguments, dict) or arguments.keys() != {"pid", "rows", "columns"}:
+        raise RequestError("invalid-request", "write {pid: N, rows: N, columns: N}")
+    rows, columns = (whole(arguments[name]) for name in ("rows", "columns"))
+    if rows not in _SIZES or columns not in _SIZES:
+        raise RequestError("invalid-request", f"`rows` and `columns` are numbers from 1 to {TERMINAL_SIZE}")
+    assert rows is not None
+    assert columns is not None
+    return _pid(arguments), rows, columns
+
+
+def _pid(arguments: dict[str, Any]) -> int:
+    pid = whole(arguments.get("pid"))
+    if pid is None or pid < 1:
+        raise RequestError("invalid-request", "invalid pid")
+    return pid
 
 
 def _encoded(text: str) -> bytes:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ALLOWED = "allowed"
 _ACTIONS = {
     query.START: START, query.STOP: STOP, query.SUBSCRIBE: OUTPUT, query.UNSUBSCRIBE: OUTPUT,
-    query.INPUT: INPUT,
+    query.INPUT: INPUT, query.RESIZE: INPUT,
 }  # fmt: skip
 _OF_COMMANDS = (START, STOP, INPUT, OUTPUT, SEE)
 
@@ -140,6 +140,8 @@ class Registry:
     ) -> None:
         if action == query.INPUT:
             actions.feed(caller, tasks, arguments, answer)
+        elif action == query.RESIZE:
+            answer(Answer(response=actions.resize(caller, tasks, arguments)))
         else:
             answer(Answer(response=actions.control(self.supervisor, caller, tasks, action, arguments)))
 

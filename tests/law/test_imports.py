@@ -60,6 +60,8 @@ RULES = {
     # The plug-in host: a program of its own, of which nothing else is in its sandbox.
     "encoders.host": Rule(stdlib=ANY),
     "encoders.raw": Rule("encoders event limits record", stdlib=HANDFUL | {"binascii"}),
+    # Built in as well: characters that arrive in pieces.
+    "encoders.stream": Rule("encoders event limits record", stdlib=HANDFUL | {"binascii", "_codecs"}),
     "supervisor": Rule(FLOOR_2),
     # What a plug-in is told is JSON, and only tasks with one load it.
     "supervisor.plugin": Rule(FLOOR_2, stdlib=HANDFUL | {"json"}),

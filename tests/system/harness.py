@@ -163,13 +163,14 @@ class Bench:
         sandbox: Sandbox | None = None,
         timeout: float = 0.0,
         descriptors: tuple[int, ...] = (),
+        terminal: tuple[int, int] | None = None,
     ) -> Run:
         """Start a command in the first sandbox, or in this one."""
         run = Run(self)
         box = sandbox or self.sandboxes[0]
         command = Command(
             uid="command", verb="command", sandbox=box.uid, path=argv[0], timeout=timeout,
-            encoder="line", encoder_options={"maxlen": 65536},
+            terminal=terminal, encoder="line", encoder_options={"maxlen": 65536},
         )  # fmt: skip
         try:
             run.task = self.supervisor.start(

@@ -73,7 +73,7 @@ LOCAL = ("control", "unix", "wsapi")  # the peer's credentials do
 
 def test_every_action_is_in_the_table() -> None:
     assert set(access.ACTIONS) == LETTERS.keys() | HOW_FAR
-    assert set(query.ACTIONS) == {"start", "stop", "subscribe", "unsubscribe", "input"}
+    assert set(query.ACTIONS) == {"start", "stop", "subscribe", "unsubscribe", "input", "resize"}
     assert set(access.ACTIONS) <= ROLES.keys()
 
 
@@ -162,8 +162,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     acls = {"acls": {"user": "nobody"}} if os.geteuid() == 0 else {}
     sleep, true = {"cmdpath": "/bin/sleep", "args": "1000"}, {"cmdpath": "/bin/true"}
     commands = [
-        {"uid": "sleep", "stdin": True, "exec": sleep},
-        {"uid": "psleep", "stdin": True, "exec": sleep, "privilege": PRIVILEGE},
+        {"uid": "sleep", "terminal": True, "exec": sleep},
+        {"uid": "psleep", "terminal": True, "exec": sleep, "privilege": PRIVILEGE},
         {"uid": "true", "exec": true}, {"uid": "ptrue", "exec": true, "privilege": PRIVILEGE},
     ]  # fmt: skip
     box = {"uid": "box", "namespace": {}, **acls, "commands": commands}
@@ -189,6 +189,9 @@ def outcomes(site: Site, door: str) -> dict[str, str]:
         args = {"pid": pid, "data": "", "detach": True}
         if site.call(door, f"t/{verb}", {"action": "input", "args": args})[0] == "success":
             found += "i"
+        size = {"pid": pid, "rows": 50, "columns": 132}
+        resized = site.call(door, f"t/{verb}", {"action": "resize", "args": size})[0] == "success"
+        assert resized == ("i" in found)  # the same right
         return found
 
     general = "e" if site.call(door, "t/ping", None)[0] == "success" else ""

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from initspawn.linux import landlock, namespaces, process, ptrace
+from initspawn.linux import landlock, namespaces, process, ptrace, terminal
 from initspawn.linux.capabilities import NUMBERS
 from initspawn.linux.libc import syscall
+from initspawn.linux.mount import AT_FDCWD
 from initspawn.linux.numbers import table
 from initspawn.plan import NAMESPACES, Landlock, Sandbox
 from initspawn.sandbox import ladder, steps
@@ -151,6 +152,7 @@ NOTICED = {
     "reaper": Notice(look=reaper_is_hidden),
     "traceable": Notice("start", "not at its exec"),
     "session": Notice("measurement", "session is"),
+    "terminal": Notice("measurement", "terminal is"),  # of a command that has one: see below
     "signals": Notice("measurement", "signals is"),
     "limits": Notice("measurement", "limits is"),
     "oom score": Notice("measurement", "scheduling is {'oom_score_adj': 0}"),
@@ -200,9 +202,57 @@ def test_every_step_is_known_here() -> None:
     both = [who for _, who in people((0, 1))]
     found = {name for who in both for name in needed(who)}
     found |= set() if Baseline().landlock else {"Landlock"}
-    found.add("label")  # only where a module takes one: the next test, and tests/boot
+    found.add("label")  # only where a module takes one: the next tests, and tests/boot
+    found.add("terminal")  # only for a command that has one: the same
     assert found == {step.name for step in ALL}
     assert set(NOTICED) == {step.name for step in ALL}
+
+
+TERMINAL = (24, 80)
+
+
+@root_and_a_user
+@pytest.mark.parametrize(
+    ("fault", "refusal"),
+    [("", ("", "")), ("left out", ("measurement", "terminal is (0, -1)")), ("fails", ("terminal", "EBADF"))],
+)
+def test_a_terminal_that_is_not_the_controlling_one(
+    who: Person, fault: str, refusal: tuple[str, str]
+) -> None:
+    result = who.call(_on_a_terminal, chosen(who), fault)
+    assert result.step == refusal[0]
+    assert refusal[1] in f"{result.refused_at()[1]} {result.detail}"
+
+
+@root_and_a_user
+def test_a_terminal_that_is_not_planned_is_noticed(who: Person) -> None:
+    """A command that has one all the same: a step takes it."""
+    result = who.call(_takes_a_terminal, without_namespaces(who))
+    assert result.step == "measurement"
+    assert "terminal is (" in result.detail
+
+
+def _on_a_terminal(box: Sandbox, fault: str) -> Result:
+    if fault == "left out":
+        replace_step("terminal", lambda recipe: None)
+    if fault == "fails":
+        replace_step("terminal", lambda recipe: recipe.program.call("close", NO_SUCH_FD))
+    with bench(box) as made:
+        return made.run("/bin/true", terminal=TERMINAL)
+
+
+def _takes_a_terminal(box: Sandbox) -> Result:
+    def take(recipe: Recipe) -> None:
+        program, flags = recipe.program, os.O_RDWR | os.O_NOCTTY
+        program.call("setsid")
+        ours = program.open("openat", AT_FDCWD, b"/dev/ptmx", flags)  # stays open, or it were hung up
+        program.call("ioctl", ours, terminal.TIOCSPTLCK, bytes(4))
+        theirs = program.open("ioctl", ours, terminal.TIOCGPTPEER, flags | os.O_CLOEXEC)
+        program.call("ioctl", theirs, terminal.TIOCSCTTY, 0)
+
+    replace_step("session", take)
+    with bench(box) as made:
+        return made.run("/bin/true")
 
 
 @root_and_a_user

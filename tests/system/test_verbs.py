@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from initspawn.control.tokens import write as write_tokens
+from initspawn.errors import RequestError
+from initspawn.verbs.access import Token, digest
 from tests.system.server import PATIENCE, Client, Server, children, serving, wait_for, write
 from tests.system.test_serve import config, shell
 
@@ -346,7 +350,10 @@ def test_one_writes_and_many_read(server: Server, client: Client) -> None:
     give(client, "cat", pid=pid, data="mine\n")
     with server.client() as other:
         other.call("test/cat", {"action": "subscribe", "args": {"pid": pid}})
-        assert give(other, "cat", pid=pid, data="no\n")["request"]["info"] == "another client writes to it"
+        refusal = give(other, "cat", pid=pid, data="no\n")["request"]
+        assert refusal["status"] == "bad-state"
+        assert refusal["info"] == "another client writes to it: token:start"
+        assert give(client, "cat", pid=pid, data="", attach=True)["request"]["status"] == "success"
         give(client, "cat", pid=pid, detach=True)
         assert give(other, "cat", pid=pid, data="yours\n")["response"] == {"taken": 6}
         for each in (client, other):
@@ -355,6 +362,52 @@ def test_one_writes_and_many_read(server: Server, client: Client) -> None:
     # Who has left writes no more.
     wait_for(lambda: give(client, "cat", pid=pid, eof=True)["request"]["status"] == "success", "the place")
     client.final(pid)
+
+
+def test_who_may_takes_over(server: Server, client: Client) -> None:
+    """From a client of the same name, or with the right to touch what is others'."""
+    pid = start(client, "deaf")
+    number = client.send("test/deaf", {"action": "input", "args": {"pid": pid, "data": "x" * 500_000}})
+    assert client.call("test/ping")["request"]["status"] == "success"
+    with server.client() as other, server.local() as local:
+        assert give(other, "deaf", pid=pid)["request"]["status"] == "bad-state"
+        assert give(other, "deaf", pid=pid, attach=True)["response"] == {"taken": 0}
+        reply = client.reply(number)  # it waited, and is relieved
+        assert reply["request"]["status"] == "bad-state"
+        assert 0 < reply["response"]["taken"] < 500_000
+        query = {"action": "input", "args": {"pid": pid}}
+        with pytest.raises(RequestError, match="another client writes to it: token:start"):
+            local.call("test/deaf", query)
+        query["args"]["attach"] = True
+        local.call("test/deaf", query)
+        info = give(other, "deaf", pid=pid, attach=False)["request"]["info"]
+        assert info == f"another client writes to it: user:{os.geteuid()}"
+    stop(client, "deaf")
+    client.final(pid)
+
+
+def new_token(server: Server, name: str, *scopes: str) -> str:
+    """A token that a running server knows."""
+    secret = secrets.token_hex()
+    made = Token(name=name, digest=digest(secret), scopes=frozenset((*scopes, "see")))
+    write_tokens(str(server.run_dir / "tokens"), [made])
+    with server.client(f"{server.open_url}?token={secret}") as client:
+        wait_for(lambda: client.call("test/ping")["request"]["status"] == "success", "the token")
+    return secret
+
+
+def test_who_may_not_does_not_take_over(server: Server, client: Client) -> None:
+    writer = new_token(server, "writer", "start", "input", "output")
+    with server.client(f"{server.open_url}?token={writer}") as weak, server.local() as local:
+        pid = start(weak, "cat")
+        local.call("test/cat", {"action": "input", "args": {"pid": pid}})
+        refusal = give(weak, "cat", pid=pid, attach=True)["request"]
+        assert (refusal["status"], refusal["info"]) == (
+            "bad-state", f"another client writes to it: user:{os.geteuid()}",
+        )  # fmt: skip
+        local.call("test/cat", {"action": "input", "args": {"pid": pid, "detach": True}})
+        assert give(weak, "cat", pid=pid, eof=True)["request"]["status"] == "success"
+        weak.final(pid)
 
 
 def test_input_for_a_command_that_reads_none(client: Client) -> None:

@@ -20,6 +20,7 @@ from initspawn.sandbox import bwrap, calls, describe, ladder
 from initspawn.sandbox import mounts as mount_operations
 from initspawn.sandbox.measure import Baseline
 from initspawn.sandbox.steps import COMMAND_STEPS, FILTER_STEPS, REAPER_STEPS
+from initspawn.sandbox.streams import Streams
 
 COMMAND = Command(uid="c", verb="c", sandbox="s", path="/bin/true", timeout=3.0)
 PLAIN = Sandbox(uid="s", user=1000, group=1000)
@@ -154,16 +155,29 @@ def test_calls_are_named_with_their_arguments(baseline: Baseline) -> None:
 
 
 def test_what_is_compared_is_what_is_measured(baseline: Baseline) -> None:
-    reader, writer = os.pipe()
+    streams = Streams()
+    theirs = streams.open(PLAIN.user)
     try:
         start: Any = types.SimpleNamespace(
-            sandbox=PLAIN, argv=("/bin/true",), stdout=reader, stderr=writer, extra=(), command_pid=1,
-            cgroup=None, locks=(), fed=False,
+            sandbox=PLAIN, argv=("/bin/true",), streams=streams, extra=(), command_pid=1, cgroup=None,
         )  # fmt: skip
         assert list(baseline.expected(start)) == list(describe.MEASURED)
     finally:
-        os.close(reader)
-        os.close(writer)
+        streams.close()
+        for fd in theirs:
+            os.close(fd)
+
+
+def test_a_terminal_is_explained(baseline: Baseline) -> None:
+    said = dict(describe.steps(FULL, baseline, terminal=True))
+    assert list(said).index("terminal") == list(said).index("session") + 1
+    assert "terminal made for it" in said[ladder.DESCRIPTORS]
+    made = calls.calls(FULL, baseline, terminal=True)
+    assert made["terminal"] == ["ioctl(0, 0x540e, 0)  # standard input"]
+    assert "its terminal as 0, 1 and 2" in made[ladder.DESCRIPTORS][0]
+    plain = dict(describe.steps(FULL, baseline))
+    assert "terminal" not in plain
+    assert plain["session"] != said["session"]
 
 
 def test_gaps_are_told() -> None:

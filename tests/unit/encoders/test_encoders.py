@@ -163,7 +163,7 @@ def test_names_have_no_case(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("nope", {}, "no encoder 'nope'; there are text, line, sync, raw, log, json"),
+        ("nope", {}, "no encoder 'nope'; there are text, line, sync, raw, log, json, stream"),
         ("text", {"maxlen": 0}, "`maxlen` must be a whole number from 6 to 65536, not 0"),
         ("text", {"maxlen": 65537}, "not 65537"),
         ("text", {"maxlen": True}, "not True"),
@@ -187,6 +187,20 @@ def test_each_option_has_a_default_and_others_mean_nothing() -> None:
     assert events[0]["stdout-overflow"]
     events, _ = run("line", ("stdout", b"x" * 512), maxline=1)
     assert [len(event["stdout"]) for event in events] == [511, 2]
+
+
+def test_stream_tells_pieces_as_they_come() -> None:
+    encoder = make("stream")
+    assert not encoder.synchronous
+    assert encoder.feed("stdout", b"login: ") == [{"stdout": "login: ", "piece": "text"}]
+    assert encoder.feed("stderr", b"\x1b[1m\r\n") == [{"stderr": "\x1b[1m\r\n", "piece": "text"}]
+    assert encoder.feed("stdout", "€".encode()[:2]) == []
+    assert encoder.feed("stdout", "€".encode()[2:] + b"\xff") == [{"stdout": "€\\xff", "piece": "text"}]
+    assert encoder.feed("stdout", b"\xe2") == []
+    assert encoder.finish() == [{"stdout": "\\xe2", "piece": "text"}]
+    every = bytes(range(256))
+    (event,) = make("stream", {"base64": True}).feed("stdout", every)
+    assert (base64.b64decode(event["stdout"], validate=True), event["piece"]) == (every, "base64")
 
 
 def test_raw_tells_both_streams_as_they_are() -> None:

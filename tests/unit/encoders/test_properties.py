@@ -41,7 +41,10 @@ def divided(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 
 def told(encoder: Any, stream: str, chunks: list[bytes]) -> list[Any]:
     events = [event for chunk in chunks for event in encoder.feed(stream, chunk)]
-    return [*events, *encoder.finish(), encoder.result()]
+    events += encoder.finish()
+    if any("piece" in event for event in events):  # `stream` tells what it gets, as it gets it
+        events = ["".join(event[stream] for event in events)]
+    return [*events, encoder.result()]
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

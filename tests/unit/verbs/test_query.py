@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initspawn.errors import RequestError
-from initspawn.verbs.query import ACTIONS, Control, Feed, blend, parse, parse_control, parse_input
+from initspawn.verbs.query import (
+    ACTIONS,
+    Control,
+    Feed,
+    blend,
+    parse,
+    parse_control,
+    parse_input,
+    parse_resize,
+)
 
 ARGS = {"a": 1}
 
@@ -228,6 +237,7 @@ def test_whatever_is_sent_is_understood_or_refused(value: Any) -> None:
         ({"pid": "0x7", "data": "é\n"}, Feed(pid=7, data="é\n".encode())),
         ({"pid": 7, "base64": "AP8K"}, Feed(pid=7, data=b"\0\xff\n")),
         ({"pid": 7, "eof": True}, Feed(pid=7, end=True)),
+        ({"pid": 7, "attach": True}, Feed(pid=7, attach=True)),
         ({"pid": 7, "data": "x", "base64": "", "detach": True}, Feed(pid=7, data=b"x", detach=True)),
     ],
 )
@@ -244,8 +254,9 @@ def test_input(arguments: Any, feed: Feed) -> None:
         ({}, "invalid pid"),
         ({"pid": 0}, "invalid pid"),
         ({"pid": True}, "invalid pid"),
-        ({"pid": 7, "eof": 1}, "`eof` and `detach`"),
-        ({"pid": 7, "detach": None}, "`eof` and `detach`"),
+        ({"pid": 7, "eof": 1}, "`eof`, `attach` and `detach`"),
+        ({"pid": 7, "attach": "x"}, "`eof`, `attach` and `detach`"),
+        ({"pid": 7, "detach": None}, "`eof`, `attach` and `detach`"),
         ({"pid": 7, "data": 5}, "`data` is a text"),
         ({"pid": 7, "base64": None}, "`data` is a text"),
         ({"pid": 7, "data": "x", "base64": "eA=="}, "`data` is a text"),
@@ -260,6 +271,30 @@ def test_invalid_input(arguments: Any, info: str) -> None:
         parse_input(arguments)
     assert caught.value.status == "invalid-request"
     assert caught.value.info.startswith(info)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "info"),
+    [
+        (None, "write {pid"),
+        ({"pid": 7, "rows": 24}, "write {pid"),
+        ({"pid": 7, "rows": 24, "columns": 80, "data": ""}, "write {pid"),
+        ({"pid": 0, "rows": 24, "columns": 80}, "invalid pid"),
+        ({"pid": 7, "rows": 0, "columns": 80}, "`rows` and `columns`"),
+        ({"pid": 7, "rows": 24, "columns": 32768}, "`rows` and `columns`"),
+        ({"pid": 7, "rows": 24, "columns": None}, "`rows` and `columns`"),
+        ({"pid": 7, "rows": True, "columns": 80}, "`rows` and `columns`"),
+    ],
+)
+def test_invalid_sizes(arguments: Any, info: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_resize(arguments)
+    assert caught.value.status == "invalid-request"
+    assert caught.value.info.startswith(info)
+
+
+def test_sizes() -> None:
+    assert parse_resize({"pid": "0x7", "rows": 1, "columns": 32767}) == (7, 1, 32767)
 
 
 # Two queries in one.
