@@ -180,8 +180,21 @@ def _primary_group(user: int, spot: Spot, target: Target) -> int | None:
 
 
 def label_of(sandbox: Sandbox, names: Names, spot: Spot) -> tuple[str | None, bool]:
-    """The security label of its commands, and whether one that cannot be given is left out."""
+    """The security label of its commands, and whether one that cannot be given is left out.
+
+    `spot`: the sandbox's.
+    """
+    selinux = spot["namespace"]["opts"]["selinux"]
+    spot = spot["acls"]["label"]
     wanted = sandbox.acls.label
+    if sandbox.namespace is not None and sandbox.namespace.opts.selinux:
+        if wanted is not None:
+            selinux.refuse("`acls.label` says the label already", "keep one of them")
+            return None, False
+        if not names.target.late and lsm.labelling() != lsm.SELINUX:
+            hint = "remove it, or say `acls: {label: {name: LSM_LABEL_SBOX, optional: true}}`"
+            selinux.refuse("SELinux does not run here", hint)
+        return sandbox.uid, False
     optional = isinstance(wanted, Label) and wanted.optional
     if isinstance(wanted, Label):
         wanted, spot = wanted.name, spot["name"]

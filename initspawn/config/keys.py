@@ -225,6 +225,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
             "with them",
             True,
         ),
+        "selinux": Key("`true`: the same as [`label: LSM_LABEL_SBOX`](#acls), where SELinux runs", True),
     },
     "Shares": {
         "all": Key(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_LABELS = "security labels come with a later version"
 _HANDOVER = "there is no other init to hand over to yet"
 _NOTIFY = "commands cannot send notifications yet"
 _NETWORK = "the state of the network is not followed yet"
@@ -15,7 +14,7 @@ _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a seco
 
 # By the name of the schema's class: the key, and why it is refused.
 LATER: Mapping[str, Mapping[str, str]] = {
-    "NamespaceOpts": {"bwrap": "initspawn makes namespaces itself and runs no bwrap", "selinux": _LABELS},
+    "NamespaceOpts": {"bwrap": "initspawn makes namespaces itself and runs no bwrap"},
     "Autostart": {
         **dict.fromkeys(("before", "on_timeout", "on_failure"), _HANDOVER),
         "watchdog": _NOTIFY,

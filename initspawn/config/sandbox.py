@@ -50,7 +50,7 @@ def compile_sandbox(
             sandbox.caps, spot["caps"], target, supervisor=supervisor, own_users=isolation.own_users
         )
     _check_setuid(sandbox, spot)
-    label, label_optional = label_of(sandbox, names, spot["acls"]["label"])
+    label, label_optional = label_of(sandbox, names, spot)
     view = View(new_root, mounts or (), target.tree) if complete else None
     return (
         PlanSandbox(

@@ -144,6 +144,7 @@ class NamespaceOpts(Part):
     autocreate: bool = False
     hostname: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     writable_root: bool = False
+    selinux: bool = False
 
 
 class Shares(Part):

@@ -56,6 +56,11 @@ sandboxes:
     acls: {user: root, label: "everybody:anything:confined_t"}
     namespace: {}
     commands: {uid: look, exec: {cmdpath: /bin/sh, args: [/run/look]}}
+  - uid: "everybody:anything:confined_t"
+    prefix: named
+    acls: {user: root}
+    namespace: {opts: {selinux: true}}
+    commands: {uid: look, exec: {cmdpath: /bin/sh, args: [/run/look]}}
   - uid: forbidden
     acls: {user: root, label: "everybody:anything:forbidden_t"}
     commands: {uid: look, exec: {cmdpath: /bin/true}}
@@ -67,8 +72,9 @@ def test_a_sandbox_takes_a_label_on(labelled: Guest) -> None:
     labelled.write("/run/file", b"untouched\n")
     labelled.write("/run/look", LOOK)
     labelled.write("/run/labels.yaml", LABELLED.encode())
-    done = labelled.run("initspawn", "run", "/run/labels.yaml", "confined/look")
-    assert done.out.replace("\0", "").split()[:2] == [CONFINED, "untouched"], done
+    for verb in ("confined/look", "named/look"):
+        done = labelled.run("initspawn", "run", "/run/labels.yaml", verb)
+        assert done.out.replace("\0", "").split()[:2] == [CONFINED, "untouched"], done
     done = labelled.run("initspawn", "run", "/run/labels.yaml", "forbidden/look")
     assert done.code != 0
     assert "label" in done.out + done.err or "exec" in done.out + done.err, done

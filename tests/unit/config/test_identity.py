@@ -276,6 +276,21 @@ def test_a_label_where_nobody_labels(
 
 
 @pytest.mark.usefixtures("module")
+def test_selinux_is_the_label_of_the_sandbox(
+    build: Callable[..., Any], problems: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"namespace": {"opts": {"selinux": True}}}
+    assert build(asked).sandboxes[0].label == build({"acls": {"label": "LSM_LABEL_SBOX"}}).sandboxes[0].label
+    assert build({"namespace": {"opts": {"selinux": False}}}).sandboxes[0].label is None
+    (said,) = problems({**asked, "acls": {"label": "u:r:t"}})
+    assert "namespace.opts.selinux: `acls.label` says the label already (keep one of them)" in said
+    for module in ("", lsm.SMACK):
+        monkeypatch.setattr(lsm, "labelling", lambda module=module: module)
+        (said,) = problems(asked)
+        assert "namespace.opts.selinux: SELinux does not run here (remove it, or say `acls: {label:" in said
+
+
+@pytest.mark.usefixtures("module")
 def test_what_is_no_label(problems: Callable[..., list[str]]) -> None:
     (said,) = problems({"acls": {"label": "LSM_LABEL_SANDBOX"}})
     assert "unknown label" in said
