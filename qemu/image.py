@@ -25,6 +25,8 @@ ROOT = HERE.parent
 SUITE = "bookworm"
 GUEST_PYTHON = (3, 11)
 PROJECT = ("initspawn", "tests", "configs", "qemu", "pyproject.toml")  # what of the project the guest gets
+INSTALLED = {"rootfs-overlay": "", "units": "usr/lib/systemd/system"}  # and what belongs elsewhere there
+BOOT_CONFIG = HERE / "boot.yaml"  # what it starts before systemd
 PLACE = "opt/initspawn"
 PACKAGES = "usr/local/lib/python3.11/dist-packages"
 SIZE = "1G"  # sparse
@@ -109,7 +111,7 @@ def requirements() -> list[str]:
 def project_files() -> list[Path]:
     """The project's files for the guest, relative to its root, sorted; links are files."""
     found = []
-    for name in PROJECT:
+    for name in (*PROJECT, *INSTALLED):
         for folder, folders, names in os.walk(ROOT / name):
             folders[:] = [one for one in folders if one != "__pycache__"]
             links = [one for one in folders if os.path.islink(os.path.join(folder, one))]
@@ -151,13 +153,16 @@ def _make_image(place: Path, base: Path, wheels: Path, project: list[Path], prog
     shutil.copytree(HERE / "rootfs-overlay", stage, symlinks=True)
     shutil.copytree(wheels, stage / PACKAGES, symlinks=True, dirs_exist_ok=True)
     for path in project:
-        target = stage / PLACE / path
+        first, *rest = path.parts
+        target = stage.joinpath(INSTALLED[first], *rest) if first in INSTALLED else stage / PLACE / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, target, follow_symlinks=False)
     if sys.version_info[:2] == GUEST_PYTHON:  # the guest would take ten times as long
         compile_all = [sys.executable, "-m", "compileall", "-q", "-s", str(stage), "-p", "/"]
         _run([*compile_all, str(stage / PLACE)], progress)
-    assemble = [str(HERE / "assemble"), str(base / "tree.tar"), str(stage), str(place / "disk.ext4"), SIZE]
+    compiler = [sys.executable, "-m", "initspawn", "compile", "--arch", "x86_64", str(BOOT_CONFIG)]
+    disk = [str(base / "tree.tar"), str(stage), str(place / "disk.ext4"), SIZE]
+    assemble = [str(HERE / "assemble"), *disk, *compiler]
     _run(assemble if os.geteuid() == 0 else ["fakeroot", *assemble], progress)
     shutil.rmtree(stage)
 

@@ -1,10 +1,31 @@
-"""Runs as a file: `python3 -I -S .../initspawn/boot/__main__.py`; only then is our package on the path."""
+"""Runs as a file: `python3 -I -S .../initspawn/boot/__main__.py`; only then is our package on the path.
+
+early              as a child of PID 1, before any other init
+adopt              as a unit of systemd's: have that supervisor, or become one
+--run-dir ...      as `initspawn serve` becomes it
+"""
 
 import os
 import sys
 
+if sys.argv[1:] == ["early"]:
+    # Whoever waits at the barrier waits for this process's end as well, so a child goes on. It says at once
+    # who is to be watched: until now, only the interpreter's start could hang.
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.write(3, b"p%07d" % os.getpid())
+
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from initspawn.boot.supervise import main
+if sys.argv[1:] == ["early"]:
+    from initspawn.boot import early
 
-sys.exit(main(sys.argv[1:]))
+    sys.exit(early.main())
+if sys.argv[1:] == ["adopt"]:
+    from initspawn.boot import adopt
+
+    sys.exit(adopt.main())
+from initspawn.boot import supervise
+
+sys.exit(supervise.main(sys.argv[1:]))

@@ -108,21 +108,30 @@ class Main:
         """Serve until a signal says stop; leave nothing behind."""
         try:
             self.supervisor.groups.end_leftovers()
-            self.autostart.reach(SYSTEM)
+            self._reach(SYSTEM)
             Controller(self.registry).load()
             self._open()
             self.supervisor.reserve.fill(self.supervisor.plan)
             self.reactor.run()
         finally:
             self.autostart.close()
-            for door in self.doors:
-                door.close()
-            if self.state is not None:
-                self.state.close(remove=self.start.get("temporary", False) and "state" not in self.start)
+            self._close_doors()
             self.reactor.close()
             if self.start.get("temporary"):
                 self._clean()
         return 0
+
+    def _close_doors(self) -> None:
+        for door in self.doors:
+            door.close()
+        self.doors.clear()
+        if self.state is not None:
+            self.state.close(remove=self.start.get("temporary", False) and "state" not in self.start)
+            self.state = None
+
+    def _reach(self, stage: str) -> None:
+        """The boot has come so far."""
+        self.autostart.reach(stage)
 
     def _clean(self) -> None:
         for path, remove in (
@@ -164,7 +173,7 @@ class Main:
         )  # fmt: skip
         found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
         if found is None or "listen" not in self.start:
-            self.autostart.reach(API)  # the control socket is all there will be
+            self._reach(API)  # the control socket is all there will be
             return
         everybody = Identity(kind="token", scopes=frozenset((EVERYTHING,)), name="everybody")
         stranger = everybody if self.start.get("open") else NOBODY
@@ -225,7 +234,7 @@ class Main:
     def _announce(self) -> None:
         if not self._announced:
             self._announced = True
-            self.autostart.reach(API)
+            self._reach(API)
             print(self.start.pop("announce", ""), flush=True)
 
 

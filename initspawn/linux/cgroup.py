@@ -12,7 +12,7 @@ import resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _SEPARATOR = " - "
 
@@ -121,8 +121,10 @@ def members(text: str) -> set[int]:
     return found
 
 
-def usage(group: str) -> dict[str, float]:
-    """What a cgroup and all below have used, as far as its controllers know; what they do not, is absent."""
+def usage(group: str, before: Mapping[str, float]) -> dict[str, float]:
+    """What a cgroup and all below have used, as far as its controllers know; what they do not, is absent.
+    `before`: the same of a group that its processes have left.
+    """
     times = _pairs(group, "cpu.stat")
     found = {
         name: times[key] / 1e6
@@ -140,6 +142,9 @@ def usage(group: str) -> dict[str, float]:
             found[name] = sum(int(value) for word, _, value in pairs if word == key)
     except OSError:
         pass
+    for name, earlier in before.items():
+        now = found.get(name, 0)
+        found[name] = max(now, earlier) if name in ("peak-bytes", "processes") else now + earlier
     return found
 
 

@@ -75,6 +75,7 @@ class Start:
         self.streams = streams
         self.handshake: _socket.socket | None = None
         self.measurement: dict[str, Any] = {}
+        self.used: dict[str, float] = {}  # what was accounted to a group that it has left
         self._stored = False
         self._launcher = launcher
         self._locks: list[int] = []
@@ -252,7 +253,8 @@ class Start:
     def usage(self) -> dict[str, float]:
         """What the task used, as far as its cgroup or, without one, the wait for its command knows."""
         found = {} if self._slot.status() is None else self._slot.usage()
-        return found if self.cgroup is None else {**found, **cgroup.usage(os.path.dirname(self.cgroup))}
+        group = self.cgroup and os.path.dirname(self.cgroup)
+        return {**found, **cgroup.usage(group, self.used)} if group else found
 
     def out_of_memory(self) -> bool:
         """Whether the kernel ended it for the memory it used."""

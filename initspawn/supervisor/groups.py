@@ -66,9 +66,10 @@ class Groups:
     says why.
     """
 
-    def __init__(self, base: str | None = None) -> None:
+    def __init__(self, base: str | None = None, *, each: bool = False) -> None:
         self.root: str | None = None
         self.reason = ""
+        self.each = each  # every task has a group, also those that could do without
         self._base = base
         self._left_base = False
         self._enabled: set[str] = set()  # below BASE, by us
@@ -156,13 +157,28 @@ class Groups:
         """Go into a group of our own, if nobody else is where we are. Raises OSError."""
         if cgroup.read(self.base or "", "cgroup.procs").split() != [str(os.getpid())]:
             return False
-        os.mkdir(self._own)
-        cgroup.write(self._own, "cgroup.procs", "0")
-        self._left_base = True
+        self._make_own()
+        cgroup.write(self.own, "cgroup.procs", "0")
         return True
 
+    def _make_own(self) -> None:
+        os.mkdir(self.own)
+        self._left_base = True
+
+    def divide(self, wanted: set[str], guest: int) -> None:
+        """Make groups with these controllers of BASE, whose only process, `guest`, goes into our own.
+        Raises OSError.
+        """
+        self._make_own()
+        cgroup.write(self.own, "cgroup.procs", str(guest))
+        self._make_root()
+        reason = self.reason or self._enable(wanted)
+        if reason:
+            raise OSError(errno.ENOTSUP, reason, self.base)
+
     @property
-    def _own(self) -> str:
+    def own(self) -> str:
+        """Where we are ourselves, if BASE is divided."""
         return f"{self.base}/{_PREFIX}{os.getpid()}{_OURSELVES}"
 
     def make(self, api: Api, sandbox: Sandbox, task: str) -> str | None:
@@ -279,7 +295,7 @@ class Groups:
             self._left_base = False
             cgroup.disable(self._base or "", sorted(self._enabled))
             cgroup.write(self._base or "", "cgroup.procs", "0")
-            _rmdir(self._own)
+            _rmdir(self.own)
 
 
 def _limit(group: str, sandbox: Sandbox) -> None:

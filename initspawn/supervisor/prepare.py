@@ -44,7 +44,7 @@ class Preparer:
         Raises LaunchRefused.
         """
         group = None
-        if "pid" not in sandbox.namespaces or sandbox.cgroup is not None:
+        if "pid" not in sandbox.namespaces or sandbox.cgroup is not None or self._groups.each:
             self._made += 1
             try:
                 group = self._groups.make(api, sandbox, f"task-{self._made}")

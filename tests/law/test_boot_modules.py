@@ -35,5 +35,13 @@ def test_boot_loads_exactly_these_modules() -> None:
     assert wanted - found == set(), "in boot_modules.txt, but not loaded at boot any more"
 
 
+def test_the_early_stage_needs_little_more() -> None:
+    """Nothing is imported before the first commands run that the supervisor does without."""
+    code = f"import sys; sys.path.insert(0, {str(HERE.parents[1])!r}); import initspawn.boot.early"
+    found = modules("-c", f"{code}; print(*sys.modules, sep='\\n')") - modules(*BARE) - loaded()
+    early = ("early", "adoption", "mounts", "notify")
+    assert found == {f"initspawn.boot.{name}" for name in early} | {"initspawn.supervisor.moving"}
+
+
 if __name__ == "__main__":
     print(*sorted(loaded()), sep="\n")

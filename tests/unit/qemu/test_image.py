@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def test_assembling_keeps_links_and_gives_everything_to_root(tmp_path: Path) -> 
     (stage / "lib/file").chmod(0o600)
     subprocess.run(["tar", "-C", str(base), "-cf", str(tmp_path / "base.tar"), "."], check=True)
     script = [str(image.HERE / "assemble"), str(tmp_path / "base.tar"), str(stage), str(disk), "16M"]
+    script += ["sh", "-c", 'echo "$1 $3" >"$4"', "compile"]
     subprocess.run(["fakeroot", *script], check=True)
 
     def debugfs(request: str) -> str:
@@ -72,6 +74,7 @@ def test_assembling_keeps_links_and_gives_everything_to_root(tmp_path: Path) -> 
         return subprocess.run(tool, capture_output=True, text=True, check=True).stdout
 
     assert debugfs("cat /usr/lib/file") == "from the overlay"
+    assert re.fullmatch(r"--root --output\n", debugfs("cat /etc/initspawn/boot.plan"))
     assert "Type: symlink" in debugfs("stat /lib")
     status = debugfs("stat /usr/lib/file")
     assert "Mode:  0644" in status

@@ -262,15 +262,21 @@ def test_a_sandbox_without_limits_gets_a_group_too(tree: Tree) -> None:
 
 def test_usage_is_what_the_files_say(tmp_path: Path) -> None:
     group = str(tmp_path)
-    assert cgroup.usage(group) == {}
+    assert cgroup.usage(group, {}) == {}
     assert not cgroup.out_of_memory(group)
     (tmp_path / "cpu.stat").write_text("usage_usec 3500000\nuser_usec 1500000\nsystem_usec 2000000\n")
-    assert cgroup.usage(group) == {"user-seconds": 1.5, "system-seconds": 2.0}
+    assert cgroup.usage(group, {}) == {"user-seconds": 1.5, "system-seconds": 2.0}
     (tmp_path / "memory.peak").write_text("4096\n")
     (tmp_path / "pids.peak").write_text("7\n")
     (tmp_path / "io.stat").write_text("8:0 rbytes=10 wbytes=1 rios=1\n259:0 rbytes=5 wbytes=2 rios=1\n")
     more = {"peak-bytes": 4096, "processes": 7, "read-bytes": 15, "written-bytes": 3}
-    assert cgroup.usage(group) == {"user-seconds": 1.5, "system-seconds": 2.0, **more}
+    assert cgroup.usage(group, {}) == {"user-seconds": 1.5, "system-seconds": 2.0, **more}
+    # Of another group, which its processes have left: peaks are not added up.
+    before = {"user-seconds": 1.0, "peak-bytes": 1, "read-bytes": 5}
+    found = cgroup.usage(group, before)
+    assert found["user-seconds"] == 2.5
+    assert found["peak-bytes"] == more["peak-bytes"]
+    assert found["read-bytes"] == more.get("read-bytes", 0) + 5
     (tmp_path / "memory.events").write_text("low 0\noom 1\noom_kill 2\n")
     assert cgroup.out_of_memory(group)
 

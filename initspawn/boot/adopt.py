@@ -1,0 +1,46 @@
+"""The unit's process: has the supervisor taken over that runs since before systemd, or becomes one.
+
+Boot module.
+
+Only a unit's main process may say who is main in its place (NotifyAccess=main), so it is this process that
+says it, when supervisor and tasks are in the unit's group already; then it ends.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+import sys
+
+from initspawn.boot.adoption import PACKET, SOCKET, own_group
+from initspawn.boot.early import RUN_DIR
+from initspawn.boot.notify import notify
+
+
+def main() -> int:
+    """Returns the exit code: 0, or 111 with a line on stderr. Does not return as a supervisor."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    try:
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(os.path.join(RUN_DIR, SOCKET))
+        except (FileNotFoundError, ConnectionRefusedError):
+            from initspawn.boot.early import be_unit
+
+            return be_unit(address, os.environ.get("WATCHDOG_USEC", ""))
+        watchdog = os.environ.get("WATCHDOG_USEC", "")
+        packet = f"group {own_group()}\nnotify {address}\nwatchdog {watchdog}"
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("2i", 1, 2))]
+        sock.sendmsg([packet.encode()], rights)
+        kind, _, text = sock.recv(PACKET).decode().partition(" ")
+        if kind != "pid":
+            print(
+                f"initspawn: the early supervisor stays as it is: {text or 'it has ended'}", file=sys.stderr
+            )
+            return 111
+        notify(address, f"MAINPID={text}\nREADY=1")
+    except OSError as error:
+        print(f"initspawn: {error.filename or 'adopt'}: {error.strerror}", file=sys.stderr)
+        return 111
+    return 0

@@ -1,0 +1,154 @@
+"""The supervisor's side of an adoption: systemd has started the unit, and its process asks for us.
+
+One packet each way, on a socket of its own because descriptors come along: lines `group PATH`,
+`notify ADDRESS`, `watchdog MICROSECONDS`, with a new standard output and standard error; answered with
+`pid NUMBER`, or with `error TEXT`. What can fail comes before anything is moved, because from then on the
+unit's failure is our end. Boot module.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+import sys
+
+from initspawn.boot.notify import notify
+from initspawn.linux import cgroup
+from initspawn.supervisor.moving import move
+from initspawn.supervisor.reactor import READ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from initspawn.boot.supervise import Main
+
+SOCKET = "adopt"  # in the run directory
+PACKET = 4096
+SPACE = _socket.CMSG_SPACE(2 * 4)
+_CREDENTIALS = "3i"
+_TRIES, _PAUSE = 500, 0.01  # until nobody is on the way to an exec
+
+
+class Adoption:
+    """The socket `adopt` of a supervisor, and what it tells systemd once it belongs to a unit.
+
+    Raises OSError.
+    """
+
+    def __init__(self, main: Main, on_adopted: Callable[[], None]) -> None:
+        self._main = main
+        self._on_adopted = on_adopted
+        self._address = ""
+        self._pause = 0.0
+        path = os.path.join(main.run_dir, SOCKET)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        self._path = path
+        kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+        self._socket = _socket.socket(_socket.AF_UNIX, kind)
+        self._socket.bind(path)
+        os.chmod(path, 0o600)
+        self._socket.listen(4)
+        main.reactor.watch(self._socket.fileno(), READ, lambda _: self._accept())
+
+    def close(self) -> None:
+        """Remove the socket."""
+        self._main.reactor.forget(self._socket.fileno())
+        self._socket.close()
+        try:
+            os.unlink(self._path)
+        except OSError:
+            pass
+
+    def serve(self, address: str, watchdog: str) -> None:
+        """From now on be a unit's main process: tell systemd that we live, as often as it wants to hear it.
+        `watchdog`: microseconds, as in WATCHDOG_USEC; empty: it does not.
+        """
+        self._address = address
+        was, self._pause = self._pause, int(watchdog) / 2e6 if watchdog.isdecimal() else 0.0
+        if self._pause and not was:
+            self._renew()
+
+    def tell(self, text: str) -> None:
+        """Tell systemd something; nothing happens while we belong to no unit."""
+        try:
+            notify(self._address, text)
+        except OSError as error:  # it shuts down
+            print(f"initspawn: {self._address}: {error.strerror}", file=sys.stderr)
+
+    def _renew(self) -> None:
+        if self._pause and not self._main.supervisor.closing:
+            self.tell("WATCHDOG=1")
+            self._main.reactor.after(self._pause, self._renew)
+
+    def _accept(self) -> None:
+        fd, _ = self._socket._accept()  # type: ignore[attr-defined]  # `socket` is built on it
+        peer = _socket.socket(fileno=fd)
+        peer.settimeout(1)  # its packet is there when it connects, or it is none of ours
+        size = struct.calcsize(_CREDENTIALS)
+        pid, user, _ = struct.unpack(
+            _CREDENTIALS, peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size)
+        )
+        fds: list[int] = []
+        try:
+            if user not in (0, os.geteuid()) or self._main.supervisor.owns(pid):
+                raise ValueError("only root may adopt")
+            packet, messages, _, _ = peer.recvmsg(PACKET, SPACE, _socket.MSG_CMSG_CLOEXEC)
+            for _, _, data in messages:
+                fds += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
+            words = dict(line.split(" ", 1) for line in packet.decode().splitlines())
+            group = words["group"]
+            if len(fds) != 2 or not os.access(f"{group}/cgroup.procs", os.W_OK):
+                raise ValueError(f"{group}: no cgroup that is handed to us")
+        except (ValueError, KeyError, OSError) as error:
+            self._answer(peer, fds, f"error {error}")
+            return
+        self._main.supervisor.reserve.close()  # what waits is nobody's, and is made anew afterwards
+        self._when_still(_TRIES, peer, pid, words, fds)
+
+    def _when_still(
+        self, tries: int, peer: _socket.socket, pid: int, words: dict[str, str], fds: list[int]
+    ) -> None:
+        """Go on when nothing is on the way to its exec."""
+        supervisor = self._main.supervisor
+        if supervisor.roster.starting or not supervisor.reserve.empty:
+            if tries:
+                self._main.reactor.after(_PAUSE, lambda: self._when_still(tries - 1, peer, pid, words, fds))
+                return
+            self._answer(peer, fds, "error starts do not come to an end")
+        else:
+            try:
+                move(supervisor.groups, words["group"], supervisor.roster.every(), pid)
+                for fd, ours in zip(fds, (1, 2), strict=True):
+                    os.dup2(fd, ours, inheritable=True)
+                self._answer(peer, fds, f"pid {os.getpid()}")
+                self.serve(words.get("notify", ""), words.get("watchdog", ""))
+                count = len(supervisor.roster.every())
+                self._on_adopted()
+                self.tell(f"STATUS=taken over before systemd, with {count} running tasks")
+            except OSError as error:
+                self._answer(peer, fds, f"error {error.filename or ''}: {error.strerror}")
+        supervisor.reserve.fill(supervisor.plan)
+
+    @staticmethod
+    def _answer(peer: _socket.socket, fds: list[int], text: str) -> None:
+        print(f"initspawn: adoption: {text}", file=sys.stderr)
+        try:
+            peer.send(text.encode())
+        except OSError:
+            pass
+        peer.close()
+        for fd in fds:
+            os.close(fd)
+
+
+def own_group() -> str:
+    """The directory of the cgroup we are in. Raises OSError."""
+    root = cgroup.mount_point()
+    if root is None:
+        raise FileNotFoundError(2, "no cgroup v2 file system", "/sys/fs/cgroup")
+    return root + cgroup.own_path().rstrip("/")

@@ -1,0 +1,233 @@
+"""The early stage: a supervisor before any other init, a child of PID 1. Boot module.
+
+It mounts what is missing, loads the compiled plan, starts the commands, answers on the control socket, and
+lets PID 1 go on to the real init. When that is systemd, a unit adopts it (see `adoption`). Nothing that goes
+wrong here may keep the device from booting: what fails is told in the kernel's log and left out. Written
+is only below /run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+from initspawn.boot.adoption import Adoption
+from initspawn.boot.mounts import mount_missing
+from initspawn.boot.supervise import LOCK, Main
+from initspawn.errors import InitspawnError
+from initspawn.linux import cgroup
+from initspawn.plan import API, EARLY, Plan
+from initspawn.planfile import load
+from initspawn.supervisor.groups import Groups
+
+RUN_DIR = "/run/initspawn"
+# The first that can be loaded; `initspawn.plan=PATH` on the kernel's command line comes before them.
+PLANS = ("/etc/initspawn/boot.plan", "/usr/lib/initspawn/boot.plan")
+GROUP = "initspawn"  # below the cgroup hierarchy's root, until a unit has one for us
+BARRIER = 3  # the descriptor on which PID 1 listens
+ALIVE, GO = b"alive...", b"go......"  # what it is told, in records of eight bytes
+_RENEW_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
+
+
+def main() -> int:
+    """Be the supervisor until told to stop. Returns the exit code: 0, or 111 with a line in the log."""
+    failures = mount_missing()
+    _own_descriptors()
+    for failure in failures:
+        _tell(failure)
+    try:
+        _enter_group()
+    except OSError as error:
+        _tell(f"no cgroup before systemd's: {error.filename}: {error.strerror}")
+    barrier = Barrier(BARRIER)
+    try:
+        plan = find_plan(kernel_option("plan"))
+        return Early(plan, barrier).run()
+    except Exception as error:
+        _tell(f"{type(error).__name__}: {error}")
+        return 111
+    finally:
+        barrier.pass_()
+
+
+def be_unit(address: str, watchdog: str) -> int:
+    """Be the supervisor as a unit's main process, which nobody was before it. Returns the exit code."""
+    os.umask(0o022)
+    _end_leftovers()
+    return Early(find_plan(kernel_option("plan")), None, address, watchdog).run()
+
+
+def find_plan(named: str = "") -> Plan:
+    """The first plan that can be used, told in a line if it is not the first that there is; one without
+    commands when there is none.
+    """
+    from initspawn.late import check_machine, settle
+
+    for path in (named, *PLANS):
+        if not path:
+            continue
+        try:
+            plan = load(path)
+            check_machine(plan)
+            return settle(plan, os.environ) if plan.late else plan
+        except FileNotFoundError:
+            if path == named:
+                _tell(f"{path}: no such plan")
+        except (InitspawnError, OSError, ValueError) as error:
+            _tell(str(error))
+    _tell(f"no plan, so no commands: `initspawn compile -o {PLANS[0]}` makes one")
+    return Plan(user=0, group=0)
+
+
+def kernel_option(name: str) -> str:
+    """What the kernel's command line says of `initspawn.NAME`, the last time it does; else nothing."""
+    try:
+        with open("/proc/cmdline", "rb") as file:
+            words = os.fsdecode(file.read()).split()
+    except OSError:
+        return ""
+    found = [word.partition("=")[2] for word in words if word.startswith(f"initspawn.{name}=")]
+    return found[-1] if found else ""
+
+
+class Barrier:
+    """Where PID 1 waits for us: as long as there are signs of life, until it is told to go on."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+
+    def renew(self) -> None:
+        """Give a sign of life."""
+        self._say(ALIVE)
+
+    def pass_(self) -> None:
+        """Let it go on; the last word."""
+        self._say(GO)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has not been told yet."""
+        return self._fd >= 0
+
+    def _say(self, record: bytes) -> None:
+        try:
+            if self._fd >= 0:
+                os.write(self._fd, record)
+        except OSError:  # full: it has enough to read; or nobody is there any more
+            pass
+
+
+class Early(Main):
+    """The supervisor of a machine that is booting."""
+
+    def __init__(self, plan: Plan, barrier: Barrier | None, address: str = "", watchdog: str = "") -> None:
+        self._barrier = barrier
+        self._unit = (address, watchdog)
+        self._adopted = False
+        self._adoption: Adoption | None = None
+        try:
+            os.makedirs(RUN_DIR, 0o700, exist_ok=True)
+            self._lock = os.open(f"{RUN_DIR}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # /run may be full: commands need nothing of this
+            _tell(f"{RUN_DIR}: {error.strerror}")
+        super().__init__(plan, "", RUN_DIR, -1)
+        self.supervisor.groups.each = True  # found by its group when we are gone, moved with it when adopted
+
+    def _reach(self, stage: str) -> None:
+        """The boot has come so far; but what needs more than the early stage waits for the adoption."""
+        super()._reach(EARLY if self._barrier is not None and not self._adopted else stage)
+
+    def adopted(self) -> None:
+        """We belong to a unit: the system is there."""
+        self._adopted = True
+        self._reach(API)  # no network's door is to come
+
+    def _open(self) -> None:
+        """The doors; what they need may come later."""
+        if self._barrier is not None:
+            self._live()
+            self.reactor.after(0, self._barrier.pass_)
+        self._try_doors()
+
+    def _try_doors(self) -> None:
+        try:
+            super()._open()
+            self._adoption = Adoption(self, self.adopted)
+            if self._unit[0]:
+                self._adoption.serve(*self._unit)
+                self._adoption.tell("READY=1")
+        except OSError as error:
+            _tell(f"no door yet: {error.filename or RUN_DIR}: {error.strerror}")
+            self._close_doors()
+            self.reactor.after(_RETRY_SECONDS, self._try_doors)
+
+    def _live(self) -> None:
+        assert self._barrier is not None
+        if self._barrier.waiting:
+            self._barrier.renew()
+            self.reactor.after(_RENEW_SECONDS, self._live)
+
+    def stop(self) -> None:
+        """End every task and then the loop; asked a second time, at once."""
+        if self._adoption is not None:
+            self._adoption.tell("STOPPING=1")
+        super().stop()
+
+    def _close_doors(self) -> None:
+        if self._adoption is not None:
+            self._adoption.close()
+            self._adoption = None
+        super()._close_doors()
+
+
+def _own_descriptors() -> None:
+    """No terminal and no console is ours: it may hang up. What we say goes to the kernel's log."""
+    null = os.open("/dev/null", os.O_RDWR)
+    try:
+        log = os.open("/dev/kmsg", os.O_WRONLY)
+    except OSError:
+        log = null
+    for fd, ours in ((0, null), (1, log), (2, log)):
+        os.dup2(ours, fd)
+    for fd in {null, log} - {0, 1, 2}:
+        os.close(fd)
+
+
+def _enter_group() -> None:
+    """A group of our own, which systemd leaves alone; with every controller. Raises OSError."""
+    root = cgroup.mount_point()
+    if root is None:
+        return
+    own = f"{root}/{GROUP}"
+    os.makedirs(own, exist_ok=True)
+    cgroup.write(own, "cgroup.procs", "0")
+    for name in cgroup.controllers(root):
+        try:
+            cgroup.enable(root, (name,))
+        except OSError:  # such as `cpu` where real-time processes are
+            pass
+
+
+def _end_leftovers() -> None:
+    """What an early supervisor left that died before systemd could have adopted it."""
+    root = cgroup.mount_point()
+    early = f"{root}/{GROUP}"
+    if root is not None and os.path.isdir(early):
+        Groups(early).end_leftovers()
+        try:
+            os.rmdir(early)
+        except OSError:  # one that lives is there, or its processes are on their way out
+            pass
+
+
+def _tell(line: str) -> None:
+    # Kernel's log and journal take the number as the priority: errors are seen on the console.
+    print(f"<3>initspawn: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,203 @@
+"""From the kernel's start of PID 1 to a unit of systemd's: nobody forgets what was started."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from qemu.guest import Guest
+from qemu.image import Image
+from qemu.machine import Shape
+
+STAGE = "/usr/lib/initspawn/initspawn/boot/__main__.py"
+GROUP = "/sys/fs/cgroup/system.slice/initspawn.service"
+# Reads a task's events from the first one on until it has as many lines.
+READ = """
+import sys
+sys.path.insert(0, "/opt/initspawn")
+from initspawn.control.client import Client
+verb, wanted = sys.argv[1], int(sys.argv[2])
+with Client("/run/initspawn/control", 60) as client:
+    known = client.call("initspawn/tasks").response
+    (pid,) = [task["pid"] for task in known if verb == task["api"] + "/" + task["command"]]
+    client.call(verb, {"action": "subscribe", "args": {"pid": pid, "from": 1}})
+    for _, event in zip(range(wanted), client.events()):
+        print(event.seq, event.data.get("stdout"))
+"""
+
+
+@pytest.fixture(scope="module")
+def early(image: Image) -> Iterator[Guest]:
+    """A machine whose PID 1 was ours, with its unit adopted."""
+    with Guest(Shape(image, cpus=2, memory=768, append="quiet init=/usr/sbin/initspawn-init")) as machine:
+        machine.wait_agent()
+        machine.run("systemctl", "is-system-running", "--wait")
+        yield machine
+
+
+def tasks(guest: Guest) -> dict[str, dict[str, Any]]:
+    """The tasks by the name of their command, as the control socket tells them."""
+    found = json.loads(guest.check("initspawn", "call", "initspawn/tasks"))
+    return {task["command"]: task for task in found}
+
+
+def show(guest: Guest, name: str) -> str:
+    """One property of the unit."""
+    return guest.check("systemctl", "show", "initspawn", f"--property={name}", "--value").strip()
+
+
+def since_boot(guest: Guest, pid: int | str) -> float:
+    """When a process was started, in seconds of the kernel's clock."""
+    fields = guest.read(f"/proc/{pid}/stat").decode().rpartition(")")[2].split()
+    return int(fields[19]) / 100
+
+
+def test_the_unit_has_the_supervisor_that_was_there_before(early: Guest) -> None:
+    assert early.run("systemctl", "is-system-running", "--wait").out == "running\n"
+    pid = show(early, "MainPID")
+    assert show(early, "ActiveState") == "active"
+    assert early.read("/proc/1/comm") == b"systemd\n"
+    # systemd starts its first other process after ours.
+    assert since_boot(early, pid) < since_boot(early, show_of(early, "systemd-journald", "MainPID"))
+    assert early.run("test", "-e", "/sys/fs/cgroup/initspawn").code == 1
+    assert f"/initspawn-{pid}.supervisor" in early.read(f"/proc/{pid}/cgroup").decode()
+
+
+def show_of(guest: Guest, unit: str, name: str) -> str:
+    return guest.check("systemctl", "show", unit, f"--property={name}", "--value").strip()
+
+
+def test_five_tasks_keep_pid_group_and_state(early: Guest) -> None:
+    found = tasks(early)
+    assert set(found) == {"count", "boxed", "stopped", "silent", "ended"}
+    journald = since_boot(early, show_of(early, "systemd-journald", "MainPID"))
+    for name in ("count", "boxed", "stopped", "silent"):
+        task = found[name]
+        assert task["state"] == "running"
+        assert since_boot(early, task["pid"]) < journald
+        assert (
+            early.read(f"/proc/{task['pid']}/cgroup").decode().startswith("0::/system.slice/initspawn.serv")
+        )
+    assert found["ended"]["status"] == {"exit": 3}
+    assert found["ended"]["reason"] == "exit"
+
+
+@pytest.mark.parametrize("verb", ["boot/count", "boot/boxed"])
+def test_no_line_is_lost_or_doubled(early: Guest, verb: str) -> None:
+    """Across the exec of systemd and the adoption, both of which came at some line of these."""
+    lines = early.check("python3", "-c", READ, verb, "60").splitlines()
+    assert lines == [f"{number} {number}" for number in range(1, 61)]
+
+
+def test_output_before_anybody_could_ask_is_kept(early: Guest) -> None:
+    assert early.check("python3", "-c", READ, "boot/stopped", "1") == "1 before\n"
+
+
+def test_one_that_was_stopped_goes_on_and_its_end_is_known(early: Guest) -> None:
+    pid = tasks(early)["stopped"]["pid"]
+    early.shell(f"kill -CONT {pid}; while test -e /proc/{pid}; do sleep 0.1; done; sleep 0.5")
+    task = tasks(early)["stopped"]
+    assert (task["status"], task["state"]) == ({"exit": 7}, "ended")
+
+
+def test_what_it_says_goes_to_the_journal(early: Guest) -> None:
+    early.shell(
+        "kill -KILL $(pgrep -f 'boot/__main__.py early' | sed -n 2p)"
+    )  # the spawner: its spare takes over
+    said = early.shell(
+        "for i in $(seq 50); do journalctl -u initspawn -o cat --no-pager | grep 'spawner died' && exit;"
+        " sleep 0.2; done; exit 1"
+    )
+    assert "the spawner died; its spare takes its place" in said
+
+
+def test_daemon_reexec_changes_nothing(early: Guest) -> None:
+    before = show(early, "MainPID"), {name: task["pid"] for name, task in tasks(early).items()}
+    early.check("systemctl", "daemon-reexec")
+    early.check("systemctl", "daemon-reload")
+    assert (show(early, "MainPID"), {name: task["pid"] for name, task in tasks(early).items()}) == before
+    assert show(early, "ActiveState") == "active"
+
+
+def test_restart_makes_everything_anew_and_leaves_nothing(early: Guest) -> None:
+    before = {task["pid"] for task in tasks(early).values() if task["state"] == "running"}
+    first = show(early, "MainPID")
+    early.check("systemctl", "restart", "initspawn")
+    assert show(early, "MainPID") != first
+    after = tasks(early)
+    assert {name for name, task in after.items() if task["state"] == "running"} >= {
+        "count",
+        "boxed",
+        "silent",
+    }
+    assert not before & {task["pid"] for task in after.values()}
+    for pid in before:
+        assert early.run("test", "-e", f"/proc/{pid}").code == 1
+
+
+def test_a_supervisor_that_is_killed_is_restarted(early: Guest) -> None:
+    first = show(early, "MainPID")
+    old = tasks(early)["count"]["pid"]
+    early.shell(
+        f"kill -KILL {first}; while systemctl show -p MainPID --value initspawn | grep -qx -e {first} -e 0;"
+        " do sleep 0.1; done; systemctl start initspawn"
+    )
+    assert tasks(early)["count"]["pid"] != old
+    assert early.run("test", "-e", f"/proc/{old}").code == 1
+    assert int(show(early, "NRestarts")) >= 1
+
+
+def test_the_watchdog_ends_one_that_hangs(early: Guest) -> None:
+    place = "/run/systemd/system/initspawn.service.d"
+    early.check("mkdir", "-p", place)
+    early.write(f"{place}/soon.conf", b"[Service]\nWatchdogSec=6\n")
+    early.shell("systemctl daemon-reload; systemctl restart initspawn")
+    first = show(early, "MainPID")
+    early.shell("sleep 10")
+    assert show(early, "MainPID") == first  # it says that it lives
+    early.shell(
+        f"kill -STOP {first}; while test $(systemctl show -p MainPID --value initspawn) = {first};"
+        " do sleep 0.2; done"
+    )
+    assert "Failed with result 'watchdog'" in early.shell("journalctl -u initspawn -o cat --no-pager")
+
+
+def test_stop_ends_everything(early: Guest) -> None:
+    early.check("systemctl", "start", "initspawn")
+    pids = [task["pid"] for task in tasks(early).values() if task["state"] == "running"]
+    assert len(pids) >= 3
+    early.check("systemctl", "stop", "initspawn")
+    assert show(early, "Result") == "success"
+    assert early.run("test", "-e", GROUP).code == 1
+    for pid in pids:
+        assert early.run("test", "-e", f"/proc/{pid}").code == 1
+    early.check("systemctl", "start", "initspawn")
+    assert tasks(early)["count"]["state"] == "running"
+
+
+def test_power_off_is_orderly(early: Guest) -> None:
+    """The last one."""
+    early.power_off()
+    assert re.search(r"reboot: Power down", early.console())
+
+
+def test_what_a_dead_early_supervisor_left_is_ended_not_doubled(image: Image) -> None:
+    append = "quiet init=/usr/sbin/initspawn-init systemd.mask=initspawn.service"
+    with Guest(Shape(image, cpus=2, memory=768, append=append)) as guest:
+        guest.wait_agent()
+        old = [task["pid"] for task in tasks(guest).values() if task["state"] == "running"]
+        orphan = guest.check("pgrep", "-fx", "sleep infinity").strip()
+        gone = f"while test -e /proc/{old[0]}; do sleep 0.1; done"
+        guest.shell(f"kill -KILL $(pgrep -of 'boot/__main__.py early'); {gone}")
+        # The others went with it; this one is nobody's.
+        assert guest.run("test", "-e", f"/proc/{orphan}").code == 0
+        options = ("--service-type=notify", "-pNotifyAccess=main", "-pDelegate=yes", "-pKillMode=mixed")
+        guest.check("systemd-run", "--unit=late", *options, "python3", "-I", "-S", STAGE, "adopt")
+        assert guest.run("test", "-e", f"/proc/{orphan}").code == 1
+        assert tasks(guest)["count"]["state"] == "running"
+        assert guest.shell("pgrep -fcx 'sleep infinity'") == "1\n"
+        assert guest.run("test", "-e", "/sys/fs/cgroup/initspawn").code == 1
