@@ -8,6 +8,7 @@ command line, as marshal of a dictionary:
     open       True: whoever reaches the gateway may do everything
     listen     the descriptor of the gateway's listening socket, absent without a gateway
     tls        the files of certificate and key, absent without TLS
+    limits     those of `limits.TABLE` that are others in this run
     unix       descriptors of listening unix sockets, each with the protocol spoken there: `http`, `wsapi API`
     announce   the line to print once the gateway answers
     temporary  True: the plan and the run directory were made for this one run, and go with it
@@ -99,6 +100,7 @@ class Main:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.registry = Registry(self.supervisor)
         self.registry.autostart = self.autostart = Autostart(self.supervisor, command_line())
+        self.registry.limits.update(self.start.get("limits", {}))
         self.doors: list[Door] = []
         self.state: State | None = None
         self.certificate: Certificate | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from initspawn.boot.supervise import GATEWAY
@@ -27,11 +27,13 @@ _PACKAGES = ("initspawn", "uvicorn", "starlette", "websockets", "msgspec")
 def gateway_config(
     run_dir: str, *, user: str | None, open_door: bool, hosts: Sequence[str] = (), page: str | None = None,
     aliases: Sequence[tuple[str, str]] = (), tls: bool = False,
+    limits: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The configuration of the hidden API that runs the gateway. `user`: who it becomes, when root;
     `hosts`: the names it believes in `Host`, by default those of this machine; `page`: the directory of
     the user's own page, of which it gets a read-only bind; `aliases`: further directories, each with the
-    prefix of its addresses; `tls`: it is to speak TLS.
+    prefix of its addresses; `tls`: it is to speak TLS; `limits`: what one address
+    may, by name.
     """
     libraries = _libraries()
     # Of our own directory the package only: it may be a checkout with much else in it.
@@ -44,6 +46,7 @@ def gateway_config(
     if tls:
         arguments.append("--tls")
     arguments += [f"--allow-host={name}" for name in hosts]
+    arguments += [f"--limit={name}={number}" for name, number in (limits or {}).items()]
     if page is not None:
         arguments.append(f"--page={PAGE}")
     arguments += [f"--alias={prefix}={ALIAS}/{number}" for number, (prefix, _) in enumerate(aliases)]

@@ -24,6 +24,7 @@ from initspawn.cli.rundir import default_run_dir, prepare_run_dir
 from initspawn.cli.sockets import listen_tcp, listen_unix, wanted_sockets
 from initspawn.config.compile import compile_raw
 from initspawn.errors import InitspawnError
+from initspawn.gateway.quota import parse
 from initspawn.plan import Plan
 from initspawn.planfile import save
 from initspawn.verbs.access import EVERYTHING, digest
@@ -69,6 +70,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="serve the files of a directory at the addresses that begin so; repeatable",
     )  # fmt: skip
     parser.add_argument("--page", metavar="DIR", help="serve this page of yours instead of the test page")
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=NUMBER", type=_limit,
+        help="what one address may: connections at once, calls per second, failures (wrong tokens) per "
+        "minute; 0: any number; repeatable",
+    )  # fmt: skip
     parser.add_argument("--tls-certificate", metavar="FILE", help="serve HTTPS and WSS with this chain (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM); a change of both is taken over")
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
@@ -86,6 +92,13 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number from 0 to 65535")
     return int(text)
+
+
+def _limit(text: str) -> tuple[str, int]:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _host_name(text: str) -> str:
@@ -120,6 +133,7 @@ def main(arguments: argparse.Namespace) -> int:
         gateway_config(
             run_dir, user=arguments.gateway_user if user == 0 else None, open_door=arguments.no_auth,
             hosts=arguments.allow_host, page=page, aliases=aliases, tls=tls is not None,
+            limits=dict(arguments.limit),
         ),
         file="the gateway's own sandbox", user=user, group=group, environ={}, hidden=True,
     )  # fmt: skip
@@ -131,6 +145,7 @@ def main(arguments: argparse.Namespace) -> int:
         "open": arguments.no_auth,
         "listen": listener.fileno(),
         "unix": listen_unix(sockets),
+        "limits": {f"address_{name}": number for name, number in arguments.limit},
         **({"tls": tls} if tls is not None else {}),
         "temporary": True,
         "announce": _announcement(listener, None if arguments.no_auth else token, "s" if tls else ""),

@@ -156,9 +156,9 @@ class Connection:
                 continue
             self._pending += 1
             caller = self._caller(request)
-            self._door.registry.call(
-                caller, request.procedure, request.args, self._answer_for(request.number)
-            )
+            unknown = request.token is not None and caller.identity.kind == "nobody"
+            answer = self._answer_for(request.number, unknown=unknown)
+            self._door.registry.call(caller, request.procedure, request.args, answer)
         self._update()
 
     def _obey(self, request: wire.Request) -> None:
@@ -175,6 +175,8 @@ class Connection:
             answer(Answer())
             return
         fresh = tokens.log_in(request.about)
+        if fresh is None:
+            answer = self._answer_for(request.number, unknown=tokens.identity(request.about).kind == "nobody")
         answer(Answer(response=fresh) if fresh else Answer(status="invalid-token"))
 
     def _caller(self, request: wire.Request) -> Connection | Visitor:
@@ -235,7 +237,7 @@ class Connection:
 
     # Out.
 
-    def _answer_for(self, number: int) -> Callable[[Answer], None]:
+    def _answer_for(self, number: int, *, unknown: bool = False) -> Callable[[Answer], None]:
         def answer(result: Answer) -> None:
             self._pending -= 1
             message: dict[str, Any] = {
@@ -245,6 +247,8 @@ class Connection:
                 message["info"] = result.info
             if result.response is not None:
                 message["response"] = result.response
+            if unknown:
+                message["unknown"] = True
             self._send(_encode_answer(message))
 
         return answer

@@ -102,12 +102,12 @@ class Door:
         if len(self.connections) >= CONNECTIONS:
             self._refuse(peer)
             return
-        self._admit(peer, self._who(peer))
+        pid, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+        self._admit(peer, self._who(peer, user, pid), user)
         self._on_connect()
 
-    def _who(self, peer: _socket.socket) -> Identity:
+    def _who(self, peer: _socket.socket, user: int, pid: int) -> Identity:
         """Who has connected, as the kernel knows it."""
-        pid, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
         try:
             pidfd = peer.getsockopt(_socket.SOL_SOCKET, _SO_PEERPIDFD)
         except OSError as error:
@@ -123,8 +123,8 @@ class Door:
         peer.send(wire.encode({"fault": f"{CONNECTIONS} connections are open already"}))
         peer.close()
 
-    def _admit(self, peer: _socket.socket, identity: Identity) -> None:
-        """Talk to this peer, which is who we say."""
+    def _admit(self, peer: _socket.socket, identity: Identity, user: int) -> None:
+        """Talk to this peer, which is who we say and has this user number."""
         self.connections.add(Connection(self, peer, identity))
 
 
@@ -134,7 +134,8 @@ class ServiceDoor(Door):
     It is handed the client and a control connection made for it, whose identity is that of the client's
     credentials. So a gateway that was taken over can act for a local user only while that one is connected.
 
-    `gateway`: where to hand them to, a SOCK_SEQPACKET socket. `protocol`: the message that goes with them.
+    `gateway`: where to hand them to, a SOCK_SEQPACKET socket. `protocol`: what they speak; the message that
+    goes with them is their user number and this.
     """
 
     def __init__(self, listener: _socket.socket, gateway: _socket.socket, protocol: bytes, **others: Any):
@@ -145,12 +146,13 @@ class ServiceDoor(Door):
     def _refuse(self, peer: _socket.socket) -> None:
         peer.close()
 
-    def _admit(self, peer: _socket.socket, identity: Identity) -> None:
+    def _admit(self, peer: _socket.socket, identity: Identity, user: int) -> None:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
         descriptors = struct.pack("2i", peer.fileno(), theirs.fileno())
         try:
             rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)
-            self._gateway.sendmsg([self._protocol], [rights], _socket.MSG_DONTWAIT)
+            message = b"%d %b" % (user, self._protocol)
+            self._gateway.sendmsg([message], [rights], _socket.MSG_DONTWAIT)
         except OSError:  # the gateway does not keep up, or is not there
             ours.close()
         else:

@@ -13,7 +13,8 @@ Client to server
     {"id": N, "logout": TEXT}   ends such another token
     {"id": N, "unsubscribe": "api/verb"}                no more events of this name; nothing is answered
 Server to client
-    {"id": N, "status": TEXT, "code": N, "info": TEXT?, "response": ANY?}     the answer to call N
+    {"id": N, "status": TEXT, "code": N, "info": TEXT?, "response": ANY?}     the answer to call N; with
+        "unknown": true     if the token that it showed is none of ours, and makes its caller nobody
     {"event": "api/verb", "task": "sandbox/command@pid", "seq": N, "data": {...}}
     {"subscribed": "api/verb"}, {"unsubscribed": "api/verb"}    what a call did, before its answer; the latter
                                                                 for the last task of that name

@@ -1,5 +1,5 @@
 """`python -m initspawn.gateway --listen-fd 3 --control PATH [--handover-fd 4] [--no-auth]
-[--allow-host NAME]... [--alias PREFIX=DIR]... [--page DIR] [--tls]`
+[--allow-host NAME]... [--alias PREFIX=DIR]... [--page DIR] [--tls] [--limit NAME=NUMBER]...`
 
 The supervisor starts this with the listening TCP socket as an inherited descriptor, so that a restart loses
 no connection attempt. Exit status: 0 ended by a signal or with the supervisor, 100 usage, 111 system error.
@@ -16,6 +16,7 @@ import sys
 from typing import NoReturn
 
 from initspawn.gateway.admission import HostPolicy
+from initspawn.gateway.quota import Limits, parse
 from initspawn.gateway.server import serve
 
 USAGE, SYSTEM = 100, 111
@@ -66,6 +67,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--tls", action="store_true", help="speak TLS, with the certificate that the handover socket brings"
     )
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=NUMBER",
+        help="what one address may: connections, calls, failures; 0: any number",
+    )  # fmt: skip
     parser.add_argument("--page", metavar="DIR", help="the user's own page, served instead of ours")
     options = parser.parse_args(argv)
     if options.tls and options.handover_fd is None:
@@ -109,8 +114,10 @@ def main(argv: list[str] | None = None) -> int:
             logger.error("warning: anybody who reaches %s may call: authentication is off", address)
         handover = None if options.handover_fd is None else socket.socket(fileno=options.handover_fd)
         hosts = HostPolicy(options.allow_host)
+        limits = Limits(**dict(map(parse, options.limit)))
         more = {
             "handover": handover, "page": options.page, "aliases": dict(options.alias), "tls": options.tls,
+            "limits": limits,
         }  # fmt: skip
         asyncio.run(serve(listener, options.control, hosts, **more))
     except (OSError, ValueError) as error:

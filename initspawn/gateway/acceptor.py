@@ -11,6 +11,7 @@ from collections.abc import Callable
 from initspawn.gateway.bounds import BACKLOG, CLOSE_SECONDS, HEAD_SECONDS, HTTP_CONNECTIONS, WEBSOCKETS
 from initspawn.gateway.link import Way
 from initspawn.gateway.listener import Listener
+from initspawn.gateway.quota import Quotas, network
 
 logger = logging.getLogger("initspawn.gateway")
 
@@ -24,11 +25,13 @@ class Acceptor:
         self,
         listener: socket.socket,
         control_path: str,
+        quotas: Quotas,
         make: Callable[[Way], Listener],
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._listener = listener
         self._control_path = control_path
+        self._quotas = quotas
         self._make = make
         self._tls = tls
         self._shaking: set[asyncio.Task[None]] = set()
@@ -50,7 +53,7 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(BACKLOG):
             try:
-                connection, _ = self._listener.accept()
+                connection, peer = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -59,16 +62,18 @@ class Acceptor:
                 self._loop.call_later(_PAUSE, self.start)
                 return
             connection.setblocking(False)
-            # Connections with a protocol are counted by it.
-            if len(self._shaking) >= WEBSOCKETS + HTTP_CONNECTIONS:
+            # Connections with a protocol are counted by it. An answer would need what there is too little of.
+            full = len(self._shaking) >= WEBSOCKETS + HTTP_CONNECTIONS
+            guest = None if full else self._quotas.enter(network(peer[0]))
+            if guest is None:
                 connection.close()
                 continue
-            task = self._loop.create_task(self._begin(connection))
+            way = Way(self._control_path, self._quotas, guest)
+            task = self._loop.create_task(self._begin(connection, way))
             self._shaking.add(task)
             task.add_done_callback(self._shaking.discard)
 
-    async def _begin(self, connection: socket.socket) -> None:
-        way = Way(self._control_path)
+    async def _begin(self, connection: socket.socket, way: Way) -> None:
         try:
             if self._tls is None:
                 await self._loop.connect_accepted_socket(lambda: self._make(way), connection)
@@ -77,6 +82,7 @@ class Acceptor:
                 lambda: self._make(way), connection, ssl=self._tls,
                 ssl_handshake_timeout=HEAD_SECONDS, ssl_shutdown_timeout=CLOSE_SECONDS,
             )  # fmt: skip
-        except OSError:  # no TLS, none that we speak, too slow, or gone again: nobody is left to be told
+        except (OSError, asyncio.CancelledError):
+            # No TLS, none that we speak, too slow, or gone again: nobody is left to be told.
             way.close()
             connection.close()

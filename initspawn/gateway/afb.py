@@ -42,8 +42,8 @@ class Call(NamedTuple):
 
 
 class Answer(Struct):
-    """One message of the supervisor: an answer (`id` is set), an event, the beginning or end of a
-    subscription (to the events of that name), or a fault.
+    """One message of the supervisor: an answer (`id` is set; `unknown` if its call showed a token that is
+    none of ours), an event, the beginning or end of a subscription (to the events of that name), or a fault.
     """
 
     id: int | None = None
@@ -58,6 +58,7 @@ class Answer(Struct):
     subscribed: str = ""
     unsubscribed: str = ""
     fault: str = ""
+    unknown: bool = False
 
 
 _array = Decoder(list[Raw])

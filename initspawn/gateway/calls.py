@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -22,6 +23,7 @@ from initspawn.gateway.admission import (
 )
 from initspawn.gateway.bounds import BODY_SECONDS
 from initspawn.gateway.link import Link, Way
+from initspawn.gateway.quota import TOO_MANY_CALLS, TOO_MANY_FAILURES, Guest
 from initspawn.limits import FRAME_BYTES
 
 SESSION_SECONDS = 32_000_000  # how long a browser keeps a session's name: what AFB servers say
@@ -80,11 +82,29 @@ async def _respond(scope: Scope, receive: Receive) -> Response:
     if token is None and scope["method"] != "GET":
         token = believed_cookie(headers, port)
     call = afb.encode_single(1, procedure, arguments, token, session)
-    answer = await ask(scope["state"]["way"], call)
+    way: Way = scope["state"]["way"]
+    if not way.guest.call():
+        raise too_many(TOO_MANY_CALLS, way.guest.call_wait())
+    if token is not None:
+        check_failures(way.guest)
+    answer = await ask(way, call)
     status, more = rest.status(answer)
     cookie = f"{session_cookie(port)}={session}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Lax"
     more = {**more, "Set-Cookie": cookie + secure(scope)}
     return Response(afb.answer_object(answer), status, more, rest.JSON)
+
+
+def check_failures(guest: Guest) -> None:
+    """Who has shown too many wrong tokens shows no others for a while. Raises Refused(429)."""
+    seconds = guest.locked()
+    if seconds:
+        raise too_many(TOO_MANY_FAILURES, seconds)
+
+
+def too_many(reason: str, seconds: float) -> Refused:
+    """429 (RFC 6585), and when to come again."""
+    retry = ("Retry-After", str(math.ceil(seconds) or 1))
+    return Refused(429, retry, body=afb.reply_object("not-available", reason))
 
 
 async def ask(way: Way, call: bytes) -> afb.Answer:
@@ -99,10 +119,13 @@ async def ask(way: Way, call: bytes) -> afb.Answer:
         logger.error("no way to the supervisor: %s", error)
         raise Refused(503, _RETRY) from None
     try:
-        return await exchange.answer
+        answer = await exchange.answer
     except ConnectionError as error:
         logger.debug("control connection lost: %s", error)
         raise Refused(500, body=afb.reply_object("disconnected")) from None
+    if answer.unknown:
+        way.guest.failed()
+    return answer
 
 
 async def _body(headers: Headers, receive: Receive) -> bytes:

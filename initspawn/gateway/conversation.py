@@ -25,6 +25,7 @@ from initspawn.gateway.afb import BadFrame
 from initspawn.gateway.bounds import CLOSE_SECONDS, PENDING_CALLS
 from initspawn.gateway.core import Core
 from initspawn.gateway.link import Link, Way
+from initspawn.gateway.quota import TOO_MANY_CALLS, TOO_MANY_FAILURES
 from initspawn.gateway.unmasked import MaskFilter
 from initspawn.limits import CONTROL_BYTES
 
@@ -43,11 +44,18 @@ class Dialect(Protocol):
 
     opcode: Opcode  # of all its messages
 
+    @property
+    def showing(self) -> bool:
+        """Whether the call that was taken last shows a token that no call of this client has shown before."""
+
     def take(self, number: int, message: bytes) -> tuple[list[bytes], bytes | None, object]:
         """(messages to the client, the control message of call `number`, what to remember of the call).
 
         Without a control message there is no call. Raises BadFrame.
         """
+
+    def sent(self) -> None:
+        """The control message that was taken last is on its way."""
 
     def reply(self, asked: Any, answer: afb.Answer) -> list[bytes]:
         """The messages for an answer."""
@@ -74,6 +82,7 @@ class Conversation(asyncio.Protocol):
         self._link: Link | None = None
         self._number = 0
         self._pending: dict[int, Any] = {}  # control id to what the dialect remembers
+        self._trials: set[int] = set()  # of them those that show a new token
         self._backlog: deque[bytes | None] = deque()  # messages of one read; None is of the wrong kind
         self._partial: bytearray | None = None  # a fragmented message so far
 
@@ -185,8 +194,24 @@ class Conversation(asyncio.Protocol):
             self._send(self._dialect.error(asked, "invalid-request", "the call is too large"))
             return ()
         if asked is not None:
+            reason = self._refusal()
+            if reason:
+                self._send(self._dialect.error(asked, "not-available", reason))
+                return ()
             self._pending[self._number] = asked
+        self._dialect.sent()
         return (body,)
+
+    def _refusal(self) -> str:
+        """Why the call that was taken last cannot be made now; empty if it can."""
+        guest = self._way.guest
+        if not guest.call():
+            return TOO_MANY_CALLS
+        if self._dialect.showing:
+            if guest.locked():
+                return TOO_MANY_FAILURES
+            self._trials.add(self._number)
+        return ""
 
     # From the supervisor to the client.
 
@@ -202,6 +227,10 @@ class Conversation(asyncio.Protocol):
     def _answer(self, answer: afb.Answer) -> None:
         if answer.id is not None:
             asked = self._pending.pop(answer.id, None)
+            if answer.id in self._trials:
+                self._trials.discard(answer.id)
+                if answer.unknown:
+                    self._way.guest.failed()
             if asked is not None:
                 self._send(self._dialect.reply(asked, answer))
         elif answer.fault:

@@ -26,9 +26,10 @@ from initspawn.gateway.admission import (
     query_fields,
 )
 from initspawn.gateway.bounds import WEBSOCKETS
+from initspawn.gateway.calls import check_failures
 from initspawn.gateway.conversation import Conversation
 from initspawn.gateway.core import UpgradeCore
-from initspawn.limits import CONTROL_BYTES, FRAME_BYTES
+from initspawn.limits import FRAME_BYTES
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -45,17 +46,24 @@ class Json:
     def __init__(self) -> None:
         self.token: bytes | None = None  # the credential the supervisor does not know yet, as JSON
         self.session: bytes | None = None  # nor the session's name
+        self._shown: bytes | None = None  # the credential it knows
         self.numbered = False  # whether the client wants to know each event's task and number
 
     def take(self, number: int, message: bytes) -> tuple[list[bytes], bytes | None, bytes | None]:
         call = afb.decode_message(message)
         if call is None:
             return [], None, None
-        token = self.token if call.token is None else call.token
-        body = afb.encode_call(number, call, token, self.session)
-        if len(body) <= CONTROL_BYTES:  # otherwise it is not sent
-            self.token = self.session = None
-        return [], body, call.id
+        if call.token is not None:
+            self.token = call.token
+        return [], afb.encode_call(number, call, self.token, self.session), call.id
+
+    @property
+    def showing(self) -> bool:
+        return self.token is not None and self.token != self._shown
+
+    def sent(self) -> None:
+        self._shown = self._shown if self.token is None else self.token
+        self.token = self.session = None
 
     def reply(self, asked: bytes, answer: afb.Answer) -> list[bytes]:
         return [afb.encode_reply(asked, answer)]
@@ -125,6 +133,8 @@ class Door(Conversation):
             raise Refused(response.status_code)
         fields = query_fields(request.path.partition("?")[2])
         token = find_token(headers, fields) or believed_cookie(headers, port)
+        if token is not None:
+            check_failures(self._way.guest)
         self._json.token = afb.text_json(token) if token is not None else None
         self._json.session = afb.text_json(find_session(headers, fields, port))
         self._json.numbered = fields.get("events") == "numbered"

@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 from initspawn.control.wire import FrameReader, WireError, pack
 from initspawn.gateway.bounds import CLOSE_SECONDS
+from initspawn.gateway.quota import Guest, Quotas
 
 
 class Owner(Protocol):
@@ -107,12 +108,18 @@ class Link(asyncio.Protocol):
 class Way:
     """How one client's connection reaches the supervisor: its link, made when it is needed.
 
-    `path`: the door for clients whom only a token identifies. `control`: an open control connection that the
-    supervisor has made for this very client, which is used instead.
+    `guest`: what it may ask for, shared with other connections of its address. `path`: the door for clients
+    whom only a token identifies. `control`: an open control connection that the supervisor has made for this
+    very client, which is used instead.
     """
 
-    def __init__(self, path: str, control: socket.socket | None = None) -> None:
+    def __init__(
+        self, path: str, quotas: Quotas, guest: Guest, control: socket.socket | None = None
+    ) -> None:
+        self.guest = guest
+        self._quotas = quotas
         self._path = path
+        self._open = True
         self._control = control
         self._link: Link | None = None
 
@@ -128,7 +135,10 @@ class Way:
         return await _start(control, owner)
 
     def close(self) -> None:
-        """The client has gone: what it has asked for is still sent."""
+        """The client has gone: what it has asked for is still sent. May be called again."""
+        if self._open:
+            self._open = False
+            self._quotas.leave(self.guest)
         if self._link is not None:
             self._link.close("the client has gone")
         if self._control is not None:

@@ -19,7 +19,7 @@ from initspawn.gateway.admission import (
     secure,
     token_cookie,
 )
-from initspawn.gateway.calls import ask
+from initspawn.gateway.calls import ask, check_failures
 
 _FOR_EVER = 12 * 3600  # seconds; the token in it is over by then
 
@@ -43,7 +43,10 @@ async def _answer(request: Request, order: str) -> Response:
         token = find_token(headers, {}) if order == "login" else believed_cookie(headers, port)
         if not token:
             raise Refused(401)
-        answer = await ask(scope["state"]["way"], afb.encode_order(1, order, token))
+        way = scope["state"]["way"]
+        if order == "login":
+            check_failures(way.guest)
+        answer = await ask(way, afb.encode_order(1, order, token))
     except Refused as refused:
         return Response(refused.body, refused.status, dict(refused.headers))
     if answer.code < 0:

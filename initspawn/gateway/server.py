@@ -22,6 +22,7 @@ from initspawn.gateway.door import Door
 from initspawn.gateway.link import Link, Way, open_link
 from initspawn.gateway.listener import Listener
 from initspawn.gateway.pages import NONE, application
+from initspawn.gateway.quota import Limits, Quotas
 from initspawn.gateway.tls import Tls
 
 logger = logging.getLogger("initspawn.gateway")
@@ -32,8 +33,9 @@ ANSWER_BYTES = 500  # what the supervisor reads of an answer
 class Gateway:
     """What the connections of one gateway share."""
 
-    def __init__(self, control_path: str, hosts: HostPolicy) -> None:
+    def __init__(self, control_path: str, hosts: HostPolicy, limits: Limits | None = None) -> None:
         self.control_path = control_path
+        self.quotas = Quotas(limits)
         self.hosts = hosts
         self.doors: set[Conversation] = set()
 
@@ -74,7 +76,7 @@ class Server(uvicorn.Server):
         self._handover = handover
         self._tls = tls
         context = tls.context if tls is not None else None
-        self._acceptor = Acceptor(listener, gateway.control_path, self._protocol, context)
+        self._acceptor = Acceptor(listener, gateway.control_path, gateway.quotas, self._protocol, context)
         self._ended = asyncio.Event()
         self._hello: Link | None = None
         self._beginning: set[asyncio.Future[None]] = set()
@@ -142,11 +144,18 @@ class Server(uvicorn.Server):
             self._keep(self._listen())
 
     async def _begin(self, protocol: str, client: socket.socket, control: socket.socket) -> None:
-        """Talk to a local client."""
+        """Talk to a local client; `protocol` is its user number, then what it speaks."""
         for one in (client, control):
             one.setblocking(False)
-        way = Way(self._gateway.control_path, control)
-        _, _, api = protocol.partition("wsapi ")
+        user, _, spoken = protocol.partition(" ")
+        quotas = self._gateway.quotas
+        guest = quotas.enter(f"user {user}")
+        if guest is None:
+            client.close()
+            control.close()
+            return
+        way = Way(self._gateway.control_path, quotas, guest, control)
+        _, _, api = spoken.partition("wsapi ")
         loop = asyncio.get_running_loop()
         if api:
             await loop.connect_accepted_socket(
@@ -182,14 +191,15 @@ class Server(uvicorn.Server):
 async def serve(
     listener: socket.socket, control_path: str, hosts: HostPolicy, *,
     handover: socket.socket | None = None, page: str | None = None, aliases: Mapping[str, str] = NONE,
-    tls: bool = False,
+    tls: bool = False, limits: Limits | None = None,
 ) -> None:  # fmt: skip
     """Serve until SIGTERM, SIGINT or the end of the supervisor. Raises OSError.
 
     `listener` is a bound TCP socket; connections inherit its keep-alive probes, which find clients that
     have vanished without a word. `handover` is where the supervisor hands us local clients, `page` the
     directory of the user's own page, `aliases` further directories by the prefix of their addresses. With
-    `tls` the handover socket also brings the certificate, before which nobody is served over TCP.
+    `tls` the handover socket also brings the certificate, before which nobody is served over TCP. `limits`:
+    what one address may.
     """
     for option, value in (
         (socket.TCP_KEEPIDLE, bounds.PROBE_IDLE_SECONDS),
@@ -198,7 +208,7 @@ async def serve(
     ):
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    gateway = Gateway(control_path, hosts)
+    gateway = Gateway(control_path, hosts, limits)
     settings = configuration(gateway, page, aliases)
     server = Server(settings, gateway, listener, handover, Tls() if tls else None)
     await server.serve()

@@ -92,6 +92,9 @@ class Wsapi:
         self._sessions: dict[int, str] = {}
         self._tokens: dict[int, str] = {}
         self._events: dict[str, int] = {}  # those the client knows, and their numbers
+        self.showing = False
+        self._tried: tuple[int, str] | None = None  # number and text of the last call's token
+        self._shown: dict[int, str] = {}  # tokens of earlier calls by their numbers
         self._marked: set[Asked] = set()  # calls that have told of their subscription
         self._takers: dict[int, Callable[[int, Fields], tuple[list[bytes], bytes | None, Asked | None]]] = {
             ord("V"): self._negotiate,
@@ -150,7 +153,9 @@ class Wsapi:
         body = b'{"id":%d,"call":%b,"args":%b,"single":true' % (
             number, encode(asked.procedure), _value(arguments)
         )  # fmt: skip
-        if token in self._tokens:
+        self._tried = (token, self._tokens[token]) if token in self._tokens else None
+        self.showing = self._tried is not None and self._shown.get(token) != self._tokens[token]
+        if self._tried is not None:
             body += b',"token":%b' % encode(self._tokens[token])
         if session:
             body += b',"session":%b' % encode(self._sessions[session])
@@ -165,6 +170,10 @@ class Wsapi:
         if name is None:
             return [], None, None
         return [], b'{"id":%d,"unsubscribe":%b}' % (number, encode(name)), None
+
+    def sent(self) -> None:
+        if self._tried is not None:
+            self._shown[self._tried[0]] = self._tried[1]
 
     # To the client.
 

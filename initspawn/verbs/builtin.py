@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initspawn import __version__, limits
+from initspawn import __version__
 from initspawn.errors import RequestError
 from initspawn.verbs.access import RECORDS, SEE, allowed
 
@@ -84,7 +84,7 @@ def _own(registry: Registry, caller: Caller, verb: str) -> Any:
         return f"pong={registry.pings}"
     if verb == "info":
         more = {name: tell() for name, tell in registry.about.items()}
-        return {"version": __version__, "apis": list(registry.apis), "limits": limits.TABLE, **more}
+        return {"version": __version__, "apis": list(registry.apis), "limits": registry.limits, **more}
     if verb == "tasks":
         every = [*supervisor.ended, *supervisor.tasks, *supervisor.roster.waiting]
         return [

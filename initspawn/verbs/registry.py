@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from initspawn.errors import RequestError
+from initspawn.limits import TABLE
 from initspawn.verbs import actions, builtin, execute, query
 from initspawn.verbs.access import EXECUTE, INPUT, OUTPUT, SEE, START, STOP, allowed
 from initspawn.verbs.answer import Answer
@@ -37,6 +38,7 @@ class Registry:
         self.audit: Callable[[str, str, str, str | None, str], None] = lambda *_: None
         self.autostart: Autostart | None = None  # of a supervisor that starts commands by itself
         self.pings = 0
+        self.limits: dict[str, float] = dict(TABLE)
         self.about: dict[str, Callable[[], Any]] = {}  # what `initspawn/info` says besides
         self.apis: dict[str, Api] = {api.api: api for api in supervisor.plan.apis if not api.hidden}
         self._commands: dict[tuple[str, str], Command] = {

@@ -90,11 +90,11 @@ class Gateway:
         self.errors += errors or b""
         return self.process.returncode
 
-    def local(self, protocol: str, *, mask: bool = True) -> RawClient:
+    def local(self, protocol: str, *, mask: bool = True, user: int = 0) -> RawClient:
         """A client of a unix socket, handed over as the supervisor does it."""
         client, peer = socket.socketpair()
         ours, theirs = socket.socketpair()
-        socket.send_fds(self.handover, [protocol.encode()], [peer.fileno(), theirs.fileno()])
+        socket.send_fds(self.handover, [f"{user} {protocol}".encode()], [peer.fileno(), theirs.fileno()])
         peer.close()
         theirs.close()
         self.supervisor.adopt(ours)

@@ -89,6 +89,41 @@ def test_an_allowed_host_and_no_other(tmp_path: Path, config: str) -> None:
         assert request(server, "GET", path)[0] == 403
 
 
+def test_who_tries_many_tokens_is_stopped(tmp_path: Path, config: str) -> None:
+    with serving(tmp_path, "--limit", "failures=3", "--limit", "calls=0", config) as server:
+        wrong = [{"Authorization": f"Bearer {number}"} for number in range(6)]
+        found = [request(server, "POST", "/api/t/ping", None, **headers) for headers in wrong]
+        assert [status for status, _ in found] == [403, 403, 403, 429, 429, 429]
+        right = {"Authorization": f"Bearer {server.token}"}
+        assert request(server, "POST", "/login", None, **right)[0] == 429
+        # No token, nothing to guess; and other addresses go on.
+        assert request(server, "POST", "/api/t/ping")[0] == 403
+        with server.local() as local:
+            limits = local.call("initspawn/info").response["limits"]
+            assert (limits["address_failures"], limits["address_calls"]) == (3, 0)
+            assert limits["address_connections"] == 128
+
+
+def test_wrong_tokens_are_counted_by_the_user_of_a_unix_socket(tmp_path: Path, config: str) -> None:
+    path = str(tmp_path / "web")
+    with serving(tmp_path, "--unix", path, "--limit", "failures=1", config) as server:
+        for headers in ({"Authorization": "Bearer 1"}, {"Authorization": "Bearer 2"}):
+            request(server, "POST", "/api/t/ping", None, **headers)
+        assert request(server, "POST", "/api/t/ping", None, Authorization="Bearer 3")[0] == 429
+        connection = UnixHTTP(path)
+        for _ in range(3):  # it is trusted by its user, whatever it shows
+            assert connection.get("/api/t/ping?token=4")[0] == 200
+        connection.close()
+
+
+@pytest.mark.parametrize("limit", ["calls", "calls=-1", "speed=3"])
+def test_limits_that_serve_refuses(tmp_path: Path, config: str, limit: str) -> None:
+    command = [sys.executable, "-m", "initspawn", "serve", "--run-dir", f"{tmp_path}/r", "--limit", limit]
+    result = subprocess.run([*command, config], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert result.returncode == 100
+    assert "write connections=NUMBER, calls=NUMBER, failures=NUMBER" in result.stderr
+
+
 # Unix sockets.
 
 
