@@ -115,6 +115,8 @@ def accepted(kind: inspect.Type) -> st.SearchStrategy[Any]:
     if isinstance(kind, inspect.IntType):
         low = -(1 << 40) if kind.ge is None else kind.ge
         return st.integers(low, 1 << 40 if kind.le is None else kind.le).map(lambda n: n if n % 3 else str(n))
+    if isinstance(kind, inspect.FloatType):
+        return st.floats(kind.ge or 0.0, kind.le or 1e9)
     if isinstance(kind, inspect.StrType):
         short = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
         return (TEXTS | short).filter(lambda text: len(text) >= (kind.min_length or 0))
