@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 
 from initspawn.cli.arguments import FORMS, is_json, parse_arguments
+from initspawn.cli.connect import TOKEN, add_place, connect, path_of, token_of
 from initspawn.cli.exits import INTERRUPTED, OK, UsageError, of_status
 from initspawn.cli.feed import Feeder
 from initspawn.cli.output import complain, ended, show_event, show_json, show_output, write_line
-from initspawn.cli.rundir import default_run_dir
 from initspawn.control.client import Client, Reply
-from initspawn.errors import InitspawnError, RequestError
+from initspawn.errors import RequestError
 from initspawn.event import FINAL
 
 TYPE_CHECKING = False
@@ -33,9 +32,7 @@ examples:
 
 Ctrl-C ends only this client; what it started goes on.
 """
-CONTROL = "control"  # the socket's name in the run directory
-TOKEN = "INITSPAWN_TOKEN"
-ACTIONS = ("start", "stop", "subscribe", "unsubscribe", "input")
+ACTIONS = ("start", "stop", "subscribe", "unsubscribe", "input", "resize")
 _QUERY_KEYS = {"action", "args", "verbose"}
 _TASK_KEYS = {"api", "sandbox", "command", "pid"}
 
@@ -53,10 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-follow", action="store_true", help="print the reply and leave")
     parser.add_argument("--json", action="store_true", help="print reply and events as they are, one a line")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="give up after S seconds (exit 124)")
-    parser.add_argument("--token", help=f"credential (default: ${TOKEN}, which no process list shows)")
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument("--run-dir", metavar="DIR", help="the supervisor's run directory (default: yours)")
-    place.add_argument("--socket", metavar="PATH", help="its control socket")
+    add_place(parser)
 
 
 def _seconds(text: str) -> float:
@@ -79,16 +73,10 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.input and (arguments.no_follow or arguments.action not in (None, "start")):
         raise UsageError("--input goes with a start that is followed; else call the action `input`")
     query = make_query(arguments.arguments, arguments.action, arguments.verbose)
-    path = arguments.socket or _socket_of(arguments.run_dir)
+    path = path_of(arguments)
     deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
-    try:
-        client = Client(path, arguments.timeout)
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise InitspawnError(f"no supervisor answers at {path}: start one with `initspawn serve`") from None
-    except OSError as error:
-        raise InitspawnError(f"{path}: {error.strerror or error}") from None
-    with client:
-        token = arguments.token or os.environ.get(TOKEN)
+    with connect(path, arguments.timeout) as client:
+        token = token_of(arguments)
         feeder = Feeder(path, arguments.procedure, token) if arguments.input else None
         if feeder is not None:
             client.on_event = feeder.hear
@@ -122,18 +110,6 @@ def make_query(words: list[str], action: str | None, verbose: int | None = None)
     if verbose is not None:
         query["verbose"] = verbose
     return query
-
-
-def _socket_of(run_dir: str | None) -> str:
-    """The control socket in a run directory. Raises InitspawnError if a stranger could have put it there."""
-    directory = run_dir or default_run_dir()
-    try:
-        owner = os.lstat(directory).st_uid
-    except OSError:
-        owner = os.geteuid()  # not there: the connection says it better
-    if owner not in (0, os.geteuid()):
-        raise InitspawnError(f"{directory} belongs to user {owner}; if you trust it, name its --socket")
-    return os.path.join(directory, CONTROL)
 
 
 def _explained(error: RequestError, procedure: str) -> RequestError:

@@ -40,6 +40,7 @@ COMMANDS = {
     "serve": "serve configuration files; every command becomes a verb",
     "run": "run one command of a file in its sandbox",
     "call": "call a verb of a running supervisor and follow its output",
+    "attach": "connect this terminal with that of a running task",
     "token": "make, list and revoke tokens, also while the supervisor runs",
     "compile": "compile files into a plan, for this machine or an image of another",
     "check": "say what is wrong in configuration files, or what they offer",

@@ -6,7 +6,7 @@ import re
 import sys
 
 from initspawn.cli.exits import of_status
-from initspawn.event import DATA, FINAL
+from initspawn.event import BASE64, DATA, FINAL, PIECE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DROPPED = "dropped-event"
 _ERRORS = ("json-error", "log-error", "encoder-error", "error")
 # What an event's data says in other words, or of itself; the rest is a plug-in's.
-_TOLD = {"type", "pid", "stdout", "stderr", "stdout-overflow", "stderr-overflow", *_ERRORS}
+_TOLD = {"type", "pid", PIECE, "stdout", "stderr", "stdout-overflow", "stderr-overflow", *_ERRORS}
 # Control characters but tab and newline, ESC and the 8-bit CSI and OSC with them; and what turns the
 # direction of writing, with which a text can show as another.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -69,10 +69,13 @@ def show_table(rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
 def show_output(data: dict[str, Any], out: TextIO, err: TextIO) -> None:
     """What a command wrote, from an event's data or a synchronous reply: stdout to `out`, stderr to `err`.
 
-    A stream's value is a line, a list of lines, or any other JSON value. Raises OSError.
+    A stream's value is a line, a list of lines, a piece that may end anywhere, or any other JSON value.
+    Raises OSError.
     """
     for name, stream in (("stdout", out), ("stderr", err)):
-        if name in data:
+        if name in data and PIECE in data:
+            _write_piece(data[name], data[PIECE], stream)
+        elif name in data:
             value = data[name]
             lines = isinstance(value, list) and all(isinstance(item, str) for item in value)
             for item in value if lines else [value]:
@@ -83,6 +86,24 @@ def show_output(data: dict[str, Any], out: TextIO, err: TextIO) -> None:
         if name in data:
             at = f": {data['line']}" if name == "json-error" and "line" in data else ""
             write_line(f"initspawn: {name}: {data[name]}{at}", err)
+
+
+def _write_piece(value: Any, kind: Any, stream: TextIO) -> None:
+    """Write a piece of a stream, without a line break of ours; harmless when `stream` is a terminal."""
+    if kind == BASE64:
+        from binascii import a2b_base64
+
+        data = a2b_base64(value)
+        if not stream.isatty():
+            stream.flush()
+            stream.buffer.write(data)
+            stream.buffer.flush()
+            return
+        value = data.decode("utf-8", "backslashreplace")
+    if stream.isatty():
+        value = plain(value.replace("\r\n", "\n"))
+    stream.write(value)
+    stream.flush()
 
 
 def show_event(data: dict[str, Any], out: TextIO, err: TextIO) -> int | None:

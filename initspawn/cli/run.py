@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import _signal
 import argparse
+import os
 import sys
+from binascii import a2b_base64
 from collections.abc import Callable
 from typing import Any
 
 from initspawn.cli.arguments import FORMS, parse_arguments
 from initspawn.cli.compiled import FILES, plan_to_run
-from initspawn.cli.exits import OK
+from initspawn.cli.exits import OK, UsageError
 from initspawn.cli.output import ended, show_event, show_json, show_output
 from initspawn.cli.pick import pick
+from initspawn.cli.pour import Pour
+from initspawn.cli.terminal import Terminal, show
+from initspawn.encoders.table import STREAM
+from initspawn.event import FINAL, PIECE
 from initspawn.linux import process
+from initspawn.plan import Command
 from initspawn.sandbox.bind import bind
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.eventlog import Reader
@@ -25,8 +32,10 @@ EXAMPLES = """\
 examples:
   initspawn run configs/demo.yaml host/id
   initspawn run configs/demo.yaml demo/host/ls dir=/etc
+  initspawn run configs/demo.yaml box/sort --input names.txt
+  initspawn run configs/demo.yaml box/shell --terminal
 
-Ctrl-C asks the command to end; a second one ends it.
+Ctrl-C asks the command to end; a second one ends it. With --terminal it is a key like others.
 """
 
 
@@ -38,6 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arguments", metavar="NAME=VALUE", nargs="*", default=[], help=FORMS)
     parser.add_argument("--verbose", type=int, choices=range(10), help="how much it tells of itself")
     parser.add_argument("--json", action="store_true", help="print the events as they are, one a line")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--input", metavar="FILE", help="what it reads on its standard input; - for our own")
+    how.add_argument("--terminal", action="store_true", help="connect this terminal with the command's")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -45,9 +57,17 @@ def main(arguments: argparse.Namespace) -> int:
     plan = plan_to_run([arguments.file])
     api, command = pick(plan, arguments.verb)
     argv = bind(command, parse_arguments(arguments.arguments))
+    source = _input(command, arguments)
+    terminal = None
+    if arguments.terminal:
+        terminal = Terminal()
+        command = command.replace(
+            terminal=terminal.size(), encoder=STREAM, encoder_options={"base64": True}
+        )
     reactor = Reactor()
-    once = Once(reactor, show_json=arguments.json)
-    reactor.signals(dict.fromkeys((_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP), once.interrupt))
+    once = Once(reactor, source, terminal, show_json=arguments.json)
+    handlers = dict.fromkeys((_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP), once.interrupt)
+    reactor.signals({**handlers, _signal.SIGWINCH: once.resize} if terminal else handlers)
     process.set_child_subreaper()
     # The spawner shall know what it needs, and nothing else.
     used = api.replace(sandboxes=(api.sandbox(command.sandbox),), commands=(command,))
@@ -59,9 +79,12 @@ def main(arguments: argparse.Namespace) -> int:
         )
         reactor.run()
     finally:
+        once.leave()
         once.supervisor.close(reactor.stop)
         reactor.run()
         reactor.close()
+        if source > 0:
+            os.close(source)
     if once.fault is not None:
         raise once.fault
     if once.task is not None and once.task.refusal is not None:
@@ -69,14 +92,37 @@ def main(arguments: argparse.Namespace) -> int:
     return once.code
 
 
-class Once:
-    """The one task, and what is printed of it."""
+def _input(command: Command, arguments: argparse.Namespace) -> int:
+    """What is handed to the command's standard input; -1 for nothing. Raises UsageError, OSError."""
+    if arguments.terminal:
+        if command.terminal is None:
+            raise UsageError(f"`{command.verb}` has no terminal: its command does not say `terminal`")
+        if arguments.json:
+            raise UsageError("--json and --terminal do not go together")
+        return 0
+    if arguments.input is None:
+        return -1
+    if not command.stdin and command.terminal is None:
+        raise UsageError(f"`{command.verb}` reads no input: its command does not say `stdin` or `terminal`")
+    return 0 if arguments.input == "-" else os.open(arguments.input, os.O_RDONLY | os.O_CLOEXEC)
 
-    def __init__(self, reactor: Reactor, *, show_json: bool) -> None:
+
+class Once:
+    """The one task, what it reads from the descriptor `source`, and what is printed of it.
+
+    `terminal`: ours, which is the command's as long as it runs.
+    """
+
+    def __init__(
+        self, reactor: Reactor, source: int, terminal: Terminal | None, *, show_json: bool
+    ) -> None:
         self.supervisor: Supervisor | None = None
         self.task: Task | None = None
         self.code = OK
         self.fault: OSError | None = None  # why nothing more can be printed
+        self._source = source
+        self._terminal = terminal
+        self._pour: Pour | None = None
         self._reactor = reactor
         self._json = show_json
         self._interrupted = False
@@ -86,6 +132,26 @@ class Once:
         self.task = task
         if task.refusal is None:
             reader = Reader(task.log, lambda: self._take(reader))
+            self._reactor.after(0, self._feed)  # when its input is there
+
+    def _feed(self) -> None:
+        if self.task is None or self.task.input is None or not self.task.life.alive:
+            return
+        if self._terminal is not None:
+            self._terminal.take()
+        self._pour = Pour(self._reactor, self.task.input, self._source)
+
+    def resize(self) -> None:
+        """Our terminal has another size, and so does the command's."""
+        if self._pour is not None and self._terminal is not None:
+            self._pour.resize(*self._terminal.size())
+
+    def leave(self) -> None:
+        """Nothing more is read, and our terminal is ours again."""
+        if self._pour is not None:
+            self._pour.close()
+        if self._terminal is not None:
+            self._terminal.give_back()
 
     def on_end(self, task: Task) -> None:
         """All is told."""
@@ -119,11 +185,15 @@ class Once:
 
     def _end(self) -> None:
         if self.supervisor is not None and self.task is not None:
-            self.supervisor.stop(self.task, _signal.SIGINT)
+            self.supervisor.stop(self.task, None if self.task.command.terminal else _signal.SIGINT)
 
     def _print(self, data: dict[str, Any]) -> None:
+        if data["type"] == FINAL:
+            self.leave()
         if self._json:
             show_json(data)
+        elif self._terminal is not None and PIECE in data:
+            show(a2b_base64(data["stdout"]))
         elif (code := show_event(data, sys.stdout, sys.stderr)) is not None:
             self.code = code
 

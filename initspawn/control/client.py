@@ -108,6 +108,34 @@ class Client:
                 return _reply(answer)
             self._keep(answer)
 
+    def fileno(self) -> int:
+        """The socket, for select(2): when it is readable, `receive` does not wait."""
+        return self._socket.fileno()
+
+    def post(self, procedure: str, args: Any = None) -> int:
+        """Send a call. `receive` gives its answer, with the number returned here. Raises RequestError."""
+        self._number += 1
+        self._send(encode({"id": self._number, "call": procedure, "args": args}), self._deadline())
+        return self._number
+
+    def receive(self, *, wait: bool = True) -> Iterator[TaskEvent | tuple[int, Reply | ErrorReply]]:
+        """What came, in order: events that were kept already, then what one read gives, unless not to `wait`;
+        answers with the numbers of their calls. Raises RequestError `disconnected`.
+        """
+        while self._events:
+            yield self._events.popleft()
+        if not wait:
+            return
+        self._messages.appendleft(self._next(self._deadline()))
+        while self._messages:
+            answer = self._messages.popleft()
+            if "id" in answer:
+                yield answer["id"], _answer(answer)
+            else:
+                self._keep(answer)
+                if self._events:
+                    yield self._events.popleft()
+
     def events(self) -> Iterator[TaskEvent]:
         """The events of the connection's subscriptions, as they come, without end.
 
@@ -175,7 +203,14 @@ class Client:
 
 
 def _reply(answer: dict[str, Any]) -> Reply:
+    found = _answer(answer)
+    if isinstance(found, ErrorReply):
+        raise found
+    return found
+
+
+def _answer(answer: dict[str, Any]) -> Reply | ErrorReply:
     code, status = answer.get("code", 0), str(answer.get("status", "success"))
     if code < 0:
-        raise ErrorReply(status, answer.get("info") or "", code, answer.get("response"))
+        return ErrorReply(status, answer.get("info") or "", code, answer.get("response"))
     return Reply(code=code, info=answer.get("info") or "", response=answer.get("response"))

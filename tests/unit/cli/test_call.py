@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from initspawn.boot import supervise
-from initspawn.cli import call, exits
+from initspawn.cli import call, connect, exits
 from initspawn.cli.main import main
 
 STARTED = {"api": "a", "sandbox": "s", "command": "c", "pid": 42}
@@ -163,7 +163,7 @@ def test_a_strangers_directory_is_not_trusted(
 
 
 def test_the_socket_has_the_name_the_supervisor_gives_it() -> None:
-    assert call.CONTROL == supervise.CONTROL
+    assert connect.CONTROL == supervise.CONTROL
 
 
 @pytest.mark.parametrize(
