@@ -112,7 +112,7 @@ COMMAND_KEYS: Mapping[str, Mapping[str, Key]] = {
             "how many confined processes wait in its sandbox for their arguments, from the start on and up "
             "to 64, see [warm](#warm)",
             2,
-            "one, for a minute after each start",
+            "two, for a minute after each start",
         ),
         "verbose": Key(
             "how much its tasks tell of themselves, 0 to 9, see [verbose](#verbose)", 2, "the sandbox's"

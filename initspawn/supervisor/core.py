@@ -10,6 +10,7 @@ from initspawn.limits import (
     CLOSE_SECONDS,
     ENDED_LOG_BYTES,
     LAUNCH_SECONDS,
+    REFILL_SECONDS,
     STOP_GRACE_SECONDS,
 )
 from initspawn.linux import process
@@ -268,8 +269,7 @@ class Supervisor:
             task.timers.append(timer)
         task.on_start(task)
         task.read()
-        if not task.start.extra and not task.start.streams.fed and not self.closing:
-            self.reserve.refill(task.api, task.sandbox)
+        task.timers.append(self.reactor.after(REFILL_SECONDS, lambda: self.reserve.follow(task)))
 
     def _on_timeout(self, task: Task) -> None:
         if task.life.state in (life.RUNNING, life.STOPPING):
@@ -309,6 +309,7 @@ class Supervisor:
             if not task.api.hidden:
                 self.ended.append(task)
             on_end(task)
+            self.reserve.follow(task)
             task.log.shrink(ENDED_LOG_BYTES)
 
         task.on_end = drained

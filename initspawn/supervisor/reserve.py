@@ -1,10 +1,10 @@
 """Starts that wait, confined and held, for somebody to ask for them. Boot module.
 
 Building a sandbox takes longer than running a command in it. So a start finds, if it can, one that was
-prepared up to its exec, and the next is prepared behind its back: one for each sandbox that was used lately,
-or as many as a command asks for with `warm`; every task has its own. One that fails, or is found at its exec
-to have been overtaken by what it shows (a bound file was replaced), is thrown away, and the start goes
-through all steps itself.
+prepared up to its exec, and the next is prepared when it has ended, or has run for a moment: two for each
+sandbox that was used lately, or as many as a command asks for with `warm`; every task has its own. One that
+fails, or is found at its exec to have been overtaken by what it shows (a bound file was replaced), is thrown
+away, and the start goes through all steps itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import select
 
 from initspawn.errors import LaunchRefused
-from initspawn.limits import RESERVE_SANDBOXES, RESERVE_SECONDS, RESERVE_STARTS
+from initspawn.limits import RESERVE_EACH, RESERVE_SANDBOXES, RESERVE_SECONDS, RESERVE_STARTS
 from initspawn.sandbox.launch import HELD
 from initspawn.supervisor.reactor import READ
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from initspawn.sandbox.launch import Start
     from initspawn.supervisor.prepare import Preparer
     from initspawn.supervisor.reactor import Reactor, Timer
+    from initspawn.supervisor.running import Task
 
 
 class Reserve:
@@ -64,13 +65,19 @@ class Reserve:
             self._leave(start)
         return start
 
+    def follow(self, task: Task) -> None:
+        """Have the next starts made, now that nobody waits for this one: both would need the processors."""
+        if task.start and not task.start.extra and not task.start.streams.fed:
+            self.refill(task.api, task.sandbox)
+
     def refill(self, api: Api, sandbox: Sandbox) -> None:
         """Have as many wait in a sandbox as should; where that cannot be, a start will say why."""
         if not self._open:
             return
         wanted = self._warm.get(id(sandbox))
-        if wanted is None:  # nobody asked for any: one, while there are not too many sandboxes
-            wanted = int(len({id(start.sandbox) for start, _ in self._waiting}) < RESERVE_SANDBOXES)
+        if wanted is None:  # nobody asked for any: a few, while there are not too many sandboxes
+            others = {id(start.sandbox) for start, _ in self._waiting} - {id(sandbox)}
+            wanted = RESERVE_EACH if len(others) < RESERVE_SANDBOXES else 0
         missing = wanted - sum(start.sandbox is sandbox for start, _ in self._waiting)
         missing = min(missing, RESERVE_STARTS - len(self._waiting))
         try:

@@ -399,6 +399,7 @@ def _count(made: Bench) -> dict[str, Any]:
     helpers = {spawner, supervisor._launcher.spare_pid}
     supervisor.reserve.close()
     made.until(lambda: set(children(os.getpid())) == helpers, "the end of all tasks")
+    made.until(lambda: supervisor.reserve.empty, "the end of what was only asked for")
     made.reactor._patience(None)  # forgets cancelled timers
     gc.collect()
     return {

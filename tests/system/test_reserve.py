@@ -17,7 +17,7 @@ import pytest
 from initspawn.linux.libc import syscall
 from initspawn.plan import Api, Command, Plan, Sandbox
 from initspawn.sandbox.program import Slot
-from initspawn.supervisor import reserve
+from initspawn.supervisor import core, reserve
 from initspawn.supervisor.reactor import Reactor
 from tests.support.probes import NOBODY
 from tests.system import boxes
@@ -26,6 +26,12 @@ from tests.system.harness import Bench, Person, Result, alive, bench, children, 
 
 pytestmark = pytest.mark.needs("userns", "seccomp")
 KINDS = pytest.mark.parametrize("kind", ["pid", "plain", "full"])
+
+
+@pytest.fixture(autouse=True)
+def _one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests look at the one that waits."""
+    monkeypatch.setattr(reserve, "RESERVE_EACH", 1)
 
 
 def box_of(who: Person, kind: str) -> Sandbox:
@@ -252,18 +258,68 @@ def _expired(box: Sandbox) -> None:
         made.until(lambda: not alive(command), "its command's end")
 
 
+def _pids(made: Bench) -> list[int]:
+    return [start.command_pid for start, _ in made.supervisor.reserve._waiting]
+
+
+@root_and_a_user
+def test_who_asks_again_at_once_finds_another(who: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reserve, "RESERVE_EACH", 2)
+    who.call(_two, boxes.sandbox(who, "pid"))
+
+
+def _two(box: Sandbox) -> None:
+    with bench(box) as made:
+        made.run("/bin/true")
+        made.until(lambda: made.supervisor.reserve.ready, "those that wait")
+        first, second = _pids(made)
+        assert made.run("/bin/true").pid == first
+        assert made.run("/bin/true").pid == second
+        made.until(lambda: made.supervisor.reserve.ready and len(_pids(made)) == 2, "two others")
+        assert not {first, second} & set(_pids(made))
+
+
+@root_and_a_user
+def test_the_next_is_made_when_the_end_has_been_told(who: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "REFILL_SECONDS", 60.0)
+    assert who.call(_told_first, boxes.sandbox(who, "pid")) == (0, 1)
+
+
+def _told_first(box: Sandbox) -> tuple[int, int]:
+    with bench(box) as made:
+        run = made.start("/bin/true")
+        assert run.task is not None
+        told, found = run.task.on_end, []
+        run.task.on_end = lambda task: (found.append(len(_pids(made))), told(task))  # type: ignore[func-returns-value]
+        run.end()
+        return found[0], len(_pids(made))
+
+
+@root_and_a_user
+def test_the_next_is_made_while_a_long_one_runs(who: Person) -> None:
+    assert who.call(_while_it_runs, boxes.sandbox(who, "pid"))
+
+
+def _while_it_runs(box: Sandbox) -> int:
+    with bench(box) as made:
+        run = made.start("/bin/sleep", "60").begin()
+        pid = waiting(made)[1]
+        run.stop().end()
+        return pid
+
+
 @root_and_a_user
 def test_only_so_many_wait(who: Person) -> None:
     who.call(_many_sandboxes, boxes.sandbox(who, "pid"))
 
 
 def _many_sandboxes(box: Sandbox) -> None:
-    reserve.RESERVE_SANDBOXES = 2
+    reserve.RESERVE_SANDBOXES, reserve.RESERVE_EACH = 2, 2
     made_of = [box.replace(uid=str(number)) for number in range(4)]
     with bench(*made_of) as made:
-        for one in made_of:
+        for one in (*made_of, made_of[1]):
             made.run("/bin/true", sandbox=one)
-        made.until(lambda: len(children(os.getpid())) == 4, "the spawners and two that wait")
+        made.until(lambda: len(children(os.getpid())) == 6, "the spawners, and two that wait in each of two")
 
 
 @root_and_a_user
