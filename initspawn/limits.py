@@ -43,6 +43,9 @@ MAX_LINE_BYTES = 512  # default `maxlen` of the line encoders
 MAX_DEPTH = 32  # default `maxdepth` of the json encoder
 JSON_BYTES = 524_288  # one value of the json encoder, as the command writes it
 PLUGIN_SECONDS = 10.0  # for an encoder plug-in to answer, the start of its process included
+NOTIFY_BYTES = 4096  # longest message of sd_notify
+NOTIFY_PAUSE = 0.01  # seconds in which no more are read from a sandbox that sends too many
+NOTIFY_SECONDS = 3600.0  # by which one message may extend the time for getting ready
 PLUGIN_BYTES = 1 << 20  # that it may tell in one answer
 MAX_LINES = 128  # default `maxline` of the text encoders
 

@@ -118,7 +118,8 @@ class Sandbox(Record):
 
 # Stages of a boot in their order, and when a command that starts by itself is ready.
 EARLY, SYSTEM, API = STAGES = ("early", "system", "api")
-STARTED, EXITED = "started", "exited"
+STARTED, NOTIFY, EXITED = "started", "notify", "exited"
+NOTIFY_PATH = "/.notify"  # where a sandbox with a root of its own finds the socket for its messages
 # When it is started again.
 NEVER, ON_FAILURE, ALWAYS = "never", "on-failure", "always"
 
@@ -149,9 +150,15 @@ class Autostart(Record):
     skip: bool = False  # where these do not hold when its turn comes; otherwise it waits
     ready: str = STARTED
     start_timeout: float = 0.0  # seconds; 0: none
+    watchdog: float = 0.0  # seconds within which it must say each time that it is alive; 0: need not
     restart: Restart | None = None  # None: never
 
     _nested: ClassVar[dict[str, type[Record]]] = {"restart": Restart}
+
+
+def notifies(start: Autostart) -> bool:
+    """Whether the command is to send messages."""
+    return start.ready == NOTIFY or bool(start.watchdog)
 
 
 class Command(Record):

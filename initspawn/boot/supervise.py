@@ -24,7 +24,7 @@ import sys
 
 from initspawn.errors import InitspawnError
 from initspawn.linux import prctl, process
-from initspawn.plan import API, SYSTEM
+from initspawn.plan import API, SYSTEM, notifies
 from initspawn.planfile import load
 from initspawn.supervisor.autostart import Autostart, command_line
 from initspawn.supervisor.core import Supervisor
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from initspawn.control.server import Door
     from initspawn.control.state import State
     from initspawn.plan import Api, Plan
+    from initspawn.supervisor.notify import Notifications
 
 CONTROL = "control"  # the local door's socket, in the run directory
 LOCK = "lock"  # locked for as long as a supervisor uses the run directory
@@ -91,6 +92,9 @@ class Main:
         self.reactor = Reactor()
         self.reactor.signals(dict.fromkeys((_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP), self.stop))
         process.set_child_subreaper()
+        notifications = _notifications(plan, run_dir)
+        if notifications is not None:
+            plan = notifications.plan
         self.supervisor = Supervisor(plan, self.reactor)
         # Only now, when the spawner has been forked: it and what it starts know no token, may open as many
         # files as was usual here before, and cannot look into us.
@@ -101,6 +105,9 @@ class Main:
         self.registry = Registry(self.supervisor)
         self.registry.autostart = self.autostart = Autostart(self.supervisor, command_line())
         self.registry.limits.update(self.start.get("limits", {}))
+        if notifications is not None:
+            self.autostart.listen(notifications)
+            self.registry.about["notifications"] = notifications.told
         self.doors: list[Door] = []
         self.state: State | None = None
         self.certificate: Certificate | None = None
@@ -238,6 +245,16 @@ class Main:
             self._announced = True
             self._reach(API)
             print(self.start.pop("announce", ""), flush=True)
+
+
+def _notifications(plan: Plan, run_dir: str) -> Notifications | None:
+    """The sockets for what commands tell of themselves, if any do."""
+    starts = [command.autostart for api in plan.apis for command in api.commands]
+    if not any(start is not None and notifies(start) for start in starts):
+        return None
+    from initspawn.supervisor.notify import Notifications
+
+    return Notifications(plan, run_dir)
 
 
 def _remove_stale(path: str) -> None:

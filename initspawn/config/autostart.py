@@ -10,27 +10,48 @@ from initspawn.config.order import circles
 from initspawn.config.schema import Config
 from initspawn.config.spot import Report, Spot, nearest, shown
 from initspawn.errors import RequestError
-from initspawn.plan import ALWAYS, EXITED, NEVER, STAGES, STARTED, Api, Command
+from initspawn.linux.landlock import SCOPES
+from initspawn.plan import (
+    ALWAYS,
+    EXITED,
+    NEVER,
+    NOTIFY,
+    NOTIFY_PATH,
+    STAGES,
+    STARTED,
+    Api,
+    Command,
+    Sandbox,
+    notifies,
+)
 from initspawn.plan import Autostart as PlanAutostart
 from initspawn.plan import Restart as PlanRestart
 from initspawn.sandbox.bind import bind
 
 RELATIONS = ("after", "requires", "wants")
 _PULLING = ("requires", "wants")
+_NOTIFY_SECONDS = 90  # for getting ready, where the file says nothing
 _SHOWN = 12  # names of a circle that a message repeats
 
 
-def compile_autostart(given: Autostart | None, spot: Spot) -> PlanAutostart | None:
-    """The plan's, with other commands named as the file does. What is wrong is noted at `spot`."""
+def compile_autostart(given: Autostart | None, sandbox: Sandbox, spot: Spot) -> PlanAutostart | None:
+    """The plan's, with other commands named as the file does, for a command in that sandbox. What is wrong is
+    noted at `spot`.
+    """
     if given is None:
         return None
     if given.start_timeout and given.ready == STARTED:
         spot["start_timeout"].refuse(
             "it is ready as soon as it runs", "say when it is with `ready`, or leave it out"
         )
+    if given.watchdog and given.ready == EXITED:
+        spot["watchdog"].refuse("it is ready when it has ended", "write `ready: notify` or `started`")
+    timeout = (
+        _NOTIFY_SECONDS if given.start_timeout is None and given.ready == NOTIFY else given.start_timeout
+    )
     conditions = given.conditions
     _check_conditions(conditions, spot["conditions"])
-    return PlanAutostart(
+    made = PlanAutostart(
         stage=given.stage,
         after=tuple(given.after),
         requires=tuple(given.requires),
@@ -41,9 +62,25 @@ def compile_autostart(given: Autostart | None, spot: Spot) -> PlanAutostart | No
         results=tuple((entry.command, entry.result == "success") for entry in conditions.task),
         skip=conditions.otherwise == "skip",
         ready=given.ready,
-        start_timeout=float(given.start_timeout or 0),
+        start_timeout=float(timeout or 0),
+        watchdog=float(given.watchdog or 0),
         restart=_restart(given.restart, given.ready, spot["restart"]),
     )
+    if notifies(made):
+        _check_socket(sandbox, spot["watchdog" if given.watchdog else "ready"])
+    return made
+
+
+def _check_socket(sandbox: Sandbox, spot: Spot) -> None:
+    """Whether a command in that sandbox will reach the socket for its messages."""
+    scopes = sandbox.landlock.scopes if sandbox.landlock is not None else 0
+    hint = "give its sandbox a file tree of its own (`namespace.mounts`)"
+    if any(entry.target == NOTIFY_PATH for entry in sandbox.mounts):
+        spot.refuse(f"its socket is {NOTIFY_PATH}, and so is a mount of its sandbox", "mount that elsewhere")
+    elif not sandbox.new_root and "net" in sandbox.namespaces:
+        spot.refuse("its socket is in the network that its sandbox does not share", f"{hint}, or share it")
+    elif not sandbox.new_root and scopes & SCOPES["abstract-sockets"]:
+        spot.refuse("its socket is abstract, and `landlock.scope` shuts those out", f"{hint}, or let it")
 
 
 def _check_conditions(conditions: Conditions, spot: Spot) -> None:

@@ -59,14 +59,21 @@ AUTOSTART: Mapping[str, Mapping[str, Key]] = {
         "args": Key("the arguments, as those of a request", {"interface": "wg0"}),
         "conditions": Key("what else must be so, see [conditions](#conditions)", {"path": "/dev/ttyUSB0"}),
         "ready": Key(
-            "when it is ready: `started`, as soon as it runs; `exited`, when it has ended with exit code 0",
-            "exited",
+            "when it is ready: `started`, as soon as it runs; `notify`, when it says so, see "
+            "[notifications](#notifications); `exited`, when it has ended with exit code 0",
+            "notify",
         ),
         "start_timeout": Key(
             "seconds in which it must get ready, or it is stopped and has failed; `0`: any time. Not with "
             "`ready: started`",
             30,
-            "any time",
+            "`90` with `notify`, else any time",
+        ),
+        "watchdog": Key(
+            "seconds; once it is ready it must say at least so often that it is alive, or it is stopped and "
+            "has failed. Not with `ready: exited`",
+            10,
+            "it need not",
         ),
         "restart": Key("whether it is started again, see [restart](#restart)", "on-failure"),
     },

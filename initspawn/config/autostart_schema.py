@@ -64,6 +64,7 @@ class Autostart(Part):
     wants: list[Name] = []
     args: Any = None
     conditions: Conditions = field(default_factory=Conditions)
-    ready: Literal["started", "exited"] = "started"
+    ready: Literal["started", "notify", "exited"] = "started"
     start_timeout: Seconds | None = None
+    watchdog: Annotated[int, Meta(ge=1, le=86_400)] | None = None
     restart: Policy | Restart = "never"

@@ -69,7 +69,7 @@ def compile_command(
         encoder_options=options,
         usage=command.usage,
         sample=command.sample,
-        autostart=compile_autostart(command.autostart, spot["autostart"]),
+        autostart=compile_autostart(command.autostart, compiled, spot["autostart"]),
     )
 
 

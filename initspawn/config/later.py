@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _HANDOVER = "there is no other init to hand over to yet"
-_NOTIFY = "commands cannot send notifications yet"
 _NETWORK = "the state of the network is not followed yet"
 _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a second sandbox"
 
@@ -17,7 +16,6 @@ LATER: Mapping[str, Mapping[str, str]] = {
     "NamespaceOpts": {"bwrap": "initspawn makes namespaces itself and runs no bwrap"},
     "Autostart": {
         **dict.fromkeys(("before", "on_timeout", "on_failure"), _HANDOVER),
-        "watchdog": _NOTIFY,
         "stop_timeout": "all commands have two seconds to end",
     },
     "Conditions": {

@@ -113,13 +113,13 @@ def descends(pid: int, ancestor: int) -> bool:
     is not in our pid namespace, and so below nobody in it.
     """
     try:
-        found = _lineage(pid)
-        return ancestor in found or found != _lineage(pid)
+        found = lineage(pid)
+        return ancestor in found or found != lineage(pid)
     except (OSError, ValueError, IndexError):
         return True
 
 
-def _lineage(pid: int) -> list[int]:
+def lineage(pid: int) -> list[int]:
     """A process and all above it, as far as they can be seen. Raises OSError, ValueError, IndexError."""
     found: list[int] = []
     while pid:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import sys
 
 from initspawn.errors import RequestError
+from initspawn.linux import process
+from initspawn.plan import NOTIFY, notifies
 from initspawn.sandbox.bind import bind
 from initspawn.supervisor.services import Services
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Api, Command
     from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.notify import Message, Notifications
     from initspawn.supervisor.paths import Paths
     from initspawn.supervisor.reactor import Timer
     from initspawn.supervisor.running import Task
@@ -30,6 +34,7 @@ class Autostart:
     def __init__(self, supervisor: Supervisor, command_line: str) -> None:
         """`command_line`: the kernel's."""
         self._supervisor = supervisor
+        self._notifications: Notifications | None = None
         self._words = words(command_line)
         self._paths: Paths | None = None
         self._commands: dict[str, tuple[Api, Command]] = {
@@ -52,8 +57,15 @@ class Autostart:
         if service is not None:
             self.services.halt(service)
 
+    def listen(self, notifications: Notifications) -> None:
+        """Hear what commands tell of themselves."""
+        self._notifications = notifications
+        notifications.serve(self._supervisor.reactor, self._hear)
+
     def close(self) -> None:
         """Start nothing any more."""
+        if self._notifications is not None:
+            self._notifications.close(self._supervisor.reactor)
         if self._paths is not None:
             self._paths.close()
 
@@ -104,7 +116,9 @@ class Autostart:
         self._tasks[service.name] = task
 
     def stop(self, service: Service, reason: str) -> None:
-        self._supervisor.stop(self._tasks[service.name], reason=reason)
+        # Whoever hangs may leave a core, to see where.
+        signal = _signal.SIGABRT if reason == "watchdog" else _signal.SIGTERM
+        self._supervisor.stop(self._tasks[service.name], signal, reason=reason)
 
     def tell(self, service: Service, text: str) -> None:
         print(f"initspawn: {service.name}: {text}", file=sys.stderr, flush=True)
@@ -122,6 +136,46 @@ class Autostart:
         ending = ", ".join(f"{name} {value}" for name, value in task.status.items())
         wanted = task.reason in ("stop", "disconnected")
         self.services.ended(service, task.status.get("exit"), ending, wanted=wanted)
+
+    def _hear(self, place: tuple[str, str], pid: int, message: Message) -> str:
+        """A message that came in by a sandbox's socket. Returns why it is ignored, or nothing."""
+        service = self._sender(place, pid)
+        if service is None:
+            return "unknown sender"
+        if not notifies(service.plan):
+            return "not expected"
+        if message.status is not None:
+            service.told["status"] = message.status
+        if message.stopping:
+            service.told["stopping"] = True
+        if message.extend:
+            self.services.extend(service, message.extend)
+        if message.ready and service.plan.ready == NOTIFY:
+            self.services.ready(service)
+        if message.alive:
+            self.services.feed(service)
+        if message.failed:
+            self.services.hangs(service)
+        return ""
+
+    def _sender(self, place: tuple[str, str], pid: int) -> Service | None:
+        """The service whose task a process of that sandbox belongs to: its command, or below its reaper."""
+        tasks = {
+            name: task
+            for name, task in self._tasks.items()
+            if (task.api.api, task.sandbox.uid) == place and task.life.alive and task.start is not None
+        }
+        for name, task in tasks.items():
+            if task.pid == pid:
+                return self.services.every[name]
+        try:
+            above = process.lineage(pid)
+        except (OSError, ValueError, IndexError):  # it has ended, and nobody can say any more whose it was
+            return None
+        for name, task in tasks.items():
+            if task.start is not None and task.start.pid in above:
+                return self.services.every[name]
+        return None
 
     def _follow(self, path: str) -> None:
         if self._paths is None:

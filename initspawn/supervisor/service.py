@@ -68,6 +68,8 @@ class Service:
         self.failures = 0  # in a row: since it last ran well
         self.why = ""  # it is in this state, where the state alone does not say
         self.ready_at = 0.0  # of this run; 0: not yet
+        self.deadline = 0.0  # for getting ready, then for its next sign of life; 0: none
+        self.told: dict[str, Any] = {}  # of itself, in this run
         self.intent = ""  # the event that its end will be, if we have asked for it; else its end decides
 
     def on(self, event: str, now: float, why: str = "") -> str:
@@ -79,7 +81,7 @@ class Service:
         self.since, self.why = now, why
         if event == START:
             self.starts += 1
-            self.ready_at, self.intent = 0.0, ""
+            self.ready_at, self.deadline, self.intent, self.told = 0.0, 0.0, "", {}
         elif event == READY:
             self.ready_at = now
         return self.state
@@ -115,6 +117,7 @@ class Service:
             "seconds": round(now - self.since, 3),
             "starts": self.starts,
             "failures": self.failures,
+            **self.told,
         }
         return {**told, "why": self.why} if self.why else told
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from _collections import deque
 
-from initspawn.plan import EXITED, STAGES
+from initspawn.limits import NOTIFY_SECONDS
+from initspawn.plan import STAGES, STARTED
 from initspawn.supervisor import service as life
 from initspawn.supervisor.service import Service
 
@@ -78,15 +79,34 @@ class Services:
         """Its command runs."""
         if service.state != life.STARTING:
             return
-        if service.plan.ready != EXITED:
+        if service.plan.ready == STARTED:
             self.ready(service)
         elif service.plan.start_timeout:
-            self._after(service, service.plan.start_timeout, lambda: self._too_late(service))
+            service.deadline = self.hands.now() + service.plan.start_timeout
+            self._await(service, lambda: self._too_late(service))
 
     def ready(self, service: Service) -> None:
         """It is ready."""
         if service.state == life.STARTING:
             self._on(service, life.READY)
+            if service.plan.watchdog:
+                self.feed(service)
+                self._await(service, lambda: self._hangs(service))
+
+    def feed(self, service: Service) -> None:
+        """It has said that it is alive."""
+        if service.state == life.RUNNING and service.plan.watchdog:
+            service.deadline = self.hands.now() + service.plan.watchdog
+
+    def extend(self, service: Service, seconds: float) -> None:
+        """It has asked for so much more time from now on for getting ready."""
+        if service.state == life.STARTING and service.deadline:
+            seconds = min(seconds, NOTIFY_SECONDS)
+            service.deadline = max(service.deadline, self.hands.now() + seconds)
+
+    def hangs(self, service: Service) -> None:
+        """It has said itself that it hangs."""
+        self._stop(service, life.RETRY, "it says that it hangs", "watchdog")
 
     def ended(self, service: Service, code: int | None, how: str, *, wanted: bool = False) -> None:
         """Its command has ended, or never ran. `code`: its exit code, if it had one; `how`: in words;
@@ -111,6 +131,18 @@ class Services:
         """Somebody wants it ended: where no task runs, it is not started any more either."""
         if service.state in (life.WAITING, life.PAUSED):
             self._on(service, life.HALT, "somebody has stopped it")
+
+    def _await(self, service: Service, late: Callable[[], None]) -> None:
+        """Call `late` at the deadline, which may be moved meanwhile."""
+        left = service.deadline - self.hands.now()
+        if left > 0:
+            self._after(service, left, lambda: self._await(service, late))
+        else:
+            late()
+
+    def _hangs(self, service: Service) -> None:
+        why = f"no sign of life for {service.plan.watchdog:g} s"
+        self._stop(service, life.RETRY, why, "watchdog")
 
     def _too_late(self, service: Service) -> None:
         self._stop(service, life.RETRY, f"not ready after {service.plan.start_timeout:g} s", "timeout")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +169,108 @@ def test_others_are_shown_nothing(tmp_path: Path) -> None:
             assert len(client.call("initspawn/services")["response"]) == 1
         with server.client(server.open_url) as client:
             assert client.call("initspawn/services")["request"]["status"] == "insufficient-scope"
+
+
+# Notifications.
+
+SEND = """
+import os, socket, sys, time
+def send(text, address=os.environ["NOTIFY_SOCKET"]):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect("\\0" + address[1:] if address[0] == "@" else address)
+        sock.send(text)
+"""
+
+
+def python(uid: str, lines: str, **start: Any) -> dict[str, Any]:
+    """A command that runs Python, with `send` for its messages."""
+    program = {
+        "cmdpath": os.path.realpath(sys.executable),
+        "args": ["-I", "-S", "-c", (SEND + lines).replace("%", "%%")],
+    }
+    return {"uid": uid, "exec": program, "autostart": start}
+
+
+def own_tree() -> dict[str, Any]:
+    """The keys of a sandbox with a file tree and a network of its own."""
+    there = [path for path in ("/bin", "/lib", "/lib64", "/usr", sys.base_prefix) if os.path.isdir(path)]
+    mounts = [{"target": path, "mode": "ro"} for path in dict.fromkeys(there)]
+    tree = [{"target": "/tmp", "mode": "tmpfs"}, {"target": "/proc", "mode": "procfs"}]
+    return {"namespace": {"shares": {"net": "disable"}, "mounts": [*mounts, *tree]}}
+
+
+@pytest.mark.parametrize("keys", [{}, {"namespace": {}}, own_tree()], ids=["plain", "own pid", "own tree"])
+def test_a_command_says_when_it_is_ready(tmp_path: Path, keys: dict[str, Any]) -> None:
+    lines = """
+print(sorted(name for name in os.environ if name.startswith(("NOTIFY", "WATCHDOG"))), flush=True)
+send(b"STATUS=getting up")
+while not os.path.exists("/proc/self/root/tmp/never"):
+    line = sys.stdin.readline()
+    send(b"READY=1\\nSTATUS=up")
+    time.sleep(60)
+"""
+    waits = python("waits", lines, ready="notify") | {"stdin": True}
+    after = shell("after", ENDLESS, autostart={"after": "waits"})
+    made = config(waits, after, **keys)
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        wait_for(lambda: service(client, "waits").get("status") == "getting up", "its first message")
+        assert service(client, "waits")["state"] == "starting"
+        assert service(client, "after")["state"] == "waiting"
+        pid = pid_of(service(client, "waits"))
+        client.call("test/waits", {"action": "input", "args": {"pid": pid, "data": "go\n"}})
+        until(client, "after", "running")
+        assert service(client, "waits")["status"] == "up"
+        assert client.call("initspawn/info").response["notifications"] == {"heard": 2, "ignored": {}}
+    assert not list(tmp_path.glob("run/notify*"))
+
+
+def test_a_child_of_the_command_may_say_it(tmp_path: Path) -> None:
+    lines = """
+if os.fork() == 0:
+    send(b"READY=1")
+    time.sleep(60)
+time.sleep(60)
+"""
+    made = config(python("parent", lines, ready="notify"))
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        until(client, "parent", "running")
+
+
+def test_who_hangs_is_ended_and_started_again(tmp_path: Path) -> None:
+    lines = """
+for _ in range(3):
+    send(b"WATCHDOG=1")
+    time.sleep(0.4)
+time.sleep(60)
+"""
+    made = config(python("hangs", lines, watchdog=1, restart={**QUICK, "tries": 2}))
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        found = until(client, "hangs", "failed")
+        assert (found["starts"], found["why"]) == (2, "no sign of life for 1 s")
+        ended = [task for task in client.call("initspawn/tasks").response if task["command"] == "hangs"]
+        assert {task["reason"] for task in ended} == {"watchdog"}
+        assert all(task["usage"]["seconds"] > 1.7 for task in ended), "it was fed twice"
+
+
+def test_others_cannot_speak_for_a_command(tmp_path: Path) -> None:
+    """Neither another task of the same sandbox, nor somebody outside."""
+    speaks = python("speaks", 'send(b"READY=1"); time.sleep(60)', ready="started")
+    waits = python("waits", "print(os.environ['NOTIFY_SOCKET'], flush=True); time.sleep(60)", ready="notify")
+    waits["encoder"] = "line"
+    with (
+        serving(tmp_path, write(tmp_path, "test.json", config(waits, speaks))) as server,
+        server.local() as client,
+    ):
+
+        def ignored(why: str) -> int:
+            return int(client.call("initspawn/info").response["notifications"]["ignored"].get(why, 0))
+
+        wait_for(lambda: ignored("not expected") == 1, "the other's message")
+        reaper = wait_for(lambda: pid_of(service(client, "waits")), "its pid")
+        environment = Path(f"/proc/{reaper}/environ").read_bytes().split(b"\0")
+        (address,) = (item.partition(b"=")[2] for item in environment if item.startswith(b"NOTIFY_SOCKET="))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect(b"\0" + address[1:])
+            sock.send(b"READY=1")
+        wait_for(lambda: ignored("unknown sender") == 1, "ours")
+        assert service(client, "waits")["state"] == "starting"

@@ -95,8 +95,11 @@ def test_a_word_is_a_whole_policy(build: Build) -> None:
         (True, "must be an object, not true (write autostart: {})"),
         ({"stage": "late"}, ".stage: unknown word 'late' (known: api, early, system)"),
         ({"requres": "b"}, ".requres: unknown key in autostart (did you mean `requires`?)"),
-        ({"watchdog": 3},
-         ".watchdog: `watchdog` is known but not built yet: commands cannot send notifications yet"),
+        ({"watchdog": 3, "ready": "exited"},
+         ".watchdog: it is ready when it has ended (write `ready: notify` or `started`)"),
+        ({"watchdog": 0}, ".watchdog: must be from 1 to 86400, not 0"),
+        ({"stop_timeout": 3},
+         ".stop_timeout: `stop_timeout` is known but not built yet: all commands have two seconds to end"),
         ({"before": "handover"},
          ".before: `before` is known but not built yet: there is no other init to hand over to yet"),
         ({"conditions": {"udev": {}}},
@@ -141,6 +144,44 @@ def test_its_arguments_must_do(problems: Problems, build: Build) -> None:
         f"{place}[0].autostart.args: `x` cannot be started so: argument `a` may not begin with '-' {hint}",
         f"{place}[1].autostart.args: `y` cannot be started so: argument `a` is missing {hint}",
     ]
+
+
+def test_who_notifies_has_a_time_limit(build: Build) -> None:
+    assert starts_of(build(autostart={"ready": "notify"}))["c"].start_timeout == 90
+    assert starts_of(build(autostart={"ready": "notify", "start_timeout": 0}))["c"].start_timeout == 0
+    assert starts_of(build(autostart={"ready": "started"}))["c"].start_timeout == 0
+    assert starts_of(build(autostart={"watchdog": 7}))["c"].watchdog == 7
+
+
+TREE = [
+    {"target": path, "mode": "ro"} for path in ("/bin", "/lib", "/lib64", "/usr") if Path(path).is_dir()
+]
+ALONE = {"shares": {"net": "disable"}}
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "problem"),
+    [
+        ({"namespace": ALONE},
+         "ready: its socket is in the network that its sandbox does not share (give its sandbox a file tree "
+         "of its own (`namespace.mounts`), or share it)"),
+        ({"landlock": {"restrict": [], "scope": "abstract-sockets"}},
+         "ready: its socket is abstract, and `landlock.scope` shuts those out (give its sandbox a file tree "
+         "of its own (`namespace.mounts`), or let it)"),
+        ({"namespace": {"mounts": [*TREE, {"target": "/.notify", "mode": "tmpfs"}]}},
+         "ready: its socket is /.notify, and so is a mount of its sandbox (mount that elsewhere)"),
+        ({"namespace": {**ALONE, "mounts": TREE}}, ""),
+        ({"landlock": {"restrict": [], "scope": "signals"}}, ""),
+    ],
+)  # fmt: skip
+def test_who_notifies_must_reach_its_socket(
+    build: Build, problems: Problems, sandbox: dict[str, Any], problem: str
+) -> None:
+    if problem:
+        told = f"test: sandboxes.commands.autostart.{problem}"
+        assert problems(sandbox, autostart={"ready": "notify"}) == [told]
+    else:
+        build(sandbox, autostart={"ready": "notify"})
 
 
 # Together.

@@ -139,7 +139,7 @@ def test_ancestors() -> None:
 
 def test_ancestors_that_change_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = iter([[7, 5, 1], [7, 1]])
-    monkeypatch.setattr(process, "_lineage", lambda _: next(lines))
+    monkeypatch.setattr(process, "lineage", lambda _: next(lines))
     assert process.descends(7, 2)
     lines = iter([[7, 5, 1], [7, 5, 1]])
     assert not process.descends(7, 2)

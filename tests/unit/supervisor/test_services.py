@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from initspawn.limits import NOTIFY_SECONDS
 from initspawn.supervisor import service as life
 from initspawn.supervisor.service import Service, ServiceError
 from tests.unit.supervisor.virtual import World, plan, restart
@@ -308,6 +309,112 @@ def test_a_stop_for_a_requirement_is_no_failure() -> None:
     world.sleep(HOUR)
     assert world.states() == {"a": "failed", "b": "stopped"}
     assert world.services.every["t/b"].why == "it requires t/a, which is failed"
+
+
+# Notifications and the watchdog.
+
+
+def test_who_notifies_is_ready_when_it_says_so() -> None:
+    world = World(a=plan(ready="notify", start_timeout=90.0), b=plan(after="a")).go()
+    world.sleep(89)
+    assert world.states() == {"a": "starting", "b": "waiting"}
+    world.ready("a")
+    assert world.states() == {"a": "running", "b": "running"}
+    world.sleep(HOUR)
+    assert world.states()["a"] == "running", "the limit was for getting ready"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_who_ends_before_it_is_ready_has_failed(code: int) -> None:
+    world = World(a=plan(ready="notify"), b=plan(requires="a")).go()
+    world.end("a", code)
+    assert world.states() == {"a": "failed", "b": "skipped"}
+
+
+def test_who_ends_well_after_it_was_ready_is_done() -> None:
+    world = World(a=plan(ready="notify")).go()
+    world.ready("a")
+    world.end("a", 0)
+    assert world.states() == {"a": "done"}
+
+
+def test_more_time_can_be_asked_for() -> None:
+    world = World(a=plan(ready="notify", start_timeout=10.0)).go()
+    service = world.services.every["t/a"]
+    world.sleep(9)
+    world.services.extend(service, 5)
+    world.sleep(4.9)
+    assert world.states() == {"a": "starting"}
+    world.services.extend(service, 0.2)
+    world.sleep(0.15)
+    assert world.states() == {"a": "starting"}
+    world.sleep(0.2)
+    assert world.states()["a"] in ("ending", "failed")
+
+
+def test_to_ask_for_more_time_never_takes_any_away_and_is_bounded() -> None:
+    world = World(a=plan(ready="notify", start_timeout=10.0), b=plan(ready="notify", start_timeout=10.0)).go()
+    world.services.extend(world.services.every["t/a"], 0.001)
+    world.services.extend(world.services.every["t/b"], 1e9)
+    world.sleep(9.9)
+    assert world.states()["a"] == "starting"
+    world.sleep(NOTIFY_SECONDS)
+    assert world.states()["b"] == "failed"
+
+
+def test_without_a_limit_there_is_nothing_to_extend() -> None:
+    world = World(a=plan(ready="notify")).go()
+    world.services.extend(world.services.every["t/a"], 5)
+    world.sleep(HOUR)
+    assert world.states() == {"a": "starting"}
+
+
+def test_who_gives_no_sign_of_life_is_stopped_and_has_failed() -> None:
+    world = World(a=plan(watchdog=10.0, restart=restart(ran_well=HOUR))).go()
+    for _ in range(5):
+        world.sleep(9)
+        world.services.feed(world.services.every["t/a"])
+    world.sleep(9.9)
+    assert world.states() == {"a": "running"}
+    world.sleep(0.15)
+    assert world.states() == {"a": "ending"}
+    world.sleep(2)
+    assert world.states() == {"a": "running"}
+    assert world.told == ["a: no sign of life for 10 s; it is started again in 1 s"]
+
+
+def test_the_watchdog_waits_until_it_is_ready() -> None:
+    world = World(a=plan(ready="notify", watchdog=10.0)).go()
+    world.sleep(HOUR)
+    world.ready("a")
+    world.sleep(9.9)
+    assert world.states() == {"a": "running"}
+    world.sleep(1)
+    assert world.states() == {"a": "failed"}
+
+
+def test_a_sign_of_life_before_it_is_ready_counts_for_nothing() -> None:
+    world = World(a=plan(ready="notify", watchdog=10.0, start_timeout=5.0)).go()
+    world.sleep(4)
+    world.services.feed(world.services.every["t/a"])
+    world.sleep(1.2)
+    assert world.states() == {"a": "failed"}
+
+
+def test_who_says_itself_that_it_hangs_is_stopped() -> None:
+    world = World(a=plan(watchdog=10.0)).go()
+    world.services.hangs(world.services.every["t/a"])
+    world.sleep(1)
+    assert world.states() == {"a": "failed"}
+    assert world.told == ["a: it says that it hangs; it is not started again"]
+
+
+def test_a_clock_that_jumps_ends_a_hanging_one_once() -> None:
+    world = World(a=plan(watchdog=10.0)).go()
+    world.leap(HOUR)
+    world.leap(HOUR)
+    assert world.states() == {"a": "failed"}
+    assert [what for _, what, _ in world.log] == ["start", "stop"]
 
 
 # The table.

@@ -1,0 +1,200 @@
+"""What commands tell of themselves by sd_notify(3): sockets, who a message is from, and what it says.
+
+Loaded where a plan's commands notify. Each sandbox with such commands has a socket of its own. With a root of
+its own it is a file there, which nobody else can fill; with the host's files it is an abstract name, in its
+network namespace. The kernel says who has sent a message. Descriptors are never taken in.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+
+from initspawn.limits import EVENTS_PER_WAKE, NOTIFY_BYTES, NOTIFY_PAUSE
+from initspawn.plan import NOTIFY_PATH, Mount, notifies
+from initspawn.supervisor.reactor import READ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from initspawn.plan import Api, Plan, Sandbox
+    from initspawn.supervisor.reactor import Reactor
+
+    # A message with its sandbox (API, uid) and its sender's pid; the answer is why it is ignored, or empty.
+    Hear = Callable[[tuple[str, str], int, "Message"], str]
+
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+# Room for the credentials and nothing else: the kernel itself closes what was sent along (cmsg(3)).
+_SPACE = _socket.CMSG_SPACE(_CREDENTIALS.size)
+_KIND = _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+_LONGEST_STATUS = 200  # characters
+_LONGEST_TIME = 10**15  # microseconds
+
+
+class Message:
+    """One message: what of it is understood."""
+
+    __slots__ = ("alive", "extend", "failed", "ready", "status", "stopping")
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.stopping = False
+        self.alive = False  # the watchdog is fed
+        self.failed = False  # the command says itself that it hangs
+        self.status: str | None = None
+        self.extend = 0.0  # seconds
+
+
+def parse(data: bytes) -> Message | None:
+    """What a datagram says; None if it is not as sd_notify(3) describes. What is unknown is passed over."""
+    if not data or len(data) > NOTIFY_BYTES or b"\0" in data:
+        return None
+    try:
+        lines = data.decode().split("\n")
+    except UnicodeDecodeError:
+        return None
+    message = Message()
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if line and not (equals and name):
+            return None
+        if name == "STATUS":
+            shown = "".join(character if character.isprintable() else " " for character in value)
+            message.status = shown[:_LONGEST_STATUS]
+        elif name == "EXTEND_TIMEOUT_USEC":
+            if not value.isascii() or not value.isdecimal() or len(value) > 20:
+                return None
+            message.extend = min(int(value), _LONGEST_TIME) / 1e6
+        elif name == "WATCHDOG":
+            message.alive = message.alive or value == "1"
+            message.failed = message.failed or value == "trigger"
+        elif value == "1":
+            message.ready = message.ready or name == "READY"
+            message.stopping = message.stopping or name == "STOPPING"
+    return message
+
+
+class Notifications:
+    """The sockets of a plan. `plan` is the plan whose sandboxes have them; to be made before any child."""
+
+    def __init__(self, plan: Plan, directory: str) -> None:
+        """`directory`: where nobody else may write. Raises OSError."""
+        self.heard = 0
+        self.ignored: dict[str, int] = {}
+        self._directory = directory
+        self._sockets: list[tuple[str, _socket.socket]] = []
+        self._places: dict[int, tuple[str, str]] = {}  # API and sandbox, by the descriptor of the socket
+        self.plan = plan.replace(apis=tuple(self._equipped(api) for api in plan.apis))
+
+    def serve(self, reactor: Reactor, hear: Hear) -> None:
+        """Hand over the messages that come."""
+
+        def watch(sock: _socket.socket) -> None:
+            reactor.watch(sock.fileno(), READ, lambda _: self._read(reactor, sock, hear))
+
+        for _, sock in self._sockets:
+            watch(sock)
+
+    def told(self) -> dict[str, Any]:
+        """How many messages were heard, and how many were not and why."""
+        return {"heard": self.heard, "ignored": dict(self.ignored)}
+
+    def close(self, reactor: Reactor) -> None:
+        """Close the sockets, and remove their names."""
+        for path, sock in self._sockets:
+            reactor.forget(sock.fileno())
+            sock.close()
+            if path:
+                try:
+                    os.unlink(path)
+                except FileNotFoundError:
+                    pass
+        self._sockets.clear()
+
+    def _equipped(self, api: Api) -> Api:
+        watchdogs: dict[str, list[float]] = {}
+        for command in api.commands:
+            if command.autostart is not None and notifies(command.autostart):
+                watchdogs.setdefault(command.sandbox, []).append(command.autostart.watchdog)
+        boxes = [
+            self._with_socket(api.api, box, watchdogs[box.uid]) if box.uid in watchdogs else box
+            for box in api.sandboxes
+        ]
+        return api.replace(sandboxes=tuple(boxes)) if watchdogs else api
+
+    def _with_socket(self, api: str, sandbox: Sandbox, watchdogs: list[float]) -> Sandbox:
+        sock = _socket.socket(_socket.AF_UNIX, _KIND)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        path = os.path.join(self._directory, f"notify-{len(self._sockets)}") if sandbox.new_root else ""
+        self._sockets.append((path, sock))
+        if path:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            sock.bind(path)
+            os.chmod(path, 0o666)  # whatever our umask: commands are other users; the directory is closed
+            address = NOTIFY_PATH
+        else:
+            name = f"initspawn-notify-{os.urandom(8).hex()}"
+            sock.bind(f"\0{name}")
+            address = f"@{name}"
+        own = {"NOTIFY_SOCKET": address}
+        intervals = [seconds for seconds in watchdogs if seconds]
+        if intervals:
+            own["WATCHDOG_USEC"] = str(int(min(intervals) * 1e6))
+        # Whatever of it was inherited is another supervisor's.
+        other = (*own, "WATCHDOG_PID", "WATCHDOG_USEC")
+        kept = [(name, value) for name, value in sandbox.environment if name not in other]
+        made = sandbox.replace(environment=(*kept, *own.items()))
+        if path:
+            entry = Mount(operation="bind", target=NOTIFY_PATH, source=os.path.realpath(path), read_only=True)
+            made = made.replace(mounts=(*sandbox.mounts, entry))
+        self._places[sock.fileno()] = api, sandbox.uid
+        return made
+
+    def _read(
+        self, reactor: Reactor, sock: _socket.socket, hear: Hear
+    ) -> None:
+        for _ in range(EVENTS_PER_WAKE):
+            try:
+                data, extra, flags, _ = sock.recvmsg(NOTIFY_BYTES, _SPACE)
+            except BlockingIOError:
+                return
+            why = self._understood(sock, data, extra, flags, hear)
+            if why:
+                self.ignored[why] = self.ignored.get(why, 0) + 1
+            else:
+                self.heard += 1
+        # Whoever sends so many waits a little: others have work to be done too.
+        fd = sock.fileno()
+        reactor.change(fd, 0)
+        reactor.after(NOTIFY_PAUSE, lambda: reactor.change(fd, READ) if sock.fileno() == fd else None)
+
+    def _understood(
+        self,
+        sock: _socket.socket,
+        data: bytes,
+        extra: list[tuple[int, int, bytes]],
+        flags: int,
+        hear: Hear,
+    ) -> str:
+        """Why a datagram is ignored; empty if it is not."""
+        if flags & _socket.MSG_TRUNC:
+            return "too long"
+        message = parse(data)
+        if message is None:
+            return "malformed"
+        senders = [
+            _CREDENTIALS.unpack(value)[0]
+            for level, kind, value in extra
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS)
+            and len(value) == _CREDENTIALS.size
+        ]
+        if not senders or senders[0] <= 0:  # of a pid namespace that we cannot see into
+            return "unknown sender"
+        return hear(self._places[sock.fileno()], senders[0], message)
+
