@@ -110,6 +110,7 @@ class Sandbox(Record):
     cgroup: tuple[tuple[str, str], ...] | None = None
     cgroup_shared: bool = False  # True: they bound all tasks of the sandbox together, not each
     cgroup_optional: bool = False  # True: where they cannot be applied, it runs without
+    bwrap: str = ""  # path of the bubblewrap that makes namespaces and mounts; empty: initspawn does
 
     _nested: ClassVar[dict[str, type[Record]]] = {
         "id_map": IdMap, "mounts": Mount, "scheduling": Scheduling, "landlock": Landlock,

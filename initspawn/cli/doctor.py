@@ -317,7 +317,7 @@ def _bwrap() -> Finding:
     path = shutil.which("bwrap")
     return Finding(
         "bwrap", GOOD if path else LIMITED, path or "not found",
-        "only the command lines that `explain` prints need it", "install bubblewrap",
+        "only `namespace.opts.bwrap`, and what `explain` prints, need it", "install bubblewrap",
     )  # fmt: skip
 
 

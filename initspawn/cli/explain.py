@@ -17,9 +17,9 @@ from initspawn.errors import RequestError
 from initspawn.linux.capabilities import names
 from initspawn.plan import OPTIONAL, REQUIRED, TEXT, Action, Api, Command, Plan, Sandbox
 from initspawn.sandbox.bind import bind
-from initspawn.sandbox.bwrap import Equivalent, equivalent
 from initspawn.sandbox.calls import calls
 from initspawn.sandbox.describe import MEASURED, endings, gaps, mounts, steps
+from initspawn.sandbox.equivalent import Equivalent, equivalent
 from initspawn.sandbox.measure import Baseline
 from initspawn.sandbox.recipe import environment
 from initspawn.verbs.query import START, blend

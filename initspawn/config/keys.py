@@ -219,6 +219,11 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
             " the command's user",
             True,
         ),
+        "bwrap": Key(
+            "full path of a bubblewrap that makes namespaces and mounts, see [bubblewrap](#bubblewrap)",
+            "/usr/bin/bwrap",
+            "initspawn makes them",
+        ),
         "hostname": Key("host name inside; gives the sandbox an own uts namespace", "box", "initspawn's"),
         "writable_root": Key(
             "`true`: with `mounts`, commands may write into `/` itself and what `dir` made there; it is gone "

@@ -13,7 +13,6 @@ _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a seco
 
 # By the name of the schema's class: the key, and why it is refused.
 LATER: Mapping[str, Mapping[str, str]] = {
-    "NamespaceOpts": {"bwrap": "initspawn makes namespaces itself and runs no bwrap"},
     "Autostart": {
         **dict.fromkeys(("before", "on_timeout", "on_failure"), _HANDOVER),
         "stop_timeout": "all commands have two seconds to end",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from initspawn.config.bwrap import bubblewrap
 from initspawn.config.cgroups import compile_cgroups
 from initspawn.config.environment import environment
 from initspawn.config.expand import ExpandFault, Names, expand
@@ -71,9 +73,9 @@ def compile_sandbox(
             namespaces=isolation.namespaces,
             id_map=identity.id_map,
             hostname=isolation.hostname,
-            new_root=new_root,
-            writable_root=sandbox.namespace is not None and sandbox.namespace.opts.writable_root,
             mounts=mounts or (),
+            new_root=new_root,
+            **_built(sandbox, isolation, label, target, spot),
             filters=compile_filters(sandbox.seccomp, names, supervisor, caps, spot["seccomp"]),
             limits=rlimits(sandbox.limits, spot["limits"], supervisor, late=target.late),
             label=label,
@@ -85,6 +87,18 @@ def compile_sandbox(
         names,
         complete,
     )
+
+
+def _built(
+    sandbox: Sandbox, isolation: Isolation, label: str | None, target: Target, spot: Spot
+) -> dict[str, Any]:
+    """How the file tree is made: the plan's fields of `namespace.opts`."""
+    if sandbox.namespace is None:
+        return {}
+    return {
+        "writable_root": sandbox.namespace.opts.writable_root,
+        "bwrap": bubblewrap(sandbox, isolation, label, target, spot),
+    }
 
 
 def _check_setuid(sandbox: Sandbox, spot: Spot) -> None:

@@ -142,6 +142,7 @@ class NamespaceOpts(Part):
     noun = "opts"
 
     autocreate: bool = False
+    bwrap: Annotated[str, Meta(min_length=1)] | None = None
     hostname: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     writable_root: bool = False
     selinux: bool = False

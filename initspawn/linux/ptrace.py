@@ -1,4 +1,4 @@
-"""ptrace(2), the little that is needed to hold a process at its exec. Boot module."""
+"""ptrace(2), the little that is needed to hold a process, or its child, at its exec. Boot module."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from initspawn.linux.libc import libc, oserror
 
 PTRACE_CONT = 7
 PTRACE_DETACH = 17
+PTRACE_SETOPTIONS = 0x4200
+PTRACE_GETEVENTMSG = 0x4201
 PTRACE_SEIZE = 0x4206
+PTRACE_O_TRACEFORK = 1 << 1
+PTRACE_O_TRACEVFORK = 1 << 2
+PTRACE_O_TRACECLONE = 1 << 3
 PTRACE_O_TRACEEXEC = 1 << 4
 PTRACE_O_EXITKILL = 1 << 20
 PTRACE_EVENT_EXEC = 4
+CHILD_EVENTS = (1, 2, 3)  # PTRACE_EVENT_FORK, _VFORK, _CLONE
 
 _ptrace = libc.ptrace
 _ptrace.restype = ctypes.c_long
@@ -26,6 +32,19 @@ def _call(request: int, pid: int, data: int) -> None:
 def seize(pid: int) -> None:
     """Trace a process without stopping it: it stops at its exec, and dies if we do. Raises OSError."""
     _call(PTRACE_SEIZE, pid, PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
+
+
+def follow(pid: int) -> None:
+    """Trace the children of a stopped process too, from their first instruction. Raises OSError."""
+    children = PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE
+    _call(PTRACE_SETOPTIONS, pid, PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL | children)
+
+
+def child_of(pid: int) -> int:
+    """The child that a process stopped at one of CHILD_EVENTS has just made. Raises OSError."""
+    child = ctypes.c_ulong()
+    _call(PTRACE_GETEVENTMSG, pid, ctypes.addressof(child))
+    return child.value
 
 
 def cont(pid: int, signal: int = 0) -> None:

@@ -10,7 +10,7 @@ import os
 from initspawn.linux import capabilities, mount, namespaces, prctl, process
 from initspawn.linux.numbers import table
 from initspawn.sandbox import ladder, steps
-from initspawn.sandbox.recipe import Recipe
+from initspawn.sandbox.recipe import Recipe, outside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def calls(sandbox: Sandbox, baseline: Baseline, *, terminal: bool = False) -> di
     Raises OSError for what can be seen to fail already.
     """
     found: dict[str, list[str]] = {}
+    sandbox, whole = outside(sandbox, baseline), sandbox
     if ladder.clone_flags(sandbox):
         found[ladder.NAMESPACES] = [f"clone3({_names(ladder.clone_flags(sandbox))})"]
     found[ladder.DESCRIPTORS] = [
@@ -65,6 +66,8 @@ def calls(sandbox: Sandbox, baseline: Baseline, *, terminal: bool = False) -> di
     for wanted in (steps.REAPER_STEPS, steps.COMMAND_STEPS, steps.FILTER_STEPS):
         program = ladder.compile_steps(wanted, recipe)
         _add(found, program, " ".join(capabilities.names((1 << baseline.last_capability + 1) - 1)))
+    if whole.bwrap:
+        found[ladder.BWRAP] = [f"execve({whole.bwrap}, its options in a descriptor, no environment)"]
     found[ladder.EXEC] = ["execve(the command's path, argv, environment)"]
     return found
 

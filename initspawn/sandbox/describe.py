@@ -99,7 +99,8 @@ def endings(command: Command, sandbox: Sandbox) -> list[tuple[bool, str]]:
     if sandbox.cgroup is not None:
         found.append((True, "cgroup.kill: it ends its group, whole"))
     if "pid" in sandbox.namespaces:
-        text = "its pid namespace: the kernel kills every process in it when the reaper, its PID 1, ends"
+        first = "bubblewrap, its PID 1," if sandbox.bwrap else "the reaper, its PID 1,"
+        text = f"its pid namespace: the kernel kills every process in it when {first} ends"
         found.append((True, text))
     elif sandbox.cgroup is None:
         found.append((True, "where the supervisor can make cgroups: cgroup.kill ends its group, whole"))
@@ -258,6 +259,12 @@ def _filters(sandbox: Sandbox) -> str:
     return f"{len(sizes)} filter{'s' if len(sizes) > 1 else ''} ({', '.join(sizes)}), loaded last"
 
 
+def _bwrap(sandbox: Sandbox) -> str:
+    made = f"{sandbox.bwrap} makes its own: {_named(sandbox)}; {_tree(sandbox)}"
+    filters = f"; {_filters(sandbox)}" if sandbox.filters else ""
+    return f"{made}; it holds: {_capabilities(sandbox.capabilities)}{filters}"
+
+
 def _further(sandbox: Sandbox) -> str:
     return " ".join(map(str, sandbox.groups or ())) or "none"
 
@@ -295,6 +302,7 @@ _SENTENCES: dict[str, Callable[[Sandbox], str]] = {
     "Landlock": _landlock,
     "held": lambda _: "it waits until the supervisor traces it",
     "seccomp": _filters,
+    ladder.BWRAP: _bwrap,
     ladder.EXEC: lambda _: "the program is loaded, and held before its first instruction",
     MEASUREMENT: lambda _: "the supervisor reads what it really has; any difference from the plan refuses it",
     LOCK: lambda _: "the supervisor takes the read locks and holds them as long as it runs",

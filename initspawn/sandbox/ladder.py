@@ -12,7 +12,7 @@ import os
 from initspawn.linux import namespaces
 from initspawn.sandbox import steps
 from initspawn.sandbox.program import Program
-from initspawn.sandbox.recipe import Recipe, Step
+from initspawn.sandbox.recipe import Recipe, Step, outside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from initspawn.sandbox.measure import Baseline
 
 EXEC = "exec"
+BWRAP = "bubblewrap"
 DESCRIPTORS = "descriptors"
 NAMESPACES = "namespaces"
 
@@ -39,10 +40,12 @@ def compile_steps(wanted: tuple[Step, ...], recipe: Recipe) -> Program:
 
 def names(sandbox: Sandbox, baseline: Baseline, *, terminal: bool = False) -> list[str]:
     """The steps a sandbox goes through, in order."""
+    sandbox, whole = outside(sandbox, baseline), sandbox
     recipe = Recipe(sandbox, baseline, terminal=terminal)
     every = (*steps.REAPER_STEPS, *steps.COMMAND_STEPS, *steps.FILTER_STEPS)
     taken = [step.name for step in every if step.needed(recipe)]
-    return [*([NAMESPACES] if clone_flags(sandbox) else []), DESCRIPTORS, *taken, EXEC]
+    born = [NAMESPACES] if clone_flags(sandbox) else []
+    return [*born, DESCRIPTORS, *taken, *([BWRAP] if whole.bwrap else []), EXEC]
 
 
 def clone_flags(sandbox: Sandbox) -> int:

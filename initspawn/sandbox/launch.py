@@ -30,7 +30,8 @@ from initspawn.errors import LaunchRefused
 from initspawn.linux import cgroup, mount, process, ptrace
 from initspawn.sandbox import ladder, measure, steps
 from initspawn.sandbox.program import COMMAND, PLACING, REAPER, SPAWNER
-from initspawn.sandbox.spawner import IN_FILE, PACKET
+from initspawn.sandbox.recipe import environment
+from initspawn.sandbox.spawner import send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class Start:
         self.sandbox = sandbox
         self.argv: tuple[str, ...] = ()
         self.cgroup = cgroup
-        self.extra = extra
+        self.extra = self.handed = extra  # the command's; what the child finds open from 3 on
+        self.environment = environment(sandbox, terminal=streams.terminal)  # the command's
+        self.ends_all = "pid" in sandbox.namespaces  # whether nobody of the task outlives its reaper
         self.step = "slot"
         self.held = False  # by us, as its tracer
         self.pidfd = -1
@@ -88,6 +91,16 @@ class Start:
     def pid(self) -> int:
         """The reaper, our child; 0 before it is cloned, and if it could not be."""
         return self._slot.pid
+
+    @property
+    def leader(self) -> tuple[int, int]:
+        """Who leads the command's session and process group: its pid, and a pidfd."""
+        return self.command_pid, self.command_pidfd
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What the child executes: the command's argv."""
+        return self.argv
 
     @property
     def limited(self) -> str:
@@ -112,7 +125,7 @@ class Start:
             job = marshal.dumps(
                 (number, self._slot.index, self.cgroup is not None, streams.fed, streams.terminal)
             )
-            self._launcher.send(job, [*theirs, *self.extra])
+            self._launcher.send(job, [*theirs, *self.handed])
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -120,7 +133,7 @@ class Start:
     def launch(self, argv: tuple[str, ...]) -> None:
         """Let the command go to its exec, now or as soon as it is held; `argv[0]` is the executable."""
         self.argv = argv
-        self._stored = self._slot.store_arguments(argv)
+        self._stored = self._slot.store_arguments(self.words)
         if self.held:
             try:
                 self._go()
@@ -131,7 +144,7 @@ class Start:
         assert self.handshake is not None
         self.handshake.send(steps.GO)
         if not self._stored:
-            send(self.handshake, b"".join([os.fsencode(item) + b"\0" for item in self.argv]), [])
+            send(self.handshake, b"".join([os.fsencode(item) + b"\0" for item in self.words]), [])
 
     def dismiss(self) -> None:
         """Nobody will launch this: its reaper ends when it has built its sandbox."""
@@ -236,14 +249,14 @@ class Start:
             return ladder.DESCRIPTORS, ""
         grouped = self.cgroup is not None
         prepared = self._launcher.prepared(
-            self.sandbox, len(self.extra), grouped=grouped, terminal=self.streams.terminal
+            self.sandbox, len(self.handed), grouped=grouped, terminal=self.streams.terminal
         )
         if who == REAPER:
             notes, last = prepared.reaper.notes, ("clone", "the command")
         elif who == COMMAND:
             notes, last = prepared.command.notes, (ladder.EXEC, "")
         else:
-            notes, last = prepared.filters.notes, (ladder.EXEC, self.argv[0])
+            notes, last = prepared.filters.notes, (ladder.EXEC, self.words[0])
         return notes[index] if index < len(notes) else last
 
     def status(self) -> int | None:
@@ -262,10 +275,11 @@ class Start:
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's process group; nothing happens if it has ended."""
-        if self.command_pidfd < 0:
+        pidfd = self.leader[1]
+        if pidfd < 0:
             return
         try:
-            process.pidfd_send_signal(self.command_pidfd, number, process.PIDFD_SIGNAL_PROCESS_GROUP)
+            process.pidfd_send_signal(pidfd, number, process.PIDFD_SIGNAL_PROCESS_GROUP)
         except (ProcessLookupError, PermissionError):  # ended, or it has become another user
             return
         except OSError as error:
@@ -274,10 +288,11 @@ class Start:
             self._signal_group(number)
 
     def _signal_group(self, number: int) -> None:
-        # A command that its reaper has not waited for yet still has its number.
+        # A leader that nobody has waited for yet still has its number.
+        pid, pidfd = self.leader
         try:
-            process.pidfd_send_signal(self.command_pidfd, 0)
-            os.killpg(self.command_pid, number)
+            process.pidfd_send_signal(pidfd, 0)
+            os.killpg(pid, number)
         except (ProcessLookupError, PermissionError):
             pass
 
@@ -323,16 +338,3 @@ def _send(pidfd: int, number: int) -> None:
             process.pidfd_send_signal(pidfd, number)
         except (ProcessLookupError, PermissionError):
             pass
-
-
-def send(sock: _socket.socket, packet: bytes, descriptors: list[int]) -> None:
-    """Send a packet with descriptors; one that is too long goes as a memory file. Raises OSError."""
-    if len(packet) > PACKET:
-        fd = os.memfd_create("initspawn", os.MFD_CLOEXEC)
-        try:
-            os.write(fd, packet)
-            return send(sock, IN_FILE, [fd, *descriptors])
-        finally:
-            os.close(fd)
-    packed = struct.pack(f"{len(descriptors)}i", *descriptors)
-    sock.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if descriptors else [])

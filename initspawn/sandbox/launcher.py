@@ -11,9 +11,9 @@ import sys
 from initspawn.errors import LaunchRefused
 from initspawn.limits import RESERVE_STARTS, TASKS
 from initspawn.sandbox import measure
-from initspawn.sandbox.launch import Start, send
+from initspawn.sandbox.launch import Start
 from initspawn.sandbox.program import Ledger, Slot
-from initspawn.sandbox.spawner import Prepared, Spawner
+from initspawn.sandbox.spawner import Prepared, Spawner, send
 from initspawn.sandbox.streams import Streams
 
 TYPE_CHECKING = False
@@ -101,13 +101,20 @@ class Launcher:
         `streams`: its standard input, output and error, not yet open; by default it reads /dev/null.
         Raises LaunchRefused.
         """
-        start = Start(self, sandbox, cgroup, descriptors, streams or Streams())
+        start = self._kind(sandbox)(self, sandbox, cgroup, descriptors, streams or Streams())
         try:
             start.send()
         except OSError as error:
             start.close()
             raise LaunchRefused(start.step, error.errno or 0) from error
         return start
+
+    def _kind(self, sandbox: Sandbox) -> type[Start]:
+        if not sandbox.bwrap:
+            return Start
+        from initspawn.sandbox.bwrap import BwrapStart
+
+        return BwrapStart
 
     def send(self, job: bytes, descriptors: list[int]) -> None:
         """Hand a job to the spawner. Raises OSError."""

@@ -12,7 +12,7 @@ import stat
 from initspawn.linux import capabilities, cgroup, landlock, lsm, mount, scheduling
 from initspawn.plan import NAMESPACES
 from initspawn.sandbox.mounted import AS_PLANNED, compare_mounts
-from initspawn.sandbox.recipe import environment, labelled
+from initspawn.sandbox.recipe import labelled
 from initspawn.sandbox.streams import identity
 
 TYPE_CHECKING = False
@@ -76,7 +76,7 @@ class Baseline:
             "seccomp": (2 if sandbox.filters else self.seccomp, self.filters + len(sandbox.filters)),
             "umask": sandbox.umask,
             "signals": (0, 0, 0),
-            "session": (start.command_pid, start.command_pid),
+            "session": (start.leader[0],) * 2,
             "terminal": (streams.device, start.command_pid if streams.terminal else -1),
             "namespaces": {
                 name: "private" if name in sandbox.namespaces else "shared" for name in NAMESPACES
@@ -86,7 +86,7 @@ class Baseline:
             "scheduling": self._scheduling(sandbox),
             "label": sandbox.label if labelled(sandbox, self.lsm) else None,
             "cgroup-limits": {name: cgroup.kept(name, value) for name, value in sandbox.cgroup or ()},
-            "environment": environment(sandbox, terminal=streams.terminal),
+            "environment": start.environment,
             "arguments": start.argv,
             "directory": sandbox.directory,
             "descriptors": dict(enumerate(descriptors)),

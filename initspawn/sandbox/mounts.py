@@ -67,7 +67,10 @@ class Builder:
             if entry.operation == "bind":
                 self.sources.append(self.copy_source(entry.source, _bind_attributes(sandbox, entry)))
             elif entry.operation == "dev":
-                self.sources += [self.copy(f"/dev/{name}", recursive=False) for name in DEVICES]
+                for name in DEVICES:
+                    self.sources.append(
+                        self.copy(f"/dev/{name}", attributes=MOUNT_ATTR_NOSUID, recursive=False)
+                    )
         if sandbox.new_root:
             self.root = self.filesystem("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, mode="0755")
             stage = next(path for path in _STAGES if os.path.isdir(path)).encode()

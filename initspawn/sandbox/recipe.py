@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from initspawn.linux import capabilities
 from initspawn.sandbox.program import Program
 
 TYPE_CHECKING = False
@@ -23,6 +24,18 @@ def environment(sandbox: Sandbox, *, terminal: bool) -> tuple[str, ...]:
     if terminal and all(name != "TERM" for name, _ in own):
         own = (*own, ("TERM", "xterm"))
     return tuple(f"{name}={value}" for name, value in own)
+
+
+def outside(sandbox: Sandbox, baseline: Baseline) -> Sandbox:
+    """The part of a sandbox that is our own work: all of it, or what is not bubblewrap's."""
+    if not sandbox.bwrap:
+        return sandbox
+    # user_namespaces(7): without it, user 0 cannot be mapped.
+    rights = 1 << capabilities.NUMBERS["SETFCAP"] if sandbox.user == 0 else 0
+    return sandbox.replace(
+        namespaces=(), id_map=None, hostname=None, new_root=False, mounts=(), filters=(), directory="/",
+        environment=(), capabilities=baseline.permitted & rights,
+    )  # fmt: skip
 
 
 class Recipe:

@@ -21,12 +21,13 @@ import ctypes
 import gc
 import marshal
 import os
+import struct
 
 from initspawn.linux import capabilities, prctl, process
 from initspawn.linux.numbers import table
 from initspawn.sandbox import ladder, steps
 from initspawn.sandbox.program import COMMAND, FILTERS, PLACING, REAPER, SPAWNER, Ledger, Slot, raw, run
-from initspawn.sandbox.recipe import Recipe, environment
+from initspawn.sandbox.recipe import Recipe, environment, outside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,19 @@ IN_FILE = b"file"
 _NUMBERS = table()
 
 
+def send(sock: _socket.socket, packet: bytes, descriptors: list[int]) -> None:
+    """Send a packet with descriptors; one that is too long goes as a memory file. Raises OSError."""
+    if len(packet) > PACKET:
+        fd = os.memfd_create("initspawn", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, packet)
+            return send(sock, IN_FILE, [fd, *descriptors])
+        finally:
+            os.close(fd)
+    packed = struct.pack(f"{len(descriptors)}i", *descriptors)
+    sock.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if descriptors else [])
+
+
 class Prepared:
     """A sandbox's programs, put together once: what its reaper does, and what its command does.
 
@@ -52,7 +66,7 @@ class Prepared:
     def __init__(
         self, sandbox: Sandbox, baseline: Baseline, extra: int, *, grouped: bool, terminal: bool
     ) -> None:
-        self.sandbox = sandbox
+        sandbox = outside(sandbox, baseline)
         self.flags = ladder.clone_flags(sandbox) | process.CLONE_PARENT
         recipe = Recipe(sandbox, baseline, extra, grouped=grouped, terminal=terminal)
         self.handshake = recipe.handshake

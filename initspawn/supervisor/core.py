@@ -256,13 +256,16 @@ class Supervisor:
             return
         assert task.start is not None
         try:
-            if not task.start.stopped(status):
-                return
+            at_exec = task.start.stopped(status)
         except LaunchRefused as refusal:
             self._refuse(task, refusal)
             return
+        del self._held[task.pid]
+        task.pid = task.start.command_pid  # a child of who was held, where others build the sandbox
+        if not at_exec:
+            self._held[task.pid] = task
+            return
         task.life.on(life.MEASURED)
-        self._held.pop(task.pid, None)
         task.measurement = task.start.measurement
         if task.command.timeout:
             timer = self.reactor.after(task.command.timeout, lambda: self._on_timeout(task))

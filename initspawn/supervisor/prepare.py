@@ -61,7 +61,7 @@ class Preparer:
         if task.start is None or not task.life.alive:
             return
         self.kill_group(task.start)
-        whole = "pid" in task.sandbox.namespaces or task.start.cgroup is not None
+        whole = task.start.ends_all or task.start.cgroup is not None
         task.start.kill(reaper=whole or not task.life.started)
         if not whole:  # the reaper ends the rest itself; if it is kept from that, it goes too
             task.timers.append(self._reactor.after(STOP_GRACE_SECONDS, lambda: _kill_reaper(task)))

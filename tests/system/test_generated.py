@@ -29,7 +29,7 @@ ALL, MANY = 240, 3000
 COUNT = 60 if IN_GUEST else MANY if hypothesis.settings().max_examples > 100 else ALL
 SLEEP = ("/bin/sleep", "60")
 
-ME, HOME = "ME", "HOME"  # become the command's user, and a directory of that user
+ME, HOME = "@ME", "@HOME"  # become the command's user, and a directory of that user
 SPARE = st.sampled_from(["mkdir", "sync", "keyctl", "mknod", "mseal", "open_by_handle_at", "nosuchcall"])
 ACTIONS = ["allow", "SCMP_ACT_ERRNO", "errno(EACCES)", "errno(13)", "trap", "log", "kill", "kill_process",
            "trace(3)", "notify"]  # fmt: skip
@@ -169,7 +169,7 @@ def settle(value: Any, who: Person) -> Any:
         return [settle(item, who) for item in value]
     if value == ME:
         return who.command_uid
-    return value.replace(HOME, str(who.home)) if isinstance(value, str) and value != "HOME" else value
+    return value.replace(HOME, str(who.home)) if isinstance(value, str) else value
 
 
 def started(sandboxes: list[Sandbox]) -> list[tuple[str, str, dict[str, Any], dict[str, Any]]]:

@@ -16,7 +16,7 @@ import pytest
 from initspawn.cli.main import main
 from initspawn.linux import capabilities
 from initspawn.plan import NAMESPACES, Command, IdMap, Landlock, Mount, Sandbox, Scheduling
-from initspawn.sandbox import bwrap, calls, describe, ladder
+from initspawn.sandbox import calls, describe, equivalent, ladder
 from initspawn.sandbox import mounts as mount_operations
 from initspawn.sandbox.measure import Baseline
 from initspawn.sandbox.steps import COMMAND_STEPS, FILTER_STEPS, REAPER_STEPS
@@ -160,6 +160,7 @@ def test_what_is_compared_is_what_is_measured(baseline: Baseline) -> None:
     try:
         start: Any = types.SimpleNamespace(
             sandbox=PLAIN, argv=("/bin/true",), streams=streams, extra=(), command_pid=1, cgroup=None,
+            leader=(1, -1), environment=(),
         )  # fmt: skip
         assert list(baseline.expected(start)) == list(describe.MEASURED)
     finally:
@@ -201,13 +202,15 @@ def test_ends_are_as_certain_as_they_are() -> None:
 
 
 def test_bubblewrap_gets_everything_it_can(baseline: Baseline) -> None:
-    found = bwrap.equivalent(FULL, ("/bin/true", "x"))
+    found = equivalent.equivalent(FULL, ("/bin/true", "x"))
     text = " ".join(found.argv)
     for part in (
         "prlimit --core=0:0 --nofile=10:unlimited -- setpriv --reuid=0 --regid=0 --clear-groups -- bwrap",
         "--unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-net --unshare-cgroup",
         "--uid 0 --gid 0 --hostname h", "--ro-bind /usr /usr --bind /srv /data --dir /empty",
-        "--ro-bind-data 3 /etc/x y --lock-file /etc/x y --mqueue /dev/mqueue --proc /proc --dev /dev",
+        "--dir /etc --perms 0444 --ro-bind-data 3 /etc/x y", "--lock-file /etc/x y",
+        "--mqueue /dev/mqueue --proc /proc",
+        "--ro-bind /proc/sys /proc/sys", "--dev /dev --chmod 1777 /dev/shm", "--cap-drop ALL",
         "--add-seccomp-fd 4 --add-seccomp-fd 5", "--cap-add CAP_CHOWN --cap-add CAP_DAC_READ_SEARCH",
         "--new-session --die-with-parent -- /bin/true x",
     ):  # fmt: skip
@@ -217,12 +220,12 @@ def test_bubblewrap_gets_everything_it_can(baseline: Baseline) -> None:
 
 
 def test_bubblewrap_without_namespaces_changes_the_user_inside() -> None:
-    found = bwrap.equivalent(PLAIN, ("/bin/true",))
+    found = equivalent.equivalent(PLAIN, ("/bin/true",))
     text = " ".join(found.argv)
     assert text.startswith("bwrap --dev-bind / /")
     assert "-- setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=-all" in text
     assert any("mount namespace" in text for text in found.differences)
-    assert bwrap.equivalent(FIRST, ("x",)).argv[0] == "bwrap"
+    assert equivalent.equivalent(FIRST, ("x",)).argv[0] == "bwrap"
 
 
 @pytest.mark.needs("bwrap")
@@ -241,10 +244,10 @@ def test_the_bubblewrap_line_runs(configuration: str, capsys: pytest.CaptureFixt
 
 def test_bwrap_behind_the_tools_that_put_it_in_its_place() -> None:
     box = PLAIN.replace(scheduling=Scheduling(nice=-3, policy=3, io=3 << 13, oom_score_adj=-5))
-    text = " ".join(bwrap.equivalent(box, ("x",)).argv)
+    text = " ".join(equivalent.equivalent(box, ("x",)).argv)
     assert "nice --adjustment=-3 chrt --batch 0 ionice --class 3 choom --adjust=-5 -- " in text
     box = PLAIN.replace(scheduling=Scheduling(io=2 << 13 | 6))
-    assert "ionice --class 2 --classdata 6 " in " ".join(bwrap.equivalent(box, ("x",)).argv)
+    assert "ionice --class 2 --classdata 6 " in " ".join(equivalent.equivalent(box, ("x",)).argv)
 
 
 def test_every_call_is_shown_with_what_its_arguments_are() -> None:

@@ -77,18 +77,6 @@ def test_two_spellings_of_one_key_are_one_too_many(problems: Problems) -> None:
 
 
 @pytest.mark.parametrize(
-    "sandbox",
-    [
-        {"namespace": {"opts": {"bwrap": "/usr/bin/bwrap"}}},
-        {"namespace": {"opts": {"brwap": "/usr/bin/bwrap"}}},
-    ],
-)
-def test_sandbox_keys_not_built_yet(problems: Problems, sandbox: dict[str, Any]) -> None:
-    (said,) = problems(sandbox)
-    assert "known but not built yet" in said
-
-
-@pytest.mark.parametrize(
     ("given", "read"),
     [(3, 3), (3.0, 3), ("3", 3), ("0x1f", 31), ("0b11", 3), ("0o17", 15), ("017", 15), ("0d9", 9),
      ("1_0", 10), ("+3", 3), ("0", 0), (0, 0)],

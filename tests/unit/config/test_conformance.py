@@ -13,7 +13,7 @@ import pytest
 from initspawn.config.compile import compile_files
 from initspawn.errors import ConfigError
 from initspawn.plan import TEXT, Api, Plan
-from initspawn.sandbox.bwrap import equivalent
+from initspawn.sandbox.equivalent import equivalent
 from tests.unit.config.conftest import ORDINARY
 
 Build = Callable[..., Api]
@@ -287,11 +287,11 @@ def test_check_122_every_mount_mode_in_order(build: Build) -> None:
         *("--symlink", "usr/bin", "/bin"),
         *("--bind", "/var/tmp", "/w"),
         *("--dir", "/d"),
-        *("--tmpfs", "/t"),
+        *("--perms", "1777", "--tmpfs", "/t"),
         *("--proc", "/proc"),
-        *("--dev", "/dev"),
+        *("--dev", "/dev", "--chmod", "1777", "/dev/shm"),
         *("--mqueue", "/dev/mqueue"),
-        *("--ro-bind-data", "3", "/f"),
+        *("--perms", "0444", "--ro-bind-data", "3", "/f"),
         *("--lock-file", "/f"),
         *("--remount-ro", "/"),
     ]
