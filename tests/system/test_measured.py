@@ -283,6 +283,9 @@ def _mounts(who: Person, box: Sandbox, inside: Any, outside: Any, here: Any) -> 
     assert inside["root"] == sorted(names)
 
 
+ORDER = ("ro", "rw", "nosuid", "nodev", "noexec")  # of the options in mountinfo
+
+
 def expected_mounts(box: Sandbox, mine: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """Every mount of a new root: place, file system, options."""
     host = {point: (kind, options) for point, kind, options in mine}
@@ -295,8 +298,10 @@ def expected_mounts(box: Sandbox, mine: list[tuple[str, str, str]]) -> list[tupl
         if entry.operation == "file":
             wanted.append((entry.target, "tmpfs", "ro,nosuid,nodev"))
         if entry.operation == "dev":
-            devices = host["/dev"] if "/dev" in host else host["/"]
-            wanted += [(f"/dev/{name}", devices[0], devices[1]) for name in DEVICES]
+            kind, options = host["/dev"] if "/dev" in host else host["/"]
+            words = {*options.split(","), "nosuid"}
+            options = ",".join(word for word in ORDER if word in words)
+            wanted += [(f"/dev/{name}", kind, options) for name in DEVICES]
             wanted.append(("/dev/pts", "devpts", "rw,nosuid,noexec"))
         if entry.operation == "proc" and box.user == 0 and box.id_map is None:
             covers = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
@@ -317,8 +322,7 @@ def bound(entry: Mount, host: dict[str, tuple[str, str]], *, nosuid: bool) -> li
         kind, options = host[origin]
         words = {*options.split(","), "nodev"} | ({"nosuid"} if nosuid else set())
         words = words - {"rw"} | {"ro"} if entry.read_only else words
-        order = ("ro", "rw", "nosuid", "nodev", "noexec")
-        wanted.append((point, kind, ",".join(word for word in order if word in words)))
+        wanted.append((point, kind, ",".join(word for word in ORDER if word in words)))
     return wanted
 
 
