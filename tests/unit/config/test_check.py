@@ -33,7 +33,7 @@ def test_every_problem_of_a_file_at_once_with_its_line(tmp_path: Path) -> None:
         "sandboxes:\n"
         "  uid: s\n"
         "  acl: {umask: 22, user: true}\n"
-        "  namespace: {opts: {bwrap: /bin/bwrap}}\n"
+        "  namespace: {opts: {hostnam: x}}\n"
         "  commands:\n"
         "    - {uid: c, once: yes, timeout: 2.5, exec: 3}\n"
         "    - uid: d\n"
@@ -45,7 +45,7 @@ def test_every_problem_of_a_file_at_once_with_its_line(tmp_path: Path) -> None:
         (1, "metadata.versio"),
         (4, "sandboxes.acl.umask"),
         (4, "sandboxes.acl.user"),
-        (5, "sandboxes.namespace.opts.bwrap"),
+        (5, "sandboxes.namespace.opts.hostnam"),
         (7, "sandboxes.commands[0].once"),
         (7, "sandboxes.commands[0].timeout"),
         (7, "sandboxes.commands[0].exec"),
@@ -53,7 +53,7 @@ def test_every_problem_of_a_file_at_once_with_its_line(tmp_path: Path) -> None:
     ]
     text = str(caught.value)
     assert "did you mean `version`?" in text
-    assert "`bwrap` is known but not built yet: initspawn makes namespaces itself" in text
+    assert "did you mean `hostname`?" in text
     assert f"{file}:8: sandboxes.commands[1]: `exec` is missing (every command needs it)" in text
 
 
