@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 
 from initspawn.errors import LaunchRefused
-from initspawn.linux import capabilities, cgroup, process, ptrace
+from initspawn.linux import capabilities, process, ptrace
 from initspawn.sandbox.ladder import BWRAP
 from initspawn.sandbox.launch import Start
 from initspawn.sandbox.mounts import proc_covers
@@ -185,7 +185,7 @@ class BwrapStart(Start):
 
     def usage(self) -> dict[str, float]:
         """What its cgroup knows; nothing without one, for nobody of ours waits for the command itself."""
-        return {} if self.cgroup is None else cgroup.usage(os.path.dirname(self.cgroup))
+        return super().usage() if self.cgroup is not None else {}
 
     def close(self) -> None:
         """The same."""
