@@ -268,8 +268,7 @@ class Supervisor:
         task.life.on(life.MEASURED)
         task.measurement = task.start.measurement
         if task.command.timeout:
-            timer = self.reactor.after(task.command.timeout, lambda: self._on_timeout(task))
-            task.timers.append(timer)
+            task.timers.append(self.reactor.after(task.command.timeout, lambda: self._on_timeout(task)))
         task.on_start(task)
         task.read()
         task.timers.append(self.reactor.after(REFILL_SECONDS, lambda: self.reserve.follow(task)))
