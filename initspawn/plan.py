@@ -118,9 +118,11 @@ class Sandbox(Record):
 
 
 # Stages of a boot in their order, and when a command that starts by itself is ready.
-EARLY, SYSTEM, API = STAGES = ("early", "system", "api")
+EARLY, SYSTEM, NETWORK, API = STAGES = ("early", "system", "network", "api")
 STARTED, NOTIFY, EXITED = "started", "notify", "exited"
 NOTIFY_PATH = "/.notify"  # where a sandbox with a root of its own finds the socket for its messages
+# What a link can have: it is up, an address to speak to others with, a default route.
+LINK, ADDRESS, ROUTE = "link", "address", "route"
 # When it is started again.
 NEVER, ON_FAILURE, ALWAYS = "never", "on-failure", "always"
 
@@ -147,6 +149,7 @@ class Autostart(Record):
     arguments: Any = None
     words: tuple[str, ...] = ()  # of the kernel's command line; with `!`: that must not be there
     paths: tuple[str, ...] = ()  # likewise
+    network: tuple[tuple[str, str], ...] = ()  # LINK and so on, and a link's name (`*`: any); `!` likewise
     results: tuple[tuple[str, bool], ...] = ()  # of a command: whether it has succeeded, or failed for good
     skip: bool = False  # where these do not hold when its turn comes; otherwise it waits
     ready: str = STARTED

@@ -149,6 +149,7 @@ class Early(Main):
         """We belong to a unit: the system is there."""
         self._adopted = True
         self._reach(API)  # no network's door is to come
+        self._on_network()
 
     def _open(self) -> None:
         """The doors; what they need may come later."""

@@ -24,7 +24,7 @@ import sys
 
 from initspawn.errors import InitspawnError
 from initspawn.linux import prctl, process
-from initspawn.plan import API, SYSTEM, notifies
+from initspawn.plan import ADDRESS, API, NETWORK, SYSTEM, notifies
 from initspawn.planfile import load
 from initspawn.supervisor.autostart import Autostart, command_line
 from initspawn.supervisor.core import Supervisor
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from initspawn.control.server import Door
     from initspawn.control.state import State
     from initspawn.plan import Api, Plan
+    from initspawn.supervisor.network import Network
     from initspawn.supervisor.notify import Notifications
 
 CONTROL = "control"  # the local door's socket, in the run directory
@@ -112,17 +113,21 @@ class Main:
         self.state: State | None = None
         self.certificate: Certificate | None = None
         self._announced = False
+        self.network: Network | None = None
 
     def run(self) -> int:
         """Serve until a signal says stop; leave nothing behind."""
         try:
             self.supervisor.groups.end_leftovers()
+            self._follow_network()
             self._reach(SYSTEM)
             Controller(self.registry).load()
             self._open()
             self.supervisor.reserve.fill(self.supervisor.plan)
             self.reactor.run()
         finally:
+            if self.network is not None:
+                self.network.close()
             self.autostart.close()
             self._close_doors()
             self.reactor.close()
@@ -141,6 +146,21 @@ class Main:
     def _reach(self, stage: str) -> None:
         """The boot has come so far."""
         self.autostart.reach(stage)
+
+    def _follow_network(self) -> None:
+        if self.autostart.networked:
+            from initspawn.supervisor.network import Network
+
+            try:
+                self.network = self.autostart.network = Network(self.reactor, self._on_network)
+            except OSError as error:  # a kernel without netlink: whoever waits for the network waits on
+                print(f"initspawn: the network cannot be followed: {error.strerror}", file=sys.stderr)
+
+    def _on_network(self) -> None:
+        """The network has come, gone or become another."""
+        if self.network is not None and self.network.has(ADDRESS, "*"):
+            self._reach(NETWORK)
+        self.autostart.services.look()
 
     def _clean(self) -> None:
         for path, remove in (

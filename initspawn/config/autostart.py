@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,11 +13,14 @@ from initspawn.config.spot import Report, Spot, nearest, shown
 from initspawn.errors import RequestError
 from initspawn.linux.landlock import SCOPES
 from initspawn.plan import (
+    ADDRESS,
     ALWAYS,
     EXITED,
+    LINK,
     NEVER,
     NOTIFY,
     NOTIFY_PATH,
+    ROUTE,
     STAGES,
     STARTED,
     Api,
@@ -31,6 +35,7 @@ from initspawn.sandbox.bind import bind
 RELATIONS = ("after", "requires", "wants")
 _PULLING = ("requires", "wants")
 _NOTIFY_SECONDS = 90  # for getting ready, where the file says nothing
+_LINK_NAME = re.compile(r"\*|(?!\.\.?$)[^\s/:!*]{1,15}")  # as the kernel takes them, IFNAMSIZ
 _SHOWN = 12  # names of a circle that a message repeats
 
 
@@ -59,6 +64,7 @@ def compile_autostart(given: Autostart | None, sandbox: Sandbox, spot: Spot) -> 
         arguments=given.args,
         words=tuple(conditions.kernel_command_line),
         paths=tuple(conditions.path),
+        network=tuple(_network(conditions, spot["conditions"])),
         results=tuple((entry.command, entry.result == "success") for entry in conditions.task),
         skip=conditions.otherwise == "skip",
         ready=given.ready,
@@ -95,6 +101,15 @@ def _check_conditions(conditions: Conditions, spot: Spot) -> None:
                 f"{shown(word)} is no word of a command line",
                 "write NAME or NAME=VALUE, or `!` and one of them",
             )
+
+
+def _network(conditions: Conditions, spot: Spot) -> Iterator[tuple[str, str]]:
+    """What links must have, each with the link's name."""
+    for what in (LINK, ADDRESS, ROUTE):
+        for index, name in enumerate(getattr(conditions, what)):
+            if not _LINK_NAME.fullmatch(name.removeprefix("!")):
+                spot[what][index].refuse(f"{shown(name)} is no link's name", "write one such as eth0, or `*`")
+            yield what, name
 
 
 def _restart(given: Policy | Restart, ready: str, spot: Spot) -> PlanRestart | None:

@@ -35,6 +35,16 @@ AUTOSTART: Mapping[str, Mapping[str, Key]] = {
         "path": Key(
             "absolute paths, on the host, that must be there, or `!` and one that must not", "/dev/ttyUSB0"
         ),
+        "link": Key(
+            "network links that must be up and have a carrier; `*`: any but the loopback. `!` and a name: one"
+            " that must not",
+            "wg0",
+        ),
+        "address": Key(
+            "links, likewise, that must have an address that reaches others (of global scope, not tentative)",
+            "*",
+        ),
+        "route": Key("links, likewise, that a default route must lead over", "!eth0"),
         "task": Key(
             "what must have become of other commands, see below", {"command": "reset", "result": "success"}
         ),
@@ -44,7 +54,9 @@ AUTOSTART: Mapping[str, Mapping[str, Key]] = {
         ),
     },
     "Autostart": {
-        "stage": Key("when its turn comes at the earliest: `early`, `system` or `api`, see below", "early"),
+        "stage": Key(
+            "when its turn comes at the earliest: `early`, `system`, `network` or `api`, see below", "early"
+        ),
         "after": Key(
             "commands that must be ready before, or have failed for good or been skipped: verbs of this "
             "file, or `API/VERB`",

@@ -13,7 +13,7 @@ Seconds = Annotated[int, Meta(ge=0, le=315_360_000)]
 Pause = Annotated[float, Meta(ge=0.01, le=86_400)]
 Code = Annotated[int, Meta(ge=0, le=255)]
 Policy = Literal["never", "on-failure", "always"]
-Stage = Literal["early", "system", "api"]
+Stage = Literal["early", "system", "network", "api"]
 
 
 class Restart(Part):
@@ -48,6 +48,9 @@ class Conditions(Part):
 
     kernel_command_line: list[Name] = []
     path: list[Name] = []
+    link: list[Name] = []
+    address: list[Name] = []
+    route: list[Name] = []
     task: list[TaskResult] = []
     otherwise: Literal["wait", "skip"] = "wait"
 

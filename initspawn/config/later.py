@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _HANDOVER = "there is no other init to hand over to yet"
-_NETWORK = "the state of the network is not followed yet"
 _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a second sandbox"
 
 # By the name of the schema's class: the key, and why it is refused.
@@ -17,10 +16,7 @@ LATER: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("before", "on_timeout", "on_failure"), _HANDOVER),
         "stop_timeout": "all commands have two seconds to end",
     },
-    "Conditions": {
-        **dict.fromkeys(("link", "address", "route"), _NETWORK),
-        "udev": "events of devices are not followed yet",
-    },
+    "Conditions": {"udev": "events of devices are not followed yet"},
 }
 
 # The same for keys that belong to another object of the file.

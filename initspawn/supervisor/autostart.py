@@ -8,7 +8,7 @@ import sys
 
 from initspawn.errors import RequestError
 from initspawn.linux import process
-from initspawn.plan import NOTIFY, notifies
+from initspawn.plan import NETWORK, NOTIFY, notifies
 from initspawn.sandbox.bind import bind
 from initspawn.supervisor.services import Services
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Api, Command
     from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.network import Network
     from initspawn.supervisor.notify import Message, Notifications
     from initspawn.supervisor.paths import Paths
     from initspawn.supervisor.reactor import Timer
@@ -35,6 +36,7 @@ class Autostart:
         """`command_line`: the kernel's."""
         self._supervisor = supervisor
         self._notifications: Notifications | None = None
+        self.network: Network | None = None  # its state, where somebody follows it
         self._words = words(command_line)
         self._paths: Paths | None = None
         self._commands: dict[str, tuple[Api, Command]] = {
@@ -77,6 +79,12 @@ class Autostart:
             for name, service in self.services.every.items()
         ]
 
+    @property
+    def networked(self) -> bool:
+        """Whether any waits for the network."""
+        plans = [service.plan for service in self.services.every.values()]
+        return any(plan.stage == NETWORK or plan.network for plan in plans)
+
     # What the services ask for.
 
     def now(self) -> float:
@@ -97,6 +105,11 @@ class Autostart:
                 self._follow(path.removeprefix(_NO))
                 if os.path.exists(path.removeprefix(_NO)) == path.startswith(_NO):
                     return f"{path.removeprefix(_NO)} is {'' if path.startswith(_NO) else 'not '}there"
+        for what, name in service.plan.network:
+            if self.network is None or not self.network.known:
+                return "the state of the network is not known yet"
+            if self.network.has(what, name.removeprefix(_NO)) == name.startswith(_NO):
+                return f"{what} {name.removeprefix(_NO)} is {'' if name.startswith(_NO) else 'not '}there"
         return ""
 
     def start(self, service: Service) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import os
 import struct
+import sys
 
 from initspawn.limits import EVENTS_PER_WAKE, NOTIFY_BYTES, NOTIFY_PAUSE
 from initspawn.plan import NOTIFY_PATH, Mount, notifies
@@ -81,7 +82,7 @@ class Notifications:
     """The sockets of a plan. `plan` is the plan whose sandboxes have them; to be made before any child."""
 
     def __init__(self, plan: Plan, directory: str) -> None:
-        """`directory`: where nobody else may write. Raises OSError."""
+        """`directory`: where nobody else may write."""
         self.heard = 0
         self.ignored: dict[str, int] = {}
         self._directory = directory
@@ -110,7 +111,7 @@ class Notifications:
             if path:
                 try:
                     os.unlink(path)
-                except FileNotFoundError:
+                except OSError:  # there never was one
                     pass
         self._sockets.clear()
 
@@ -120,10 +121,19 @@ class Notifications:
             if command.autostart is not None and notifies(command.autostart):
                 watchdogs.setdefault(command.sandbox, []).append(command.autostart.watchdog)
         boxes = [
-            self._with_socket(api.api, box, watchdogs[box.uid]) if box.uid in watchdogs else box
+            self._try(api.api, box, watchdogs[box.uid]) if box.uid in watchdogs else box
             for box in api.sandboxes
         ]
         return api.replace(sandboxes=tuple(boxes)) if watchdogs else api
+
+    def _try(self, api: str, sandbox: Sandbox, watchdogs: list[float]) -> Sandbox:
+        """Its commands must do without where there can be no socket: /run may be full."""
+        try:
+            return self._with_socket(api, sandbox, watchdogs)
+        except OSError as error:
+            reason = error.strerror or error
+            print(f"initspawn: {api}: no socket for messages from {sandbox.uid}: {reason}", file=sys.stderr)
+            return sandbox
 
     def _with_socket(self, api: str, sandbox: Sandbox, watchdogs: list[float]) -> Sandbox:
         sock = _socket.socket(_socket.AF_UNIX, _KIND)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from _collections import deque
 
 from initspawn.limits import NOTIFY_SECONDS
-from initspawn.plan import STAGES, STARTED
+from initspawn.plan import NETWORK, STAGES, STARTED
 from initspawn.supervisor import service as life
 from initspawn.supervisor.service import Service
 
@@ -67,8 +67,8 @@ class Services:
                 self._followers.setdefault(other, []).append(service)
 
     def reach(self, stage: str) -> None:
-        """The boot has come so far."""
-        self._reached.update(STAGES[: STAGES.index(stage) + 1])
+        """The boot has come so far. Network and gateway come in any order, after the system."""
+        self._reached |= {stage, *STAGES[: min(STAGES.index(stage), STAGES.index(NETWORK))]}
         self.look()
 
     def look(self) -> None:

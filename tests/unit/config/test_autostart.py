@@ -56,6 +56,7 @@ def test_what_becomes_of_all_keys(build: Build, tmp_path: Path) -> None:
         "conditions": {
             "kernel_command_line": ["a", "!b=c"], "path": "!/run/x", "otherwise": "skip",
             "task": {"command": "b", "result": "failure"},
+            "link": ["wg0", "!eth0.1"], "address": "*", "route": "!*",
         },
         "restart": {
             "policy": "on-failure", "pause": "1", "longest": 2.5, "jitter": 50, "ran_well": 3, "tries": 4,
@@ -68,8 +69,9 @@ def test_what_becomes_of_all_keys(build: Build, tmp_path: Path) -> None:
     )
     assert starts_of(made)["a"] == Autostart(
         stage="early", after=("t/b",), requires=("t/b",), wants=("t/b",), arguments={"x": 1}, ready="exited",
-        start_timeout=9.0, words=("a", "!b=c"), paths=("!/run/x",), results=(("t/b", False),), skip=True,
-        restart=restart,
+        start_timeout=9.0, words=("a", "!b=c"), paths=("!/run/x",),
+        network=(("link", "wg0"), ("link", "!eth0.1"), ("address", "*"), ("route", "!*")),
+        results=(("t/b", False),), skip=True, restart=restart,
     )  # fmt: skip
 
 
@@ -93,7 +95,7 @@ def test_a_word_is_a_whole_policy(build: Build) -> None:
     ("start", "problem"),
     [
         (True, "must be an object, not true (write autostart: {})"),
-        ({"stage": "late"}, ".stage: unknown word 'late' (known: api, early, system)"),
+        ({"stage": "late"}, ".stage: unknown word 'late' (known: api, early, network, system)"),
         ({"requres": "b"}, ".requres: unknown key in autostart (did you mean `requires`?)"),
         ({"watchdog": 3, "ready": "exited"},
          ".watchdog: it is ready when it has ended (write `ready: notify` or `started`)"),
@@ -125,6 +127,9 @@ def test_a_word_is_a_whole_policy(build: Build) -> None:
         ({"conditions": {"kernel_command_line": "!"}},
          ".conditions.kernel_command_line: '!' is no word of a command line "
          "(write NAME or NAME=VALUE, or `!` and one of them)"),
+        *(({"conditions": {"link": name}},
+           f".conditions.link: {name!a} is no link's name (write one such as eth0, or `*`)")
+          for name in ("a/b", "a b", "..", "!", "a" * 16, "a:1", "eth*")),
         ({"after": "d"}, ".after: there is no command 'd' (known: c, t/c)"),
         ({"requires": ["c"]}, ".requires[0]: `t/c` would wait for itself (take one of them out)"),
         ({"conditions": {"task": {"command": "x/y", "result": "success"}}},

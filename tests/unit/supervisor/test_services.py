@@ -29,6 +29,14 @@ def test_all_is_started_when_its_stage_is_reached() -> None:
     assert world.order() == ["c", "b", "a"]
 
 
+def test_network_and_gateway_come_in_any_order() -> None:
+    world = World(a=plan(stage="api"), n=plan(stage="network"), s=plan()).go("api")
+    assert world.states() == {"a": "running", "n": "waiting", "s": "running"}
+    world.go("network")
+    assert world.states()["n"] == "running"
+    assert World(a=plan(stage="api"), n=plan(stage="network"), s=plan()).go("network").order() == ["n", "s"]
+
+
 def test_who_comes_after_waits_until_the_other_is_ready() -> None:
     world = World({"first": (5, 0)}, second=plan(after="first"), first=plan(ready="exited")).go()
     world.sleep(4.9)

@@ -1,0 +1,161 @@
+"""What waits for the network, in a network of the test's own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from initspawn.linux.libc import syscall
+from initspawn.linux.process import CLONE_NEWNET
+from initspawn.supervisor.network import Network
+from initspawn.supervisor.reactor import Reactor
+from tests.system.server import serving, wait_for, write
+from tests.system.test_autostart import ENDLESS, service, until
+from tests.system.test_serve import config, shell
+
+pytestmark = pytest.mark.needs("root")
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, stdin=subprocess.DEVNULL, timeout=30)
+
+
+def cable(name: str) -> None:
+    """A link that has a carrier as soon as it is up: its other end is."""
+    ip("link", "add", name, "type", "veth", "peer", "name", f"{name}-other")
+    ip("link", "set", f"{name}-other", "up")
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """This process, and all that it starts, in a new network with a loopback and nothing else."""
+    ours = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    syscall("unshare", CLONE_NEWNET)
+    try:
+        ip("link", "set", "lo", "up")
+        yield
+    finally:
+        assert ctypes.CDLL(None, use_errno=True).setns(ours, CLONE_NEWNET) == 0
+        os.close(ours)
+
+
+class Followed:
+    """The state of the network, followed on a loop."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self.network = Network(self.reactor, lambda: None)
+
+    def until(self, what: str, name: str, there: bool) -> None:
+        def look() -> bool:
+            self.reactor.turn(0.05)
+            return self.network.known and self.network.has(what, name) == there
+
+        wait_for(look, f"{what} {name} to be {'there' if there else 'gone'}: {self.network.states}")
+
+
+@pytest.fixture
+def followed(alone: None) -> Iterator[Followed]:
+    made = Followed()
+    yield made
+    made.network.close()
+    made.reactor.close()
+
+
+def test_links_addresses_and_routes(followed: Followed) -> None:
+    followed.until("link", "*", False)
+    cable("d0")
+    followed.until("link", "d0", False)
+    ip("link", "set", "d0", "up")
+    followed.until("link", "d0", True)
+    assert not followed.network.has("address", "*"), "a link-local address reaches nobody"
+    ip("address", "add", "192.0.2.1/24", "dev", "d0")
+    followed.until("address", "d0", True)
+    assert not followed.network.has("route", "*")
+    ip("route", "add", "default", "via", "192.0.2.2")
+    followed.until("route", "d0", True)
+    ip("link", "set", "d0", "down")  # the kernel tells nothing of the route
+    followed.until("route", "*", False)
+    followed.until("link", "*", False)
+    ip("link", "set", "d0", "up")
+    followed.until("address", "d0", True)
+    assert not followed.network.has("route", "*"), "it is gone for good"
+
+
+def test_a_carrier_and_a_name_that_changes(followed: Followed) -> None:
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    ip("link", "set", "v0", "up")
+    followed.until("link", "v0", False)
+    ip("link", "set", "v1", "up")
+    followed.until("link", "v0", True)
+    ip("link", "set", "v1", "down")
+    followed.until("link", "v0", False)
+    ip("link", "set", "v0", "down")
+    ip("link", "set", "v0", "name", "wan")
+    ip("link", "set", "wan", "up")
+    ip("link", "set", "v1", "up")
+    followed.until("link", "wan", True)
+    followed.until("link", "v0", False)
+
+
+def test_a_tentative_address_is_none_yet(followed: Followed) -> None:
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    ip("link", "set", "v1", "up")
+    ip("link", "set", "v0", "up")
+    followed.until("link", "v0", True)
+    ip("address", "add", "2001:db8::1/64", "dev", "v0")
+    followed.until("address", "v0", True)  # after its duplicates have been looked for
+    shown = subprocess.run(
+        ["ip", "address", "show", "dev", "v0"], check=True, capture_output=True, text=True, timeout=30
+    )
+    assert "2001:db8::1/64 scope global \n" in shown.stdout, "neither tentative nor failed"
+
+
+def test_more_messages_than_the_socket_holds(followed: Followed) -> None:
+    followed.until("link", "*", False)
+    lines = [
+        f"link add n{number} type veth peer name p{number}\nlink set n{number} up\n" for number in range(150)
+    ]
+    lines += [f"link set p{number} up\n" for number in range(150)]
+    subprocess.run(["ip", "-batch", "-"], input="".join(lines), text=True, check=True, timeout=60)
+    followed.until("link", "n149", True)
+    wait_for(
+        lambda: followed.reactor.turn(0.05) or len(followed.network.states["link"]) == 300, "all of them"
+    )
+
+
+def test_commands_wait_for_the_network(alone: None, tmp_path: Path) -> None:
+    def waiting(**conditions: str) -> dict[str, object]:
+        return {"conditions": conditions}
+
+    made = config(
+        shell("staged", ENDLESS, autostart={"stage": "network"}),
+        shell("linked", ENDLESS, autostart=waiting(link="d0")),
+        shell("routed", ENDLESS, autostart=waiting(route="*")),
+        shell("without", ENDLESS, autostart=waiting(link="!d1")),
+    )
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        until(client, "without", "running")
+        for verb, why in (
+            ("staged", "stage network is not reached"), ("linked", "link d0 is not there"),
+            ("routed", "route * is not there"),
+        ):  # fmt: skip
+            wait_for(lambda verb=verb, why=why: service(client, verb)["why"] == why, why)
+        cable("d0")
+        ip("link", "set", "d0", "up")
+        until(client, "linked", "running")
+        assert service(client, "staged")["state"] == "waiting"
+        ip("address", "add", "192.0.2.1/24", "dev", "d0")
+        until(client, "staged", "running")
+        assert service(client, "routed")["state"] == "waiting"
+        ip("route", "add", "default", "via", "192.0.2.2")
+        until(client, "routed", "running")
+        ip("link", "set", "d0", "down")
+        cable("d1")
+        ip("link", "set", "d1", "up")
+        assert {service(client, verb)["state"] for verb in ("staged", "linked", "routed")} == {"running"}
