@@ -101,6 +101,7 @@ class Sandbox(Record):
     writable_root: bool = False  # whether commands may write into the new root itself
     mounts: tuple[Mount, ...] = ()
     filters: tuple[bytes, ...] = ()  # seccomp BPF, in the order they are loaded
+    handler: str = ""  # the verb of the command that answers what the last of them notifies; empty: none
     limits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard); -1: no limit
     label: str | None = None  # SELinux context or Smack label
     label_optional: bool = False  # where no module labels processes it runs without

@@ -7,6 +7,7 @@ import subprocess
 
 from initspawn.config.namespace import Isolation
 from initspawn.config.schema import Sandbox
+from initspawn.config.seccomp.handler import handler_of
 from initspawn.config.spot import Spot, shown
 from initspawn.config.target import Target
 
@@ -33,6 +34,8 @@ def bubblewrap(
         spot["landlock"].refuse("Landlock would forbid bubblewrap its mounts", own_tree)
     if label is not None:
         spot["acls"]["label"].refuse("the label would be bubblewrap's, not the command's", own_tree)
+    if handler_of(sandbox.seccomp):
+        spot["seccomp"]["handler"].refuse("bubblewrap loads its filters without a listener", own_tree)
     for index, mount in enumerate(namespace.mounts or ()):
         if mount.mode in _WITHOUT:
             spot["namespace"]["mounts"][index]["mode"].refuse(_WITHOUT[mount.mode], own_tree)

@@ -25,6 +25,7 @@ from initspawn.config.page import page_directory
 from initspawn.config.plugins import HOST_LIMITS, HOST_USER, Hosts, Plugins, find_plugins
 from initspawn.config.sandbox import compile_sandbox
 from initspawn.config.schema import Config, Metadata, Sandbox
+from initspawn.config.seccomp.handler import check_handlers
 from initspawn.config.spot import Report, Spot, shown
 from initspawn.config.target import Target, here
 from initspawn.errors import ConfigError, Problem
@@ -177,6 +178,7 @@ def _api(
         made, found = _compile_one(sandbox, names, plugins, supervisor, place, prefix, verbs)
         sandboxes.append(made)
         commands += found
+    check_handlers(sandboxes, commands, spot["sandboxes"])
     return Api(
         uid=metadata.uid,
         api=metadata.api,

@@ -144,6 +144,11 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "rules": Key(
             "one rule or a list of them, see below", {"syscall": "mkdir", "action": "SCMP_ACT_ERRNO"}
         ),
+        "handler": Key(
+            "with SCMP_ACT_NOTIFY: the verb of the command that answers such calls, see "
+            "[notified calls](#notified-calls)",
+            "guard/answer",
+        ),
         "rulespath": Key(
             "a ready filter instead of everything above: absolute path of a file; `$NAME` is "
             "[expanded](#expansion)",

@@ -17,6 +17,7 @@ from initspawn.config.namespace import Isolation, isolate
 from initspawn.config.resources import rlimits, schedule
 from initspawn.config.schema import Acls, Sandbox
 from initspawn.config.seccomp import compile_filters
+from initspawn.config.seccomp.handler import handler_of
 from initspawn.config.spot import Spot, shown
 from initspawn.config.target import Target
 from initspawn.late import is_late
@@ -46,11 +47,9 @@ def compile_sandbox(
     if found or not new_root:
         mounts = _mounts(sandbox, isolation, names, supervisor, identity, spot)
     complete = mounts is not None and spot["namespace"].clean
-    caps = if_held = 0
-    if readable:
-        caps, if_held = capability_mask(
-            sandbox.caps, spot["caps"], target, supervisor=supervisor, own_users=isolation.own_users
-        )
+    own, place = isolation.own_users, spot["caps"]
+    given = sandbox.caps if readable else []
+    caps, if_held = capability_mask(given, place, target, supervisor=supervisor, own_users=own)
     _check_setuid(sandbox, spot)
     label, label_optional = label_of(sandbox, names, spot)
     view = View(new_root, mounts or (), target.tree) if complete else None
@@ -77,6 +76,7 @@ def compile_sandbox(
             new_root=new_root,
             **_built(sandbox, isolation, label, target, spot),
             filters=compile_filters(sandbox.seccomp, names, supervisor, caps, spot["seccomp"]),
+            handler=handler_of(sandbox.seccomp),
             limits=rlimits(sandbox.limits, spot["limits"], supervisor, late=target.late),
             label=label,
             label_optional=label_optional,

@@ -130,6 +130,7 @@ class Seccomp(Part):
     profile: list[str] = []
     default: str | None = None
     rules: list[SeccompRule] | None = None
+    handler: Annotated[str, Meta(min_length=1)] | None = None
     rulespath: Annotated[str, Meta(min_length=1)] | None = None
     foreign: Literal["refuse", "allow"] = "refuse"
     locked: bool = False

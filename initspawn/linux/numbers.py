@@ -10,7 +10,7 @@ import os
 
 _SHARED = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
-    "fsmount": 432, "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437,
+    "fsmount": 432, "pidfd_open": 434, "pidfd_getfd": 438, "clone3": 435, "close_range": 436, "openat2": 437,
     "mount_setattr": 442, "landlock_create_ruleset": 444, "landlock_add_rule": 445,
     "landlock_restrict_self": 446,
 }  # fmt: skip
@@ -22,7 +22,7 @@ _X86_64 = {
     "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155,
     "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "exit_group": 231, "openat": 257,
     "mkdirat": 258, "mknodat": 259, "fchownat": 260, "unlinkat": 263, "symlinkat": 266,
-    "keyctl": 250, "fchmodat": 268, "unshare": 272, "dup3": 292, "prlimit64": 302,
+    "keyctl": 250, "seccomp": 317, "fchmodat": 268, "unshare": 272, "dup3": 292, "prlimit64": 302,
 }  # fmt: skip
 _GENERIC = {
     "shutdown": 210, "munmap": 215,
@@ -32,7 +32,7 @@ _GENERIC = {
     "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91, "pivot_root": 41,
     "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "exit_group": 94, "openat": 56,
     "mkdirat": 34, "mknodat": 33, "fchownat": 54, "unlinkat": 35, "symlinkat": 36,
-    "keyctl": 219, "fchmodat": 53, "unshare": 97, "dup3": 24, "prlimit64": 261,
+    "keyctl": 219, "seccomp": 277, "fchmodat": 53, "unshare": 97, "dup3": 24, "prlimit64": 261,
 }  # fmt: skip
 TABLES = {
     "x86_64": _X86_64 | _SHARED,

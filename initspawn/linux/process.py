@@ -53,6 +53,11 @@ def pidfd_open(pid: int) -> int:
     return syscall("pidfd_open", pid, 0)
 
 
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """pidfd_getfd(2): a descriptor of ours for what that process has open as `number`. Raises OSError."""
+    return syscall("pidfd_getfd", pidfd, number, 0)
+
+
 def pidfd_send_signal(pidfd: int, signal: int, flags: int = 0) -> None:
     """pidfd_send_signal(2). Raises OSError; ProcessLookupError when the process has been reaped."""
     syscall("pidfd_send_signal", pidfd, signal, 0, flags)

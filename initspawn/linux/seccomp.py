@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 
 MODE_FILTER = 2  # SECCOMP_MODE_FILTER of prctl(PR_SET_SECCOMP)
+SET_MODE_FILTER = 1  # the same of seccomp(2)
+NEW_LISTENER = 1 << 3  # SECCOMP_FILTER_FLAG_NEW_LISTENER
+LISTENER = "anon_inode:seccomp notify"  # what /proc/PID/fd calls one
 INSTRUCTION = 8  # bytes of a struct sock_filter
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 

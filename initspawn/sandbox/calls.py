@@ -28,7 +28,7 @@ _ARGUMENTS = {
     "mount": "sssxs", "mount_setattr": "fsxbd",
     "move_mount": "fsfsx", "open_tree": "fsx", "openat": "fsxo", "openat2": "fsbd", "pivot_root": "ss",
     "prctl": "paaaa", "prlimit64": "ddba", "read": "fad", "rt_sigaction": "dbbd",
-    "sched_setscheduler": "ddb", "setpriority": "ddd",
+    "sched_setscheduler": "ddb", "seccomp": "dxa", "setpriority": "ddd",
     "rt_sigprocmask": "dbbd", "setgroups": "db", "sethostname": "sd", "setresgid": "ddd",
     "setresuid": "ddd", "setsid": "", "socket": "dxd", "symlinkat": "sfs", "umask": "o",
     "umount2": "sx", "unlinkat": "fsx", "unshare": "n", "write": "fbd",

@@ -256,7 +256,8 @@ def _tree(sandbox: Sandbox) -> str:
 
 def _filters(sandbox: Sandbox) -> str:
     sizes = [f"{len(bpf) // seccomp.INSTRUCTION} instructions" for bpf in sandbox.filters]
-    return f"{len(sizes)} filter{'s' if len(sizes) > 1 else ''} ({', '.join(sizes)}), loaded last"
+    asks = f"; what the last one notifies, `{sandbox.handler}` answers" if sandbox.handler else ""
+    return f"{len(sizes)} filter{'s' if len(sizes) > 1 else ''} ({', '.join(sizes)}), loaded last{asks}"
 
 
 def _bwrap(sandbox: Sandbox) -> str:

@@ -28,7 +28,7 @@ import struct
 
 from initspawn.errors import LaunchRefused
 from initspawn.linux import cgroup, mount, process, ptrace
-from initspawn.sandbox import ladder, measure, steps
+from initspawn.sandbox import ladder, listener, measure, steps
 from initspawn.sandbox.program import COMMAND, PLACING, REAPER, SPAWNER
 from initspawn.sandbox.recipe import environment
 from initspawn.sandbox.spawner import send
@@ -79,6 +79,7 @@ class Start:
         self.handshake: _socket.socket | None = None
         self.measurement: dict[str, Any] = {}
         self.used: dict[str, float] = {}  # what was accounted to a group that it has left
+        self.listener = -1  # of what its filter notifies; whoever gives it on closes it
         self._stored = False
         self._launcher = launcher
         self._locks: list[int] = []
@@ -142,6 +143,8 @@ class Start:
 
     def _go(self) -> None:
         assert self.handshake is not None
+        if self.sandbox.handler:
+            ptrace.interrupt(self.command_pid)
         self.handshake.send(steps.GO)
         if not self._stored:
             send(self.handshake, b"".join([os.fsencode(item) + b"\0" for item in self.words]), [])
@@ -185,9 +188,10 @@ class Start:
         """
         try:
             if ptrace.stop_event(status) != ptrace.PTRACE_EVENT_EXEC:
-                stopped_by = os.WSTOPSIG(status) if ptrace.stop_event(status) == 0 else 0
-                ptrace.cont(self.command_pid, stopped_by)
+                self._go_on(ptrace.stop_signal(status))
                 return False
+            if self.sandbox.handler and self.listener < 0:
+                raise LaunchRefused("seccomp", 0, "its listener was not there before the exec")
             baseline = self._launcher.baseline
             self.measurement = baseline.measured(self)
             differences = measure.compare(self.measurement, baseline.expected(self))
@@ -200,6 +204,12 @@ class Start:
         except (KeyError, ValueError, IndexError) as error:  # it is dying: /proc shows only half of it
             raise LaunchRefused("measurement", 0, f"/proc cannot be read: {error}") from error
         return True
+
+    def _go_on(self, signal: int) -> None:
+        if self.sandbox.handler and self.listener < 0:
+            self.listener = listener.go_on(self.command_pid, self.command_pidfd, signal)
+        else:
+            ptrace.cont(self.command_pid, signal)
 
     def _take_locks(self) -> None:
         # Held here, so for as long as the task lives: the command has none of our descriptors.
@@ -311,7 +321,7 @@ class Start:
         while self._locks:
             os.close(self._locks.pop())
         self.streams.close()
-        for name in ("pidfd", "command_pidfd"):
+        for name in ("pidfd", "command_pidfd", "listener"):
             fd = getattr(self, name)
             if fd >= 0:
                 setattr(self, name, -1)

@@ -114,8 +114,13 @@ def apply_landlock(recipe: Recipe) -> None:
 
 
 def load_filters(recipe: Recipe) -> None:
-    """Load the seccomp filters."""
+    """Load the seccomp filters; where calls are notified, the last one with a listener."""
+    program, last = recipe.program, len(recipe.sandbox.filters) - 1
     for number, bpf in enumerate(recipe.sandbox.filters):
-        loaded = recipe.program.keep(seccomp.program(bpf))
+        loaded = program.keep(seccomp.program(bpf))
         note = f"filter {number + 1}, {len(bpf) // seccomp.INSTRUCTION} instructions"
-        recipe.prctl(prctl.PR_SET_SECCOMP, seccomp.MODE_FILTER, note, loaded)
+        if recipe.sandbox.handler and number == last:
+            note += ", with a listener"
+            program.open("seccomp", seccomp.SET_MODE_FILTER, seccomp.NEW_LISTENER, loaded, note=note)
+        else:
+            recipe.prctl(prctl.PR_SET_SECCOMP, seccomp.MODE_FILTER, note, loaded)

@@ -17,6 +17,7 @@ from initspawn.linux import process
 from initspawn.plan import PLUGIN
 from initspawn.sandbox import launch
 from initspawn.sandbox.launcher import Launcher
+from initspawn.supervisor import handler
 from initspawn.supervisor import task as life
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.plugin import PluginEncoder
@@ -236,8 +237,7 @@ class Supervisor:
 
     def _on_child(self, pid: int, status: int, _: Any) -> None:
         """News of a child, or of a command we trace."""
-        held = self._held.get(pid)
-        if held is not None:
+        if (held := self._held.get(pid)) is not None:
             self._on_command(held, status)
             return
         task = self._reapers.get(pid)
@@ -271,6 +271,7 @@ class Supervisor:
             task.timers.append(self.reactor.after(task.command.timeout, lambda: self._on_timeout(task)))
         task.on_start(task)
         task.read()
+        handler.begin(self, task)
         task.timers.append(self.reactor.after(REFILL_SECONDS, lambda: self.reserve.follow(task)))
 
     def _on_timeout(self, task: Task) -> None:
@@ -282,11 +283,10 @@ class Supervisor:
     # An end.
 
     def _on_gone(self, task: Task, *, waited: bool) -> None:
-        """The command and all it started are gone, its output may not be. Its reaper has been waited for,
-        is about to end, or never was.
-        """
+        """The command and all it started are gone, its output may not be. `waited`: so is its reaper."""
         start = task.start
         assert start is not None
+        handler.end(self, task)
         self._reapers.pop(start.pid, None)
         if start.pid and not waited:
             self._leaving.add(start.pid)

@@ -75,6 +75,7 @@ class Task:
         self.status: dict[str, Any] = {}
         self.usage: dict[str, float] = {}
         self.measurement: dict[str, Any] = {}
+        self.handler: Task | None = None  # what answers its notified calls
         self.refusal: LaunchRefused | RequestError | None = None
         self.ticket = 0  # its number in the queue, if it has ever waited
         self.owner = ""  # the name of whoever started it; empty: we ourselves

@@ -17,6 +17,7 @@ from initspawn.config.identity import Person
 from initspawn.config.schema import Seccomp
 from initspawn.config.seccomp import profiles
 from initspawn.config.seccomp.filter import Rule, architecture, assemble, number_of
+from initspawn.config.seccomp.handler import check_handler
 from initspawn.config.seccomp.rules import read_action, read_condition, read_rules
 from initspawn.config.spot import Report, Spot, nearest, shown
 from initspawn.late import is_late
@@ -48,6 +49,7 @@ def compile_filters(
             spot.report.written((*spot.path, key), spot.path)
         seccomp = Seccomp(profile=[seccomp])
     arch = architecture(names.target.machine)
+    check_handler(seccomp, spot)
     if seccomp.rulespath is not None:
         filters = _ready(seccomp, names, supervisor, arch, spot)
     elif seccomp.profile:
@@ -137,6 +139,8 @@ def _other_default(seccomp: Seccomp, found: Collection[profiles.Profile], spot: 
     default = read_action(seccomp.default, None, spot)
     if default == pyseccomp.ALLOW:
         spot.refuse("would take the profile away", "write SCMP_ACT_LOG to see what it would refuse")
+    elif default == pyseccomp.NOTIFY:
+        spot.refuse("a profile's refusals are not notified", "write rules with SCMP_ACT_NOTIFY")
     elif found and all(one.default == "allow" for one in found):
         spot.refuse("these profiles refuse only what they name: nothing is left to `default`", "remove it")
     return default
@@ -168,7 +172,7 @@ def _rules_of(found: profiles.Profile, arch: int, capabilities: int) -> list[Rul
 def _widened(own: list[Rule], given: Sequence[Rule], lists: bool, spot: Spot) -> list[Rule]:
     """A profile's rules with what the configuration allows besides. `lists`: what is allowed, not refused."""
     for rule in given:
-        if rule.action not in _STARTS:
+        if rule.action not in (*_STARTS, pyseccomp.NOTIFY):
             continue
         allowed = rule._replace(action=int(pyseccomp.ALLOW))
         same = [other for other in own if other.syscall == rule.syscall]

@@ -17,6 +17,7 @@ from initspawn.config.spot import nearest
 
 # seccomp_api_get(3): what Linux 4.14 knows, LOG and KILL_PROCESS among it; initspawn needs a newer one.
 _API = 3
+_API_OF_NOTIFY = 5
 _BINARY_TREE = 2  # of SCMP_FLTATR_CTL_OPTIMIZE, seccomp_attr_set(3)
 
 # Numbers a system call can have; the architectures' own tables end well below.
@@ -89,7 +90,8 @@ def assemble(default: int, rules: Sequence[Rule], arch: int, newer: int | None =
     newer: what calls do that are newer than all that is known here, if not the default.
     """
     # Else libseccomp asks the kernel it runs on, and under an emulator that knows less than the target's.
-    pyseccomp.set_api(_API)
+    notifies = pyseccomp.NOTIFY in (default, *(rule.action for rule in rules))
+    pyseccomp.set_api(_API_OF_NOTIFY if notifies else _API)
     program = pyseccomp.SyscallFilter(default)
     program.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
     if len(rules) > 32:

@@ -21,6 +21,7 @@ _ACTIONS = {
     "kill_process": pyseccomp.KILL_PROCESS,
     "kill_thread": pyseccomp.KILL_THREAD,
     "log": pyseccomp.LOG,
+    "notify": pyseccomp.NOTIFY,
     "trap": pyseccomp.TRAP,
 }
 _ERRNO = "errno"
@@ -58,6 +59,8 @@ def _rules(given: SeccompRule, arch: int, spot: Spot) -> list[Rule]:
     conditions = [read_condition(item, spot["args"][index]) for index, item in enumerate(given.args)]
     if len({item.index for item in given.args}) < len(given.args):
         spot["args"].refuse("one argument is compared twice", "write a second rule")
+    if action == pyseccomp.NOTIFY and "execve" in given.syscall:
+        spot["syscall"].refuse("`execve` cannot be notified: the start itself would wait for an answer")
     if not given.syscall:
         spot["syscall"].refuse("names no system call")
     numbers: dict[str, int] = {}
@@ -124,6 +127,11 @@ def _are_apart(one: Rule, other: Rule) -> bool:
     )
 
 
+def notifies(text: str) -> bool:
+    """Whether an action is the one that asks a handler."""
+    return _PREFIX.sub("", text.lower(), count=1) == "notify"
+
+
 def read_action(text: str, number: str | int | None, spot: Spot) -> int | None:
     """The number of an action, or None with the reason noted. `number`: its error, given apart."""
     found = _PARENTHESES.fullmatch(text.strip())
@@ -137,11 +145,6 @@ def read_action(text: str, number: str | int | None, spot: Spot) -> int | None:
         spot.refuse("`errno` goes only with SCMP_ACT_ERRNO")
     elif name == _TRACE:
         return _trace(found["value"] if found else "0", spot)
-    elif name == "notify":
-        spot.refuse(
-            f"{shown(text)} needs a handler, and there is none: nobody would answer and the call would hang",
-            "write SCMP_ACT_ERRNO, or SCMP_ACT_TRACE for a debugger",
-        )
     elif name not in _ACTIONS or found:
         spot.refuse(f"unknown action {shown(text)}", _nearest_action(name))
     else:

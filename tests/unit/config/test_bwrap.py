@@ -83,12 +83,16 @@ def test_one_that_does_not_end(
     assert "cannot be run: it does not end" in text
 
 
+NOTIFIED = {"default": "allow", "handler": "c", "rules": {"syscall": "mkdir", "action": "notify"}}
+
+
 @pytest.mark.parametrize(
     ("more", "key"),
     [
         ({"allow_setuid": True}, "allow_setuid"),
         ({"landlock": {"scope": "signals"}}, "landlock"),
         ({"acls": {"label": {"name": "x", "optional": True}}}, "acls.label"),
+        ({"seccomp": NOTIFIED}, "seccomp.handler"),
     ],
 )
 def test_what_it_cannot_do(

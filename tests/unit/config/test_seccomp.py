@@ -17,6 +17,7 @@ KILL_PROCESS = 0x80000000
 KILL_THREAD = 0
 ERRNO = 0x00050000
 LOG = 0x7FFC0000
+NOTIFY = 0x7FC00000
 TRACE = 0x7FF00000
 TRAP = 0x00030000
 I386 = 0x40000003
@@ -85,6 +86,51 @@ def test_every_action(build: Build, action: str, answer: int) -> None:
     (program,) = filters(build, default="SCMP_ACT_ALLOW", rules=rule("mkdirat", action))
     assert run(program, number("mkdirat")) == answer
     assert run(program, number("read")) == ALLOW
+    # As the default it is what all other calls do.
+    if answer != ALLOW:
+        (program,) = filters(build, default=action, rules=rule(["execve", "read"], "allow"))
+        assert [run(program, number(name)) for name in ("mkdirat", "read")] == [answer, ALLOW]
+
+
+def handled(**seccomp: Any) -> dict[str, Any]:
+    """A configuration with a sandbox whose calls are notified, and one with the command that answers."""
+    asks = {"uid": "asks", "seccomp": {"default": "allow", "handler": "guard/answer", **seccomp}}
+    answer = {"uid": "answer", "exec": {"cmdpath": "/bin/true", "args": ["?a?"]}}
+    guard = {"uid": "guard", "commands": answer}
+    return {"metadata": {"uid": "u", "api": "t"}, "sandboxes": [asks, guard]}
+
+
+def test_calls_are_notified(build: Build) -> None:
+    asks, guard = build(raw=handled(rules=rule("mkdirat", "SCMP_ACT_NOTIFY"))).sandboxes
+    assert (asks.handler, guard.handler) == ("guard/answer", "")
+    assert run(asks.filters[-1], number("mkdirat")) == NOTIFY
+    assert run(asks.filters[-1], number("read")) == ALLOW
+    asks, _ = build(raw=handled(default="notify", rules=rule("execve", "allow"))).sandboxes
+    assert run(asks.filters[-1], number("read")) == NOTIFY
+    # A profile leaves them to the last filter, which asks, also where it would refuse them.
+    raw = handled(rules=rule(["mkdirat", "mount"], "notify"), profile="default")
+    del raw["sandboxes"][0]["seccomp"]["default"]
+    *profiles, last = build(raw=raw).sandboxes[0].filters
+    for name in ("mkdirat", "mount"):
+        assert [run(one, number(name)) for one in (*profiles, last)] == [ALLOW, NOTIFY]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw["sandboxes"][0]["seccomp"].update(handler="guard/anser"), "mean `guard/answer`?"),
+        (lambda raw: raw["sandboxes"][1].update(seccomp=raw["sandboxes"][0]["seccomp"]), "has a handler too"),
+        (lambda raw: raw["sandboxes"][1]["commands"]["exec"].update(args=["%a%"]), "it needs arguments"),
+        (lambda raw: raw["sandboxes"][1]["commands"].update(single=True), "its `max` does not go with"),
+        (lambda raw: raw["sandboxes"][1]["commands"].update(stdin=True), "its `stdin` does not go with"),
+    ],
+)
+def test_what_cannot_be_a_handler(problems: Problems, change: Callable[[Any], None], said: str) -> None:
+    raw = handled(rules=rule("mkdirat", "notify"))
+    change(raw)
+    found = problems(raw=raw)
+    assert "sandboxes[0].seccomp.handler: " in found[0]
+    assert said in found[0]
 
 
 @pytest.mark.parametrize(("given", "code"), [(13, 13), ("13", 13), ("EACCES", 13), ("eacces", 13)])
@@ -145,8 +191,13 @@ def test_what_libseccomp_takes_is_taken(build: Build) -> None:
         ({"locked": True}, "`execve` is not allowed"),
         ({"default": "SCMP_ACT_ALLOW", "rules": rule("execve", "SCMP_ACT_KILL")}, "`execve` is not allowed"),
         ({"default": "KILLS"}, "did you mean `SCMP_ACT_KILL`?"),
-        ({"default": "SCMP_ACT_NOTIFY"}, "needs a handler, and there is none"),
-        ({"default": "allow", "rules": rule("read", "notify")}, "needs a handler, and there is none"),
+        ({"default": "SCMP_ACT_NOTIFY", "rules": rule("execve", "allow")}, "needs a `handler`"),
+        ({"default": "allow", "rules": rule("read", "notify")}, "needs a `handler`"),
+        ({"default": "allow", "handler": "c"}, "seccomp.handler: no call is notified"),
+        ({"default": "allow", "handler": "c", "rules": rule("read", "log")}, "no call is notified"),
+        ({"default": "notify", "handler": "c"}, "`execve` is not allowed"),
+        ({"default": "allow", "handler": "c", "rules": rule("execve", "notify")}, "`execve` cannot be"),
+        ({"profile": "default", "default": "notify", "handler": "c"}, "a profile's refusals are not"),
         ({"default": "SCMP_ACT_TRACE"}, "`execve` is not allowed"),
         ({"default": "allow", "rules": rule("read", "trace(65536)")}, "unknown number '65536' for a tracer"),
         ({"default": "allow", "rules": rule("read", "trace(x)")}, "unknown number 'x' for a tracer"),

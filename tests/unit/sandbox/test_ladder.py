@@ -281,6 +281,15 @@ def test_filters_are_loaded_in_their_order() -> None:
     ]
 
 
+def test_the_last_filter_has_the_listener() -> None:
+    recipe = Recipe(sandbox(filters=(bytes(8), bytes(24)), handler="guard/answer"), BASELINE)
+    first, last = compile_steps(FILTER_STEPS, recipe).calls
+    assert first[1:3] == (prctl.PR_SET_SECCOMP, 2)
+    assert last[0] == table()["seccomp"]
+    assert last[1:3] == (1, 8)  # SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER
+    assert last[6] == recipe.handshake + 1  # the lowest free descriptor
+
+
 @pytest.mark.parametrize("bpf", [b"", bytes(7), bytes(8 * 4097)])
 def test_a_filter_that_can_be_none(bpf: bytes) -> None:
     with pytest.raises(ValueError, match="a BPF program of"):
