@@ -95,6 +95,12 @@ class Connection:
             self._out += wire.encode({"unsubscribed": task.event_name})
             self._wake()
 
+    def _leave(self, task: Task) -> None:
+        """What was sent may never arrive: the place of who may come back is kept for a while."""
+        reader, _ = self._readers.pop(task)
+        if task.log.lost(reader):
+            self._door.reactor.after(RETURN_SECONDS, reader.close)
+
     def _forget(self, task: Task) -> bool:
         found = self._readers.pop(task, None)
         if found is not None:
@@ -108,10 +114,8 @@ class Connection:
         self.closed = True
         self._door.reactor.forget(self._fd)
         self._door.connections.discard(self)
-        for task, (reader, _) in self._readers.items():
-            if task.log.lost(reader):
-                self._door.reactor.after(RETURN_SECONDS, reader.close)
-        self._readers.clear()
+        for task in list(self._readers):
+            self._leave(task)
         self._socket.close()
         self._door.registry.supervisor.disconnected(self)
 
@@ -296,7 +300,7 @@ class Connection:
                 event = reader.take()
                 if event is None:
                     if not task.life.alive:
-                        self._forget(task)
+                        self._leave(task)
                     break
                 self._out += _encode_event(task, event)
                 budget -= 1

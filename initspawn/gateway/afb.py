@@ -198,7 +198,7 @@ def reply_object(status: str, info: str = "") -> bytes:
 
 
 def encode_event(answer: Answer, *, numbered: bool = False) -> bytes:
-    """The event frame of an event; data that would not fit a frame is replaced by null.
+    """The event frame of an event; data that would not fit a frame is replaced by a marker.
 
     `numbered`: behind what AFB knows stand the task's id and the event's number.
     """
@@ -206,5 +206,12 @@ def encode_event(answer: Answer, *, numbered: bool = False) -> bytes:
     more = b',"task":%b,"seq":%d' % (bytes(answer.task), answer.seq) if numbered else b""
     text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":%b%b}]' % (name, name, data, more)
     if len(text) > FRAME_BYTES:
-        text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":null%b}]' % (name, name, more)
+        text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":%b%b}]' % (name, name, too_large(answer), more)
     return text
+
+
+def too_large(answer: Answer) -> bytes:
+    """The marker in place of an event's data that fits no frame: nothing is missing unsaid."""
+    pid = bytes(answer.task).rstrip(b'"').rpartition(b"@")[2]  # the task's id is `sandbox/command@pid`
+    own = b'"pid":%b,' % pid if pid.isdigit() else b""
+    return b'{"type":"dropped-event",%b"count":1}' % own

@@ -15,7 +15,7 @@ from msgspec import DecodeError, Raw
 from msgspec.json import Decoder, encode
 from websockets.frames import Opcode
 
-from initspawn.gateway.afb import POLICY_VIOLATION, Answer, BadFrame
+from initspawn.gateway.afb import POLICY_VIOLATION, Answer, BadFrame, too_large
 from initspawn.limits import FRAME_BYTES
 
 MAGIC = 0x174C1409
@@ -204,7 +204,7 @@ class Wsapi:
             name = _text.decode(answer.event)
             data = bytes(answer.data) or b"null"
             if len(data) > FRAME_BYTES - 16:
-                data = b"null"
+                data = too_large(answer)
             return [*self._known(name), b"P%b%b" % (self._number(name), nstr(data))]
         if answer.subscribed:
             name = answer.subscribed

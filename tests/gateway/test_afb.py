@@ -187,7 +187,10 @@ def test_what_does_not_fit_a_frame() -> None:
     reply = afb.encode_reply(b"1", afb.decode_answer(b'{"id":1,"status":"success","response":%b}' % big))
     assert json.loads(reply)[2]["request"]["status"] == "internal-error"
     event = afb.encode_event(afb.decode_answer(b'{"event":"a/b","data":%b}' % big))
-    assert json.loads(event)[2]["data"] is None
+    assert json.loads(event)[2]["data"] == {"type": "dropped-event", "count": 1}
+    task = b'{"event":"a/b","task":"box/c@12","seq":3,"data":%b}' % big
+    marked = json.loads(afb.encode_event(afb.decode_answer(task), numbered=True))[2]
+    assert (marked["seq"], marked["data"]) == (3, {"type": "dropped-event", "pid": 12, "count": 1})
 
 
 @pytest.mark.parametrize("status", STATUS_CODES)

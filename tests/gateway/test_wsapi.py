@@ -130,7 +130,7 @@ def test_an_event_nobody_wants() -> None:
 
 def test_an_event_too_large_for_a_frame() -> None:
     _, event = Wsapi("tb").news(Answer(event=Raw(b'"tb/e"'), data=Raw(b"[%b]" % (b" " * FRAME_BYTES))), [])
-    assert event == b"P\1\0" + nstr(b"null")
+    assert event == b"P\1\0" + nstr(b'{"type":"dropped-event","count":1}')
 
 
 def test_nothing_is_described() -> None:

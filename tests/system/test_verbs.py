@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,73 @@ def test_check_097_single(client: Client) -> None:
     pid = start(client, "once")
     stop(client, "once")
     client.final(pid)
+
+
+def test_of_a_thousand_starts_at_once_one_runs(server: Server) -> None:
+    """From ten clients, over two kinds of doors."""
+    with ExitStack() as stack:
+        webs = [stack.enter_context(server.client()) for _ in range(9)]
+        local = stack.enter_context(server.local())
+        numbers = [(web, web.send("test/once")) for _ in range(100) for web in webs]
+        posted = {local.post("test/once") for _ in range(100)}
+        outcomes = [web.reply(number)["request"]["status"] for web, number in numbers]
+        while posted:
+            for message in local.receive():
+                if isinstance(message, tuple):
+                    number, answer = message
+                    posted.discard(number)
+                    outcomes.append(answer.status if isinstance(answer, RequestError) else "success")
+        assert (len(outcomes), outcomes.count("success"), outcomes.count("bad-state")) == (1000, 1, 999)
+        with server.local() as other:
+            tasks = other.call("initspawn/tasks").response
+            assert [task["state"] for task in tasks if task["command"] == "once"].count("running") == 1
+            other.call("test/once", {"action": "stop"})
+        wait_for(lambda: start_if_free(webs[0]), "its place")
+
+
+def start_if_free(client: Client) -> bool:
+    """Start the one there may be, and end it; False if there is one."""
+    reply = client.call("test/once")
+    if reply["request"]["status"] != "success":
+        return False
+    client.call("test/once", {"action": "stop"})
+    client.final(reply["response"]["pid"])
+    return True
+
+
+def test_never_more_than_may_whoever_starts_and_stops(server: Server) -> None:
+    """Starts and stops of many clients, in all orders: each start is answered once, and none is forgotten."""
+    most = 2
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.client()) for _ in range(5)]
+        watcher = stack.enter_context(server.local())
+        calls: list[tuple[Client, str]] = []
+        for turn in range(30):
+            for client in clients:
+                calls.append((client, client.send("test/two")))
+                if turn % 3 == 2:
+                    client.send("test/two", {"action": "stop", "args": {"signal": 9}})
+            tasks = watcher.call("initspawn/tasks").response
+            states = [task["state"] for task in tasks if task["command"] == "two"]
+            states = [state for state in states if state != "ended"]
+            assert len([state for state in states if state != "queued"]) <= most
+            assert states.count("queued") <= most
+        for client in clients:
+            client.call("test/ping")
+
+        def over() -> bool:
+            watcher.call("test/two", {"action": "stop", "args": {"signal": 9}})
+            tasks = watcher.call("initspawn/tasks").response
+            return all(task["state"] == "ended" for task in tasks if task["command"] == "two")
+
+        wait_for(over, "the end of all")
+        answers = [client.reply(number)["request"] for client, number in calls]
+    assert {answer["status"] for answer in answers} <= {
+        "success", "bad-state", "not-available", "internal-error",
+    }  # fmt: skip
+    for answer in answers:  # a stop during a start
+        if answer["status"] == "internal-error":
+            assert answer["info"] == "start refused at 'start': it was stopped before it ran"
 
 
 def waiting(client: Client, verb: str) -> list[int]:
