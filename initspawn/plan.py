@@ -29,8 +29,8 @@ NAMESPACES = ("user", "pid", "mnt", "ipc", "uts", "net", "cgroup")
 class Mount(Record):
     """One operation that builds the sandbox's file tree, in configuration order.
 
-    operation: bind, tmpfs, proc, dev, mqueue, dir, symlink, file, lock.
-    target: absolute path inside. source: bind, the host path; symlink, the link's text.
+    operation: bind, overlay, tmpfs, proc, dev, mqueue, dir, symlink, file, lock.
+    target: absolute path inside. source: bind and overlay, the host path; symlink, the link's text.
     data: file, its content (mounted read-only over the target).
     late: what a start has left to do, empty for nothing. `line`: run `source` with a shell, its output is
     the content; `find`: look for the bind's source; `create`: and make it if it is missing.

@@ -13,7 +13,10 @@ from initspawn.config.target import Target
 
 OLDEST = (0, 8)  # the first one with all options that are used: --chmod, several --add-seccomp-fd
 _SECONDS = 5.0
-_WITHOUT = {"mqueue": "bubblewrap mounts message queues without `nosuid` and `nodev`"}
+_WITHOUT = {
+    "mqueue": "bubblewrap mounts message queues without `nosuid` and `nodev`",
+    "overlay": "bubblewrap knows overlays from 0.11 on, and they are not used yet",
+}
 _INSTALL = f"install the package bubblewrap, {'.'.join(map(str, OLDEST))} or newer; initspawn needs none"
 
 

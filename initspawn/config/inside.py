@@ -92,7 +92,7 @@ class View:
             # A `dir` is made only where nothing is, a link only where it is written: neither covers.
             if mount.operation in ("dir", "symlink", "lock") or not _covers(mount, inside):
                 continue
-            if mount.operation == "bind":
+            if mount.operation in ("bind", "overlay"):
                 if mount.late:
                     raise Unsettled
                 return (mount.source.rstrip("/") + inside[len(mount.target) :]) or "/"

@@ -21,7 +21,8 @@ _FRESH = {
     "anonymous": "dir", "dir": "dir", "tmpfs": "tmpfs", "procfs": "proc", "devfs": "dev", "dev": "dev",
     "mqueue": "mqueue", "lock": "lock",
 }  # fmt: skip
-MODES = (*_BIND, *_FRESH, "symlink", "execfd")
+_SOURCED = ("bind", "overlay")  # what shows files of the host
+MODES = (*_BIND, "overlay", *_FRESH, "symlink", "execfd")
 
 
 # File systems that show a namespace: an ordinary user may mount them only for one of its own.
@@ -58,7 +59,7 @@ def build_mounts(entries: list[MountEntry], names: Names, builder: Builder, spot
 
 def _check_place(mount: Mount, before: View, spot: Spot) -> None:
     """Note why a mount cannot be put on its target, given those before it. Raises Unsettled."""
-    if mount.operation == "bind" and mount.late:
+    if mount.operation in _SOURCED and mount.late:
         raise Unsettled
     is_file, is_directory = before.is_file(mount.target), before.is_directory(mount.target)
     if mount.operation == "lock":
@@ -67,6 +68,8 @@ def _check_place(mount: Mount, before: View, spot: Spot) -> None:
     elif mount.operation == "symlink":
         if is_file or is_directory or before.is_link(mount.target):
             spot.refuse("is there already, and a symlink is not laid over anything")
+    elif mount.operation == "overlay" and not before.tree.is_directory(mount.source):
+        spot.refuse("an overlay lies over a directory", "name one as `source`")
     elif is_file or is_directory:
         wants_directory = mount.operation != "file"
         if mount.operation == "bind":
@@ -96,7 +99,7 @@ def _mount(entry: MountEntry, names: Names, builder: Builder, spot: Spot) -> Mou
         return None
     if target is None:
         return None
-    if entry.mode in _BIND:
+    if entry.mode in _BIND or entry.mode == "overlay":
         return _bind(target, source, entry.mode, names.target, builder, spot)
     if entry.mode == "symlink":
         return _symlink(target, source, spot)
@@ -152,7 +155,8 @@ def _bind(
     path = source if is_late(source) else _path(source, place)
     if path is None:
         return None
-    mount = Mount(operation="bind", target=target, source=path, read_only=_BIND[mode])
+    kind = "overlay" if mode == "overlay" else "bind"
+    mount = Mount(operation=kind, target=target, source=path, read_only=_BIND.get(mode, False))
     if _is_late_source(path, machine, builder.autocreate):
         return mount.replace(late="create" if builder.autocreate else "find")
     if builder.refused and builder.autocreate and not machine.tree.exists(path):

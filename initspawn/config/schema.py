@@ -28,7 +28,7 @@ Uid = Annotated[str, Meta(min_length=1, max_length=64)]
 Word = Literal["default", "enable", "disable"]
 MountMode = Literal[
     "ro", "read", "rw", "write", "symlink", "anonymous", "dir", "tmpfs", "procfs", "devfs", "dev",
-    "mqueue", "lock", "execfd",
+    "mqueue", "lock", "execfd", "overlay",
 ]  # fmt: skip
 
 

@@ -71,6 +71,8 @@ def _mount(sandbox: Sandbox, entry: Mount, files: Files, first: int) -> list[str
     kind, target = entry.operation, entry.target
     if kind == "bind":
         return ["--ro-bind" if entry.read_only else "--bind", entry.source, target]
+    if kind == "overlay":  # of bubblewrap 0.11, for who reads: `config.bwrap` refuses it
+        return ["--overlay-src", entry.source, "--tmp-overlay", target]
     if kind == "symlink":
         return ["--symlink", entry.source, target]
     if kind == "file":

@@ -318,6 +318,9 @@ _MOUNTS: dict[str, Callable[[Mount], str]] = {
     "bind": lambda entry: (
         f"{entry.target}: the host's {entry.source}, {'read-only' if entry.read_only else 'WRITABLE'}"
     ),
+    "overlay": lambda entry: (
+        f"{entry.target}: the host's {entry.source}; what is written is in memory, gone with the command"
+    ),
     "tmpfs": lambda entry: f"{entry.target}: empty memory, gone with the command",
     "proc": lambda entry: f"{entry.target}: its own processes",
     "dev": lambda entry: f"{entry.target}: null, zero, full, random, urandom, tty, own pts and shm",

@@ -92,6 +92,8 @@ def _differences(sandbox: Sandbox) -> list[str]:
         found.append(f"bwrap takes its umask from the shell: run `umask {sandbox.umask:03o}` first")
     if not sandbox.no_new_privileges:
         found.append("bwrap always sets no-new-privileges: setuid programs do not work in it")
+    if any(entry.operation == "overlay" for entry in sandbox.mounts):
+        found.append("overlays need bubblewrap 0.11")
     if sandbox.label is not None:
         found.append("the security label is not set: only with SELinux, `--exec-label` would")
     if sandbox.landlock is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Mounts = dict[str, tuple[str, frozenset[str], bool]]
 
 AS_PLANNED = "as planned"
-_KINDS = {"tmpfs": "tmpfs", "proc": "proc", "dev": "tmpfs", "mqueue": "mqueue"}
+_KINDS = {"tmpfs": "tmpfs", "proc": "proc", "dev": "tmpfs", "mqueue": "mqueue", "overlay": "overlay"}
 
 
 def compare_mounts(sandbox: Sandbox, mountinfo: bytes, root: int) -> str:

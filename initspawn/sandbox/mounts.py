@@ -20,6 +20,7 @@ from initspawn.linux.mount import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
 )
+from initspawn.sandbox.overlay import layered, stage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ DEV_LINKS = (
 )
 # Files of /proc that user 0 could change the machine with, without any capability.
 PROC_COVERS = ("sys", "sysrq-trigger", "irq", "bus", "fs")
-# Where the new root is mounted until it is the root: any directory will do, nobody else sees it.
-_STAGES = ("/tmp", "/run", "/dev", "/mnt")
 _TREE = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE_NAME = b".initspawn-file"
@@ -66,6 +65,8 @@ class Builder:
         for entry in sandbox.mounts:
             if entry.operation == "bind":
                 self.sources.append(self.copy_source(entry.source, _bind_attributes(sandbox, entry)))
+            elif entry.operation == "overlay":
+                self.sources.append(layered(self, entry, _bind_attributes(sandbox, entry)))
             elif entry.operation == "dev":
                 for name in DEVICES:
                     self.sources.append(
@@ -73,9 +74,8 @@ class Builder:
                     )
         if sandbox.new_root:
             self.root = self.filesystem("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, mode="0755")
-            stage = next(path for path in _STAGES if os.path.isdir(path)).encode()
             at = mount.MOVE_MOUNT_F_EMPTY_PATH
-            program.call("move_mount", self.root, b"", mount.AT_FDCWD, stage, at, note="the new root")
+            program.call("move_mount", self.root, b"", mount.AT_FDCWD, stage(), at, note="the new root")
         else:
             self.root = program.open("openat", mount.AT_FDCWD, b"/", _DIRECTORY, note="/")
             self._own.clear()
@@ -114,17 +114,21 @@ class Builder:
         return tree
 
     def copy_source(self, path: str, attributes: int) -> int:
-        """The same of a path of the host that was resolved when the plan was made: a symbolic link that
-        somebody planted in it since then is an error, not a way.
+        """The same of a path of the host: a symbolic link that somebody planted in it since the plan was
+        made is an error, not a way.
         """
         program = self.program
-        how = struct.pack("=3Q", os.O_PATH | os.O_CLOEXEC, 0, mount.RESOLVE_NO_SYMLINKS)
-        found = program.open("openat2", mount.AT_FDCWD, os.fsencode(path), how, len(how), note=path)
+        found = self.open_source(path)
         flags = _TREE | mount.AT_RECURSIVE | mount.AT_EMPTY_PATH
         tree = program.open("open_tree", found, b"", flags, note=path)
         program.close(found)
         self._set(tree, attributes, mount.AT_RECURSIVE, path)
         return tree
+
+    def open_source(self, path: str) -> int:
+        """A path of the host that was resolved when the plan was made; a link in it is an error."""
+        how = struct.pack("=3Q", os.O_PATH | os.O_CLOEXEC, 0, mount.RESOLVE_NO_SYMLINKS)
+        return self.program.open("openat2", mount.AT_FDCWD, os.fsencode(path), how, len(how), note=path)
 
     def _set(self, tree: int, attributes: int, below: int, path: str) -> None:
         if attributes:
@@ -232,7 +236,7 @@ def _bind_attributes(sandbox: Sandbox, entry: Mount) -> int:
     return attributes | (MOUNT_ATTR_RDONLY if entry.read_only else 0)
 
 
-def _bind(build: Builder, entry: Mount) -> None:
+def _bind(build: Builder, entry: Mount) -> None:  # an overlay's source is a directory, too
     build.attach(build.sources.pop(0), entry.target, directory=os.path.isdir(entry.source))
     build.foreign(entry.target)
 
@@ -320,6 +324,7 @@ def _lock(build: Builder, entry: Mount) -> None:
 
 _OPERATIONS: dict[str, Callable[[Builder, Mount], None]] = {
     "bind": _bind,
+    "overlay": _bind,
     "tmpfs": _tmpfs,
     "proc": _proc,
     "dev": _dev,

@@ -72,8 +72,8 @@ class Reserve:
 
     def refill(self, api: Api, sandbox: Sandbox) -> None:
         """Have as many wait in a sandbox as should; where that cannot be, a start will say why."""
-        if not self._open:
-            return
+        if not self._open or any(entry.operation == "overlay" for entry in sandbox.mounts):
+            return  # no measurement tells whether an overlay's directory is still the one of that name
         wanted = self._warm.get(id(sandbox))
         if wanted is None:  # nobody asked for any: a few, while there are not too many sandboxes
             others = {id(start.sandbox) for start, _ in self._waiting} - {id(sandbox)}

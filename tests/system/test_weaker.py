@@ -109,6 +109,13 @@ def _shares(**shared: str) -> dict[str, Any]:
     return {"namespace": {"shares": {"all": "disable", **shared}, "mounts": "VIEW"}}
 
 
+BWRAP = {
+    "namespace": {
+        "opts": {"bwrap": "/usr/bin/bwrap", "hostname": "box"},
+        "shares": {"all": "disable"},
+        "mounts": "VIEW",
+    }
+}
 FILES = ("reads the machine's files", "writes where its user may")
 FILTERED = (
     "makes a user namespace", "uses io_uring", "uses key rings", "has its addresses laid out alike",
@@ -138,6 +145,9 @@ ROWS = (
     Row("the same with `shares.users: enable`, as root",
         {"caps": {"cap": "SYS_ADMIN", "mode": "set"}, **_shares(users="enable")},
         ("makes a user namespace", "mounts"), root=True),
+    Row("the full sandbox, built by bubblewrap (`opts.bwrap`)", BWRAP, ()),
+    Row("the same with SYS_ADMIN in `caps`", {"caps": {"cap": "SYS_ADMIN", "mode": "set"}, **BWRAP},
+        ("makes a user namespace",)),
     Row("`caps` with SYS_PTRACE", {"caps": {"cap": "SYS_PTRACE", "mode": "set"}}, ("traces its children",)),
     Row("`seccomp: {profile: default, default: SCMP_ACT_LOG}`",
         {"seccomp": {"profile": "default", "default": "SCMP_ACT_LOG"}},
@@ -214,7 +224,7 @@ OPTIONAL = {
 }  # fmt: skip
 
 
-@pytest.mark.needs("userns", "seccomp")
+@pytest.mark.needs("userns", "seccomp", "bwrap")
 @root_and_a_user
 def test_each_row_is_true(who: Person, facts: dict[str, Any]) -> None:
     data = {"target": "/data", "source": str(who.home), "mode": "rw"}

@@ -218,3 +218,18 @@ def test_a_missing_mode_is_told_every_mode(problems: Problems) -> None:
     (said,) = problems({"namespace": {"mounts": [{"target": "/tmp"}]}}, exec={"cmdpath": "/bin/true"})
     assert set(get_args(MountMode)) == set(MODES)
     assert all(mode in said for mode in MODES)
+
+
+def test_an_overlay_lies_over_a_directory(build: Build, problems: Problems, tmp_path: Path) -> None:
+    place = tmp_path / "there"
+    entry = {"target": "/data", "source": str(place), "mode": "overlay"}
+    sandbox = {"namespace": {"mounts": [entry]}, "commands": []}
+    (said,) = problems(sandbox)
+    assert "does not exist" in said
+    place.write_text("")
+    (said,) = problems(sandbox)
+    assert "sandboxes.namespace.mounts[0].target: an overlay lies over a directory" in said
+    place.unlink()
+    place.mkdir()
+    (made,) = build(sandbox).sandboxes[0].mounts
+    assert (made.operation, made.source, made.read_only) == ("overlay", str(place), False)
