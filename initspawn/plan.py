@@ -120,6 +120,8 @@ class Sandbox(Record):
 
 # Stages of a boot in their order, and when a command that starts by itself is ready.
 EARLY, SYSTEM, NETWORK, API = STAGES = ("early", "system", "network", "api")
+# What may become of a boot.
+BOOT, RECOVERY, REBOOT = ("boot", "recovery", "reboot")
 STARTED, NOTIFY, EXITED = "started", "notify", "exited"
 NOTIFY_PATH = "/.notify"  # where a sandbox with a root of its own finds the socket for its messages
 # What a link can have: it is up, an address to speak to others with, a default route.
@@ -157,6 +159,10 @@ class Autostart(Record):
     start_timeout: float = 0.0  # seconds; 0: none
     watchdog: float = 0.0  # seconds within which it must say each time that it is alive; 0: need not
     restart: Restart | None = None  # None: never
+    # Whether the real init waits for it; what else may become of the boot when it is late, or fails for good.
+    handover: bool = False
+    on_timeout: str = BOOT
+    on_failure: str = BOOT
 
     _nested: ClassVar[dict[str, type[Record]]] = {"restart": Restart}
 

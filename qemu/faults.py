@@ -9,9 +9,9 @@ from pathlib import Path
 from qemu.image import BuildError, Image
 
 
-def altered(image: Image, place: Path, files: Mapping[str, bytes | None]) -> Image:
+def altered(image: Image, place: Path, files: Mapping[str, bytes | None], *, mode: str = "0100755") -> Image:
     """A copy of an image, below the directory `place`, in which these files have this content, or are not
-    there (None). They must exist, and keep their modes. Raises BuildError, OSError.
+    there (None). They must exist; `mode` is their inodes' (inode(7)). Raises BuildError, OSError.
     """
     disk = place / "altered.ext4"
     subprocess.run(["cp", "--sparse=always", str(image.disk), str(disk)], check=True)
@@ -21,7 +21,7 @@ def altered(image: Image, place: Path, files: Mapping[str, bytes | None]) -> Ima
         if content is not None:
             source = place / f"content-{number}"
             source.write_bytes(content)
-            orders += [f"write {source} {path}", f"set_inode_field {path} mode 0100755"]
+            orders += [f"write {source} {path}", f"set_inode_field {path} mode {mode}"]
     script = place / "orders"
     script.write_text("\n".join(orders) + "\n", encoding="utf-8")
     done = subprocess.run(

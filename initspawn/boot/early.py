@@ -17,16 +17,20 @@ from initspawn.boot.mounts import mount_missing
 from initspawn.boot.supervise import LOCK, Main
 from initspawn.errors import InitspawnError
 from initspawn.linux import cgroup
-from initspawn.plan import API, EARLY, Plan
+from initspawn.plan import API, BOOT, EARLY, REBOOT, RECOVERY, Plan
 from initspawn.planfile import load
 from initspawn.supervisor.groups import Groups
+from initspawn.supervisor.handover import Handover
 
 RUN_DIR = "/run/initspawn"
 # The first that can be loaded; `initspawn.plan=PATH` on the kernel's command line comes before them.
 PLANS = ("/etc/initspawn/boot.plan", "/usr/lib/initspawn/boot.plan")
 GROUP = "initspawn"  # below the cgroup hierarchy's root, until a unit has one for us
 BARRIER = 3  # the descriptor on which PID 1 listens
-ALIVE, GO = b"alive...", b"go......"  # what it is told, in records of eight bytes
+ALIVE = b"alive..."  # what it is told, in records of eight bytes
+WORDS = {BOOT: b"go......", RECOVERY: b"recovery", REBOOT: b"reboot.."}
+# While this file is there, the real init is not started; `initspawn.hold=PATH` names another.
+HOLD = "/var/lib/initspawn/hold"
 _RENEW_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 
@@ -48,8 +52,6 @@ def main() -> int:
     except Exception as error:
         _tell(f"{type(error).__name__}: {error}")
         return 111
-    finally:
-        barrier.pass_()
 
 
 def be_unit(address: str, watchdog: str) -> int:
@@ -104,9 +106,9 @@ class Barrier:
         """Give a sign of life."""
         self._say(ALIVE)
 
-    def pass_(self) -> None:
-        """Let it go on; the last word."""
-        self._say(GO)
+    def decide(self, what: str) -> None:
+        """Say what becomes of the boot; the last word."""
+        self._say(WORDS[what])
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -131,6 +133,7 @@ class Early(Main):
         self._barrier = barrier
         self._unit = (address, watchdog)
         self._adopted = False
+        self._boot: Handover | None = None
         self._adoption: Adoption | None = None
         try:
             os.makedirs(RUN_DIR, 0o700, exist_ok=True)
@@ -153,10 +156,10 @@ class Early(Main):
 
     def _open(self) -> None:
         """The doors; what they need may come later."""
-        if self._barrier is not None:
-            self._live()
-            self.reactor.after(0, self._barrier.pass_)
         self._try_doors()
+        if self._barrier is not None:
+            self._boot = Handover(self.autostart.services, self._decide, self._held)
+            self._live()
 
     def _try_doors(self) -> None:
         try:
@@ -172,9 +175,20 @@ class Early(Main):
 
     def _live(self) -> None:
         assert self._barrier is not None
-        if self._barrier.waiting:
+        if self._barrier.waiting and self._boot is not None:
             self._barrier.renew()
             self.reactor.after(_RENEW_SECONDS, self._live)
+            self._boot.look()  # who holds it need not tell us that it does not any more
+
+    def _decide(self, what: str) -> None:
+        assert self._barrier is not None
+        if what != BOOT:
+            _tell(f"not to the real init, but to {what}")
+        self._barrier.decide(what)
+
+    @staticmethod
+    def _held() -> bool:
+        return os.path.lexists(kernel_option("hold") or HOLD)
 
     def stop(self) -> None:
         """End every task and then the loop; asked a second time, at once."""

@@ -15,6 +15,8 @@ from initspawn.linux.landlock import SCOPES
 from initspawn.plan import (
     ADDRESS,
     ALWAYS,
+    BOOT,
+    EARLY,
     EXITED,
     LINK,
     NEVER,
@@ -23,6 +25,7 @@ from initspawn.plan import (
     ROUTE,
     STAGES,
     STARTED,
+    SYSTEM,
     Api,
     Command,
     Sandbox,
@@ -34,8 +37,8 @@ from initspawn.sandbox.bind import bind
 
 RELATIONS = ("after", "requires", "wants")
 _PULLING = ("requires", "wants")
-_NOTIFY_SECONDS = 90  # for getting ready, where the file says nothing
 _LINK_NAME = re.compile(r"\*|(?!\.\.?$)[^\s/:!*]{1,15}")  # as the kernel takes them, IFNAMSIZ
+_READY_SECONDS = 90  # for getting ready, where the file says nothing
 _SHOWN = 12  # names of a circle that a message repeats
 
 
@@ -45,19 +48,21 @@ def compile_autostart(given: Autostart | None, sandbox: Sandbox, spot: Spot) -> 
     """
     if given is None:
         return None
-    if given.start_timeout and given.ready == STARTED:
+    handover = given.before is not None
+    if given.start_timeout and given.ready == STARTED and not handover:
         spot["start_timeout"].refuse(
             "it is ready as soon as it runs", "say when it is with `ready`, or leave it out"
         )
+    _check_handover(given, spot)
     if given.watchdog and given.ready == EXITED:
         spot["watchdog"].refuse("it is ready when it has ended", "write `ready: notify` or `started`")
-    timeout = (
-        _NOTIFY_SECONDS if given.start_timeout is None and given.ready == NOTIFY else given.start_timeout
-    )
+    timeout = given.start_timeout
+    if timeout is None and (given.ready == NOTIFY or handover):
+        timeout = _READY_SECONDS
     conditions = given.conditions
     _check_conditions(conditions, spot["conditions"])
     made = PlanAutostart(
-        stage=given.stage,
+        stage=given.stage or (EARLY if handover else SYSTEM),
         after=tuple(given.after),
         requires=tuple(given.requires),
         wants=tuple(given.wants),
@@ -71,10 +76,27 @@ def compile_autostart(given: Autostart | None, sandbox: Sandbox, spot: Spot) -> 
         start_timeout=float(timeout or 0),
         watchdog=float(given.watchdog or 0),
         restart=_restart(given.restart, given.ready, spot["restart"]),
+        handover=handover,
+        on_timeout=given.on_timeout or BOOT,
+        on_failure=given.on_failure or BOOT,
     )
     if notifies(made):
         _check_socket(sandbox, spot["watchdog" if given.watchdog else "ready"])
     return made
+
+
+def _check_handover(given: Autostart, spot: Spot) -> None:
+    if given.before is None:
+        for key in ("on_timeout", "on_failure"):
+            if getattr(given, key) is not None:
+                spot[key].refuse("the boot does not wait for it", "write `before: handover` too")
+    elif given.stage not in (None, EARLY):
+        spot["stage"].refuse(
+            f"the real init would wait for it, and stage `{given.stage}` for the real init",
+            "write `stage: early`, or leave it out",
+        )
+    elif given.start_timeout == 0 and given.on_timeout is not None:
+        spot["on_timeout"].refuse("without a `start_timeout` it is never too late", "give it one")
 
 
 def _check_socket(sandbox: Sandbox, spot: Spot) -> None:

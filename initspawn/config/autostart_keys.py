@@ -55,8 +55,20 @@ AUTOSTART: Mapping[str, Mapping[str, Key]] = {
     },
     "Autostart": {
         "stage": Key(
-            "when its turn comes at the earliest: `early`, `system`, `network` or `api`, see below", "early"
+            "when its turn comes at the earliest: `early`, `system`, `network` or `api`, see below",
+            "early",
+            "`system`, with `before` `early`",
         ),
+        "before": Key(
+            "`handover`: the real init waits for it, see [handover](#handover)", "handover", "nothing"
+        ),
+        "on_timeout": Key(
+            "with `before`: what becomes of the boot when `start_timeout` is over, `boot`, `recovery` or "
+            "`reboot`",
+            "recovery",
+            "`boot`",
+        ),
+        "on_failure": Key("the same when it has failed for good or been skipped", "reboot", "`boot`"),
         "after": Key(
             "commands that must be ready before, or have failed for good or been skipped: verbs of this "
             "file, or `API/VERB`",
@@ -79,7 +91,7 @@ AUTOSTART: Mapping[str, Mapping[str, Key]] = {
             "seconds in which it must get ready, or it is stopped and has failed; `0`: any time. Not with "
             "`ready: started`",
             30,
-            "`90` with `notify`, else any time",
+            "`90` with `notify` or `before`, else any time",
         ),
         "watchdog": Key(
             "seconds; once it is ready it must say at least so often that it is alive, or it is stopped and "

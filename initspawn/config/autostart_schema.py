@@ -14,6 +14,7 @@ Pause = Annotated[float, Meta(ge=0.01, le=86_400)]
 Code = Annotated[int, Meta(ge=0, le=255)]
 Policy = Literal["never", "on-failure", "always"]
 Stage = Literal["early", "system", "network", "api"]
+Fate = Literal["boot", "recovery", "reboot"]
 
 
 class Restart(Part):
@@ -61,7 +62,10 @@ class Autostart(Part):
     noun = "autostart"
     form = "write autostart: {}"
 
-    stage: Stage = "system"
+    stage: Stage | None = None
+    before: Literal["handover"] | None = None
+    on_timeout: Fate | None = None
+    on_failure: Fate | None = None
     after: list[Name] = []
     requires: list[Name] = []
     wants: list[Name] = []

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_HANDOVER = "there is no other init to hand over to yet"
 _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a second sandbox"
 
 # By the name of the schema's class: the key, and why it is refused.
 LATER: Mapping[str, Mapping[str, str]] = {
     "Autostart": {
-        **dict.fromkeys(("before", "on_timeout", "on_failure"), _HANDOVER),
         "stop_timeout": "all commands have two seconds to end",
     },
     "Conditions": {"udev": "events of devices are not followed yet"},

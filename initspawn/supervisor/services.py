@@ -62,6 +62,7 @@ class Services:
         self._timers: dict[str, Timer] = {}
         self._waiting: deque[Service] = deque()  # to be looked at
         self._looking = False
+        self.on_change: Callable[[], None] = lambda: None  # called when the state of any has changed
         for service in self.every.values():
             for other in dict.fromkeys(_named(service.plan)):
                 self._followers.setdefault(other, []).append(service)
@@ -163,6 +164,7 @@ class Services:
             timer.cancel()
         service.on(event, self.hands.now(), why)
         self._look([service, *self._followers.get(service.name, ())])
+        self.on_change()
 
     def _look(self, services: Any) -> None:
         """Look at these one after the other, and at those that change because of them: chains may be long."""

@@ -5,7 +5,10 @@ The real init of these machines is a script that says what it finds and switches
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,89 @@ def test_a_hang_ends_when_there_is_no_sign_of_life(image: Image, tmp_path: Path)
     assert "initspawn gave no sign of life for 3 s" in shown
 
 
+BOOT = """
+metadata: {{uid: boot, api: boot}}
+sandboxes:
+  uid: s
+  acls: {{user: root}}
+  commands:
+    - uid: c
+      autostart: {start}
+      exec: {{cmdpath: /bin/sh, args: [-c, {line}]}}
+    - uid: "next"
+      autostart: {{stage: early, after: c}}
+      exec: {{cmdpath: /bin/sh, args: [-c, {behind}]}}
+"""
+HOLD = "/var/lib/initspawn/hold"
+
+
+def planned(image: Image, place: Path, start: str, line: str, behind: str = "true") -> Image:
+    """The image with another plan: a shell line that starts by itself, and one that comes after it."""
+    config, plan = place / "boot.yaml", place / "boot.plan"
+    config.write_text(
+        BOOT.format(start=start, line=json.dumps(line), behind=json.dumps(behind)), encoding="utf-8"
+    )
+    compiler = [
+        sys.executable,
+        "-m",
+        "initspawn",
+        "compile",
+        "--arch",
+        "x86_64",
+        str(config),
+        "-o",
+        str(plan),
+    ]
+    subprocess.run(compiler, check=True)
+    return altered(image, place, {PLAN: plan.read_bytes()}, mode="0100600")
+
+
+def test_the_real_init_waits_for_who_says_so(image: Image, tmp_path: Path) -> None:
+    start = "{before: handover, ready: exited}"
+    shown = console_of(planned(image, tmp_path, start, "sleep 4; echo done >/dev/console"), SAY)
+    assert re.search(r"done\s+real init: PID 1", shown)
+
+
+@pytest.mark.parametrize(
+    ("keys", "line", "said"),
+    [
+        ("on_failure: recovery", "exit 3", "not to the real init, but to recovery"),
+        ("start_timeout: 2, on_timeout: recovery", "sleep 60", "not ready 2 s after the boot began"),
+    ],
+)
+def test_recovery_comes_in_place_of_the_real_init(
+    image: Image, tmp_path: Path, keys: str, line: str, said: str
+) -> None:
+    broken = planned(image, tmp_path, f"{{before: handover, ready: exited, {keys}}}", line)
+    shown = console_of(broken, f"{SAY.replace('.init', '.recovery')} initspawn.init=/bin/false")
+    assert said in shown
+    assert "real init: PID 1" in shown  # the same script
+
+
+def test_a_reboot_instead(image: Image, tmp_path: Path) -> None:
+    broken = planned(image, tmp_path, "{before: handover, ready: exited, on_failure: reboot}", "exit 3")
+    with Machine(Shape(broken, memory=512, append=f"quiet {INIT} {SAY}")) as machine:
+        assert machine.wait(SECONDS) == 0
+        assert "restarting the machine" in machine.console()
+        assert "real init" not in machine.console().replace("not to the real init", "")
+
+
+def test_a_hold_keeps_the_real_init_away_until_it_is_gone(image: Image, tmp_path: Path) -> None:
+    begin = f"mkdir -p {HOLD[:-5]}; >{HOLD}"
+    finish = f"sleep 3; rm {HOLD}; echo erased >/dev/console"
+    held = planned(image, tmp_path, "{before: handover, ready: exited}", begin, finish)
+    assert re.search(r"erased\s+real init: PID 1", console_of(held, f"{SAY} rw"))
+
+
+def test_who_fails_under_a_hold_is_started_again_and_then_recovered(image: Image, tmp_path: Path) -> None:
+    """The supervisor is killed each time; the real init is never started."""
+    line = f"mkdir -p {HOLD[:-5]}; >{HOLD}; kill -KILL $(pgrep -of __main__.py)"
+    broken = planned(image, tmp_path, "{before: handover, ready: exited}", line.replace("$", "$$"))
+    shown = console_of(broken, f"{SAY.replace('.init', '.recovery')} initspawn.init=/bin/false")
+    assert shown.split("real init: PID")[0].count("initspawn is started again") == 3
+    assert "does not stay up" in shown
+
+
 def test_switched_off_by_the_boot_loader(image: Image) -> None:
     shown = console_of(image, f"{SAY} initspawn=off")
     assert "real init: PID 1" in shown
@@ -81,5 +167,5 @@ def test_a_root_that_cannot_be_written(image: Image) -> None:
 def test_an_init_that_cannot_be_executed_is_passed_over(image: Image, tmp_path: Path) -> None:
     """The next candidate's turn; with none left, a shell: the kernel never panics."""
     bad = {"/usr/local/sbin/say-and-stop": b"\177ELF of nothing", "/lib/systemd/systemd": b"#!/no/such\n"}
-    shown = console_of(altered(image, tmp_path, bad), SAY, until="this is a shell")
+    shown = console_of(altered(image, tmp_path, bad), SAY, until="nothing else could be started")
     assert "panic" not in shown

@@ -40,7 +40,8 @@ def test_the_early_stage_needs_little_more() -> None:
     code = f"import sys; sys.path.insert(0, {str(HERE.parents[1])!r}); import initspawn.boot.early"
     found = modules("-c", f"{code}; print(*sys.modules, sep='\\n')") - modules(*BARE) - loaded()
     early = ("early", "adoption", "mounts", "notify")
-    assert found == {f"initspawn.boot.{name}" for name in early} | {"initspawn.supervisor.moving"}
+    more = {f"initspawn.supervisor.{name}" for name in ("handover", "moving")}
+    assert found == {f"initspawn.boot.{name}" for name in early} | more
 
 
 if __name__ == "__main__":

@@ -102,8 +102,6 @@ def test_a_word_is_a_whole_policy(build: Build) -> None:
         ({"watchdog": 0}, ".watchdog: must be from 1 to 86400, not 0"),
         ({"stop_timeout": 3},
          ".stop_timeout: `stop_timeout` is known but not built yet: all commands have two seconds to end"),
-        ({"before": "handover"},
-         ".before: `before` is known but not built yet: there is no other init to hand over to yet"),
         ({"conditions": {"udev": {}}},
          ".conditions.udev: `udev` is known but not built yet: events of devices are not followed yet"),
         ({"start_timeout": 5},
@@ -158,9 +156,7 @@ def test_who_notifies_has_a_time_limit(build: Build) -> None:
     assert starts_of(build(autostart={"watchdog": 7}))["c"].watchdog == 7
 
 
-TREE = [
-    {"target": path, "mode": "ro"} for path in ("/bin", "/lib", "/lib64", "/usr") if Path(path).is_dir()
-]
+TREE = [{"target": path, "mode": "ro"} for path in ("/bin", "/lib", "/lib64", "/usr") if Path(path).is_dir()]
 ALONE = {"shares": {"net": "disable"}}
 
 
@@ -288,3 +284,27 @@ def test_an_order_or_a_circle(some: dict[str, list[str]]) -> None:
         for one, other in itertools.pairwise([*circle, circle[0]]):
             assert other in graph[one]
     assert not set(order) & {name for circle in found for name in circle}
+
+
+def test_the_boot_may_wait_for_a_command(build: Build) -> None:
+    made = starts_of(build(autostart={"before": "handover"}))["c"]
+    assert made == Autostart(stage="early", handover=True, start_timeout=90.0)
+    keys = {"before": "handover", "start_timeout": 5, "on_timeout": "reboot", "on_failure": "recovery"}
+    made = starts_of(build(autostart=keys))["c"]
+    assert (made.start_timeout, made.on_timeout, made.on_failure) == (5.0, "reboot", "recovery")
+
+
+@pytest.mark.parametrize(
+    ("start", "key", "words"),
+    [
+        ({"on_failure": "reboot"}, "on_failure", "the boot does not wait for it (write `before: handover`"),
+        ({"on_timeout": "boot"}, "on_timeout", "the boot does not wait for it"),
+        ({"before": "handover", "stage": "system"}, "stage", "stage `system` for the real init"),
+        ({"before": "handover", "start_timeout": 0, "on_timeout": "boot"}, "on_timeout", "never too late"),
+        ({"before": "breakfast"}, "before", "handover"),
+    ],
+)
+def test_what_the_boot_cannot_wait_for(problems: Problems, start: Any, key: str, words: str) -> None:
+    (found,) = problems(autostart=start)
+    assert f"autostart.{key}" in found
+    assert words in found
