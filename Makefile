@@ -3,20 +3,22 @@
 # PYTHON=/path/to/python3   the interpreter of .venv (see tools/venv for the choice without it)
 # CONFIG=FILE PORT=N        what `make run` serves, and where on 127.0.0.1 (PORT: `make boot` as well)
 # RUN_DIR=DIR               where the supervisor of `make run` keeps its sockets, to have several beside each other
-# ARGS=...                  further arguments for pytest
+# ARGS=...                  further arguments for pytest, or targets for `make fuzz`
+# FUZZ_SECONDS=N            how long `make fuzz` stays with one target
 
 PYTHON ?=
 CONFIG ?= configs/demo.yaml
 PORT ?= 1234
 RUN_DIR ?=
 ARGS ?=
+FUZZ_SECONDS ?= 60
 export PYTHON
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test-setup test quick lint types image boot test-guest test-aarch64 soak bench clean
+.PHONY: help setup run test-setup test quick lint types image boot test-guest test-aarch64 fuzz soak bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,7 +37,7 @@ test: lint types ## lint, types and all tests; those of the guest, which keep bo
 	$(BIN)/python -m pytest tests/boot
 
 quick: lint types ## lint, types and the tests without privileges
-	$(PYTEST) tests/unit tests/law $(ARGS)
+	$(PYTEST) tests/unit tests/law tests/fuzz $(ARGS)
 
 lint: test-setup ## ruff
 	$(BIN)/ruff check
@@ -55,11 +57,16 @@ test-guest: test-setup ## the system tests inside it; a quarter of an hour
 test-aarch64: test-setup ## the unit tests under an emulated aarch64 Python; needs root
 	tools/aarch64-tests $(if $(ARGS),$(ARGS),-q tests/unit)
 
-soak: test-setup ## all tests with many more generated cases, those of the guest, those on aarch64, then the benchmarks
+fuzz: test-setup ## a coverage-guided fuzzer on all that reads what strangers write, $(FUZZ_SECONDS) s for each target
+	@tools/venv fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
+
+soak: test-setup ## all tests with many more generated cases, the guest's, aarch64's, the fuzzer, then the benchmarks
 	$(PYTEST) --ignore tests/boot --hypothesis-profile=soak $(ARGS)
 	$(BIN)/python -m pytest tests/boot
 	$(MAKE) test-guest ARGS=
 	$(MAKE) test-aarch64 ARGS=
+	$(MAKE) fuzz ARGS=
 	$(BIN)/python benchmarks/run.py
 
 bench: setup ## the benchmarks

@@ -10,6 +10,7 @@ from initspawn.config.syntax import SyntaxFault
 
 # A key glued to its value, in block style: `uid:mine`, `- uid:mine`.
 _GLUED = re.compile(r"(?P<before>\s*(?:- +)*)(?P<key>[\w.-]+):(?P<value>[^\s/:].*)")
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # as PyYAML counts lines
 _QUOTES = "write the text in quotes"
 _COLUMNS = "keys of one object, and items of one list, begin in the same column"
 
@@ -77,7 +78,7 @@ def _words(problem: str, context: str) -> tuple[str, str]:
 
 def _misplaced_value(problem: str, text: str, line: int, column: int) -> SyntaxFault:
     """A `key: value` where none can be, mostly because of what is written above it."""
-    lines = text.split("\n")
+    lines = _BREAK.split(text)
     for number in range(line, max(0, line - 3), -1):
         glued = _GLUED.fullmatch(lines[number - 1].rstrip())
         if glued:

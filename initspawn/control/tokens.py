@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "tokens"  # in the state directory
 _BYTES = 1 << 20
+_LATEST = 2.0**53  # seconds since the epoch: what JSON numbers tell exactly
 _KEYS = {"name", "sha256", "scopes", "expires"}
 
 
@@ -40,7 +41,11 @@ def read(path: str) -> list[Token]:
         os.close(fd)
         raise TokenFileError(f"{path}: must be a file of ours, and nobody else's: chmod 600 it")
     with os.fdopen(fd, "rb") as file:
-        data = file.read(_BYTES + 1)
+        return parse(path, file.read(_BYTES + 1))
+
+
+def parse(path: str, data: bytes) -> list[Token]:
+    """The tokens of what a file holds. Raises TokenFileError."""
     try:
         if len(data) > _BYTES:
             raise ValueError(f"larger than {_BYTES} bytes")
@@ -62,6 +67,8 @@ def _token(entry: Any) -> Token:
         raise ValueError("`scopes` must be a list of texts")
     if expires is not None and (isinstance(expires, bool) or not isinstance(expires, (int, float))):
         raise ValueError("`expires` must be seconds since the epoch, or null")
+    if expires is not None and not expires <= _LATEST:  # NaN is not either
+        raise ValueError(f"`expires` must not be after {_LATEST:.0f}; null is never")
     return Token(name=name, digest=sha256, scopes=frozenset(scopes), expires=expires)
 
 

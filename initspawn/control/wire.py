@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 HEADER = 4
 MAX_ID = 2**53
+_DIGITS = 640  # that every Python reads
 
 
 class WireError(InitspawnError):
@@ -84,12 +85,23 @@ class FrameReader:
 def decode(body: bytes) -> dict[str, Any]:
     """The JSON object of a body. Raises WireError; nesting is bounded by the decoder's recursion."""
     try:
-        message = json.loads(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        try:
+            message = json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # a whole number of more digits than Python reads
+            message = json.loads(text, parse_int=_number)
     except (ValueError, RecursionError) as error:
         raise WireError(f"not JSON: {error}") from None
     if not isinstance(message, dict):
         raise WireError("not a JSON object")
     return message
+
+
+def _number(digits: str) -> float:
+    """A whole number that is JSON; of too many digits for an `int` (sys.set_int_max_str_digits), infinity."""
+    return int(digits) if len(digits) < _DIGITS else float(digits)
 
 
 class Request(Record):

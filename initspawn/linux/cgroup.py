@@ -10,6 +10,8 @@ import errno
 import os
 import resource
 
+from initspawn.linux import mount
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +23,7 @@ def mount_point() -> str | None:
     """Where the cgroup2 file system is mounted: /sys/fs/cgroup, or `unified` below it; None if not."""
     for before, after in _mounts():
         if after.startswith("cgroup2 "):
-            return before.split()[4]
+            return os.fsdecode(mount.unescaped(os.fsencode(before.split(" ")[4])))
     return None
 
 
@@ -30,7 +32,7 @@ def old_controllers() -> set[str]:
     found: set[str] = set()
     for _, after in _mounts():
         if after.startswith("cgroup "):
-            found.update(after.split()[2].split(","))
+            found.update(after.split(" ")[2].split(","))
     return found
 
 

@@ -39,6 +39,11 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 
 
+def unescaped(name: bytes) -> bytes:
+    """A name of mountinfo as it is: space, tab, newline, backslash and `#` are written there in octal."""
+    return name.decode("unicode_escape").encode("latin-1") if b"\\" in name else name
+
+
 def open_in_root(root: int, path: str, flags: int) -> int:
     """openat2(2) below `root` as if it were the root directory: no link or `..` leads out of it.
 

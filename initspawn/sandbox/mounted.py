@@ -50,12 +50,10 @@ def _parsed(mountinfo: bytes) -> Mounts:
         words = line.split(b" ")
         if len(words) > 9:
             dash = words.index(b"-", 6)
-            point = words[4]
-            if b"\\" in point:  # space, tab, newline and backslash are written in octal
-                point = point.decode("unicode_escape").encode("latin-1")
+            point = mount.unescaped(words[4])
             options = frozenset(words[5].decode().split(","))
             shared = any(tag.startswith(b"shared:") for tag in words[6:dash])
-            found[os.fsdecode(point)] = (words[dash + 1].decode(), options, shared)
+            found[os.fsdecode(point)] = (os.fsdecode(words[dash + 1]), options, shared)
     return found
 
 

@@ -58,7 +58,9 @@ def _names(asked: Any, every: list[str]) -> list[str]:
         return every
     if isinstance(asked, dict):
         return [name for name, value in asked.items() if value]
-    return [asked] if isinstance(asked, str) else [n for n in asked if isinstance(n, str)] if asked else []
+    if isinstance(asked, list):
+        return [name for name in asked if isinstance(name, str)]
+    return [asked] if isinstance(asked, str) else []
 
 
 def _describe(registry: Registry, name: str) -> dict[str, Any]:

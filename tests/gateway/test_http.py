@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -77,6 +78,17 @@ def test_broken_requests(gateway: Gateway) -> None:
             assert client.buffer or client.socket.recv(4096)  # some words about it, chunked
             while client.socket.recv(4096):
                 pass
+
+
+def test_what_is_no_http_behind_a_refused_head(gateway: Gateway) -> None:
+    """It has had its answer; nothing of this may reach stderr either."""
+    head = b"POST /api/a/b HTTP/1.1\r\nHost: elsewhere\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with gateway.client() as client:
+        client.send(head + b"1\r\n")
+        assert client.response()[0] == 403
+        with contextlib.suppress(ConnectionError):
+            client.send(b"no chunk\r\n")
+        assert client.at_end()
 
 
 def test_huge_head(gateway: Gateway) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 import pytest
@@ -97,6 +98,11 @@ def test_a_call_with_all_its_keys() -> None:
 def test_bodies_that_are_no_calls(body: bytes) -> None:
     with pytest.raises(WireError):
         decode_call(body)
+
+
+def test_more_digits_than_python_reads_are_a_number() -> None:
+    request = decode_call(b'{"id":1,"call":"a/b","args":[2,-%b]}' % (b"9" * 5000))
+    assert request.args == [2, -math.inf]
 
 
 @given(st.binary(max_size=100))
