@@ -159,6 +159,11 @@ def find_session(headers: Headers, fields: Mapping[str, str | None], port: int) 
     return found
 
 
+def port_of(server: tuple[str, int | None] | None) -> int:
+    """Our port from the `server` of an ASGI scope; 0 on a unix socket, which has none."""
+    return (server[1] if server else None) or 0
+
+
 def session_cookie(port: int) -> str:
     """The name of the cookie that holds a session's name: cookies know no ports."""
     return f"x-afb-uuid-{port}"

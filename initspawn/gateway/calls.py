@@ -17,6 +17,7 @@ from initspawn.gateway.admission import (
     check_fetch_site,
     find_session,
     find_token,
+    port_of,
     secure,
     session_cookie,
     values,
@@ -76,7 +77,7 @@ async def _respond(scope: Scope, receive: Receive) -> Response:
     kind = next(values(headers, "content-type"), "")
     query = scope["query_string"].decode("latin-1")
     arguments, fields = rest.arguments(scope["method"], query, kind, body)
-    port = scope["server"][1] if scope["server"] else 0
+    port = port_of(scope["server"])
     session = find_session(headers, fields, port)
     token = find_token(headers, fields)
     if token is None and scope["method"] != "GET":

@@ -16,6 +16,7 @@ from initspawn.gateway.admission import (
     believed_cookie,
     check_fetch_site,
     find_token,
+    port_of,
     secure,
     token_cookie,
 )
@@ -37,7 +38,7 @@ async def logout(request: Request) -> Response:
 async def _answer(request: Request, order: str) -> Response:
     scope = request.scope
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-    port = scope["server"][1] if scope["server"] else 0
+    port = port_of(scope["server"])
     try:
         check_fetch_site(headers)
         token = find_token(headers, {}) if order == "login" else believed_cookie(headers, port)

@@ -1,5 +1,7 @@
 """The protocol's example exchanges, byte for byte from raw sockets, masked and unmasked, by their numbers.
 
+Those of JSON and REST over TCP and over a unix socket; 13 to 15 are the service protocol's.
+
 Numbers 16 to 18 are RPC version 3, which is not offered. Events have the numbers that the server chooses, so
 in number 15 another one comes first; broadcasts of services are not made.
 """
@@ -31,6 +33,24 @@ def event(data: Any, name: str = "tb/e") -> dict[str, Any]:
     return {"event": name, "task": "s/c@1", "seq": 1, "data": data}
 
 
+KINDS = [(door, mask) for door in ("tcp", "unix") for mask in (True, False)]
+NAMES = [f"{door}, {'masked' if mask else 'unmasked'}" for door, mask in KINDS]
+
+
+@pytest.fixture(params=KINDS, ids=NAMES)
+def plain(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[RawClient]:
+    """A connection on which nothing has been said yet."""
+    door, mask = request.param
+    with gateway.client(mask=mask) if door == "tcp" else gateway.local("http", mask=mask) as client:
+        yield client
+
+
+@pytest.fixture
+def either(plain: RawClient) -> RawClient:
+    """The same, an open WebSocket."""
+    return plain.open()
+
+
 @contextlib.contextmanager
 def scripted(gateway: Gateway, **answers: list[dict[str, Any]]) -> Iterator[None]:
     """Procedures, `/` written as `__`, and what the supervisor says to them."""
@@ -58,9 +78,9 @@ def reply(kind: int, number: str, request: str, response: str = "") -> str:
 SUCCESS = '"status":"success","code":0'
 
 
-@pytest.mark.parametrize("mask", [True, False], ids=["masked", "unmasked"])
-def test_exchange_1_and_2(gateway: Gateway, mask: bool) -> None:
-    with scripted(gateway, tb__sub=[answer()]), gateway.client(mask=mask) as client:
+def test_exchange_1_and_2(gateway: Gateway, plain: RawClient) -> None:
+    client = plain
+    with scripted(gateway, tb__sub=[answer()]):
         client.send(HANDSHAKE)
         status, head, _ = client.response()
         assert status == 101
@@ -73,7 +93,7 @@ def test_exchange_1_and_2(gateway: Gateway, mask: bool) -> None:
             "Sec-WebSocket-Protocol: x-afb-ws-json1",
         }
         call = b'[2,"999999","tb/sub",null]'
-        client.send(frame(call) if mask else b"\x81\x1a" + call)
+        client.send(frame(call) if client.mask else b"\x81\x1a" + call)
         assert client.raw() == reply(3, "999999", SUCCESS)[3:].encode()
 
 
@@ -261,8 +281,9 @@ def test_what_ends_a_service_connection(service: RawClient, sent: bytes, code: i
 # REST and the development page.
 
 
-def test_exchange_19(gateway: Gateway) -> None:
-    with gateway.client() as client, scripted(
+@pytest.mark.parametrize("door", ["tcp", "unix"])
+def test_exchange_19(gateway: Gateway, door: str) -> None:
+    with gateway.client() if door == "tcp" else gateway.local("http") as client, scripted(
         gateway,
         hello__ping=[answer([{"a": "2", "b": None, "c": ""}, None, "ping count=16"])],
         **{"hello__has-loa-1": [answer(status="insufficient-scope", code=-9)]},
@@ -270,7 +291,10 @@ def test_exchange_19(gateway: Gateway) -> None:
     ):
         status, head, body = client.request("/api/hello/ping?a=1&b&c=&a=2")
         assert status == 200
-        assert f"\r\nset-cookie: x-afb-uuid-{client.port}=" in head
+        assert f"\r\nset-cookie: x-afb-uuid-{client.port if door == 'tcp' else 0}=" in head
+        cookie = head.partition("set-cookie: ")[2].partition(";")[0]
+        assert client.request("/api/hello/ping", f"Cookie: {cookie}")[1].count(cookie) == 1
+        gateway.supervisor.calls.pop()
         assert "; Path=/; Max-Age=32000000; HttpOnly; SameSite=Lax" in head
         assert body == (
             b'{"jtype":"afb-reply","request":{"status":"success","code":0},'
