@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 MONITOR = "monitor"
 OWN = "initspawn"
 
+# The verbs of every API, and of our own, each with the right it takes. What is not here is no verb.
+EVERYWHERE = {"ping": SEE, "info": SEE}
+OURS = {"ping": SEE, "info": SEE, "tasks": RECORDS, "services": RECORDS}
+
 
 def action(api: str, verb: str) -> str:
     """What right a built-in procedure takes, whether it exists or not."""
-    return RECORDS if api == OWN and verb in ("tasks", "services") else SEE
+    return (OURS if api == OWN else EVERYWHERE).get(verb, SEE)
 
 
 def call(registry: Registry, caller: Caller, name: str, verb: str, arguments: Any) -> Any:
@@ -29,18 +33,19 @@ def call(registry: Registry, caller: Caller, name: str, verb: str, arguments: An
         from initspawn.verbs import monitor
 
         return monitor.call(registry, caller, verb, arguments)
-    if name == OWN:
-        return _own(registry, caller, verb)
     api = registry.apis.get(name)
-    if api is None:
+    if api is None and name != OWN:
         raise RequestError("unknown-api")
+    if api is None:
+        if verb not in OURS:
+            raise _unknown(verb, [*OURS])
+    elif verb not in EVERYWHERE:
+        commands = [command.verb for command in api.commands] + [extra.uid for extra in api.extra]
+        raise _unknown(verb, [*EVERYWHERE, *commands])
     if verb == "ping":
         registry.pings += 1
         return f"pong={registry.pings}"
-    if verb == "info":
-        return info(api)
-    known = [command.verb for command in api.commands] + [extra.uid for extra in api.extra]
-    raise _unknown(verb, ["ping", "info", *known])
+    return _own(registry, caller, verb) if api is None else info(api)
 
 
 def _unknown(verb: str, known: list[str]) -> RequestError:
@@ -79,22 +84,17 @@ def _present(**values: Any) -> dict[str, Any]:
 
 def _own(registry: Registry, caller: Caller, verb: str) -> Any:
     supervisor = registry.supervisor
-    if verb == "ping":
-        registry.pings += 1
-        return f"pong={registry.pings}"
     if verb == "info":
         more = {name: tell() for name, tell in registry.about.items()}
         return {"version": __version__, "apis": list(registry.apis), "limits": registry.limits, **more}
-    if verb == "tasks":
-        every = [*supervisor.ended, *supervisor.tasks, *supervisor.roster.waiting]
-        return [
-            task.record()
-            for task in every
-            if not task.api.hidden and allowed(caller.identity, RECORDS, None, task.owner)
-        ]
     if verb == "services":
         # They are nobody's own, as tasks are that no caller has started.
         if registry.autostart is None or not allowed(caller.identity, RECORDS, None, ""):
             return []
         return registry.autostart.records()
-    raise _unknown(verb, ["ping", "info", "tasks", "services"])
+    every = [*supervisor.ended, *supervisor.tasks, *supervisor.roster.waiting]
+    return [
+        task.record()
+        for task in every
+        if not task.api.hidden and allowed(caller.identity, RECORDS, None, task.owner)
+    ]

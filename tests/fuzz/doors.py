@@ -14,6 +14,7 @@ from websockets.frames import Opcode
 
 from initspawn.control import tokens, wire
 from initspawn.control.audit import Audit
+from initspawn.control.certificate import Certificate
 from initspawn.gateway import admission, afb, files, pages, rest, wsapi
 from initspawn.gateway.admission import HostPolicy, Refused
 from initspawn.gateway.core import BareCore
@@ -177,6 +178,9 @@ class _Wire(asyncio.Transport):
 
     abort = write_eof = close
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def is_closing(self) -> bool:
         return self.ended
 
@@ -269,6 +273,17 @@ def _credential(data: bytes) -> None:
     known.log_out(text)
 
 
+def _certificate(data: bytes) -> None:
+    """What the gateway says of a certificate: one line of standard error at most."""
+    told: list[str] = []
+    made = Certificate.__new__(Certificate)
+    made._number, made._used, made._offered, made.problem = 1, (b"", b""), (b"c", b"k"), ""
+    made._complain = told.append  # type: ignore[method-assign]
+    made.answered(data)
+    assert len(told) <= 1
+    assert all(text.isprintable() for text in told)
+
+
 class _Record(Audit):
     """An audit log in memory."""
 
@@ -309,5 +324,6 @@ TARGETS = (
     Target("control-call", ("control.wire",), _call, (wire.WireError,)),
     Target("token-file", ("control.tokens",), _token_file, (tokens.TokenFileError,)),
     Target("credential", ("verbs.access",), _credential),
+    Target("certificate", ("control.certificate",), _certificate),
     Target("audit", ("control.audit",), _audit),
 )  # fmt: skip

@@ -13,9 +13,11 @@ TARGETS: dict[str, Target] = {
 FACING = ("gateway", "encoders", "control", "verbs")
 OTHERS = {
     "gateway.__main__": "a command line, written by the supervisor",
+    "gateway.acceptor": "accepts: tests/gateway, with a real gateway",
     "gateway.bounds": "numbers",
     "gateway.direct": "the state of one connection: tests/gateway, with a real gateway",
     "gateway.server": "accepts and hands over: tests/gateway, with a real gateway",
+    "gateway.tls": "the handshake is OpenSSL's; certificates come from the supervisor",
     "encoders.base": "what the others have in common",
     "encoders.host": "reads what the supervisor writes; what it writes is target `plugin`",
     "control.client": "reads what the supervisor writes",

@@ -10,7 +10,7 @@ from initspawn.errors import RequestError
 from initspawn.limits import ARGUMENT_BYTES
 from initspawn.plan import OPTIONAL, REQUIRED, TEXT, Api, Command, Sandbox
 from initspawn.sandbox.bind import bind
-from initspawn.verbs import execute, monitor, query, registry
+from initspawn.verbs import execute, monitor, nearest, query, registry
 from initspawn.verbs.registry import Registry
 from tests.fuzz.target import Target
 
@@ -84,11 +84,18 @@ def _monitor(data: bytes) -> None:
     json.dumps(monitor.call(known, caller, verb.decode("latin-1"), _value(arguments)))
 
 
+def _nearest(data: bytes) -> None:
+    known = ["box/ls", "ping", "info"]
+    info = nearest.unknown_verb(data.decode("utf-8", "surrogateescape"), known).info
+    assert info in ["", *(f"did you mean `{verb}`?" for verb in known)]
+
+
 TARGETS = (
     Target("query", ("verbs.query", "verbs.registry"), _query, (RequestError,)),
     Target("query-control", ("verbs.query",), _control, (RequestError,)),
     Target("query-input", ("verbs.query",), _input, (RequestError,)),
     Target("arguments", ("sandbox.bind",), _arguments, (RequestError,)),
     Target("execute", ("verbs.execute",), _execute, (RequestError,)),
+    Target("nearest", ("verbs.nearest",), _nearest),
     Target("monitor", ("verbs.monitor",), _monitor, (RequestError,)),
 )

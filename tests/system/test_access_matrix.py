@@ -5,24 +5,28 @@ A door, route, verb or action that is not in the tables makes a test fail: whoev
 
 from __future__ import annotations
 
+import ast
 import http.client
+import inspect
 import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from starlette.routing import Route
 
+from initspawn.boot import supervise
+from initspawn.cli import sockets
 from initspawn.control import wire
 from initspawn.control.client import Client, ErrorReply
 from initspawn.control.tokens import write as write_tokens
 from initspawn.gateway.admission import HostPolicy
 from initspawn.gateway.pages import FILES, application
-from initspawn.verbs import access, monitor, query
+from initspawn.verbs import access, builtin, monitor, query
 from initspawn.verbs.access import Token, digest
 from tests.system.server import PATIENCE, Server, serving, wait_for, write
 
@@ -86,10 +90,62 @@ def test_every_route_is_in_the_table(tmp_path: Path) -> None:
 
 def test_every_built_in_verb_is_in_the_table() -> None:
     """All of the monitor API takes the right to see."""
+    assert builtin.EVERYWHERE == {"ping": access.SEE, "info": access.SEE}
+    assert builtin.OURS == {
+        "ping": access.SEE, "info": access.SEE, "tasks": access.RECORDS, "services": access.RECORDS,
+    }  # fmt: skip
     assert monitor.VERBS.keys() == {
         "get", "set", "session", "subscribe", "unsubscribe", "apis", "trace", "info",
     }  # fmt: skip
     assert set(wire.ORDERS) == {"login", "logout", "unsubscribe"}  # none of them needs or gives a right
+
+
+def test_every_door_is_in_the_table() -> None:
+    """They are opened in one place; `network` and `unix ...` are the gateway's, with two protocols."""
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(supervise))) if isinstance(node, ast.Call)]
+    opened = {
+        ast.unparse(word.value)
+        for call in calls
+        for word in call.keywords
+        if ast.unparse(call.func) in ("Door", "ServiceDoor") and word.arg == "name"
+    }
+    assert opened == {"'control'", "'network'", "f'unix {protocol}'"}
+    protocols = {value for name, value in vars(sockets).items() if name.isupper() and isinstance(value, str)}
+    assert protocols == {"http", "wsapi"}
+    assert len(NETWORK + LOCAL) == 5  # two protocols of the network, two of unix sockets, control
+
+
+NEW: list[tuple[object, str, object, Callable[..., None]]] = [
+    (access, "ACTIONS", (*access.ACTIONS, "new"), test_every_action_is_in_the_table),
+    (query, "ACTIONS", (*query.ACTIONS, "new"), test_every_action_is_in_the_table),
+    (wire, "ORDERS", (*wire.ORDERS, "new"), test_every_built_in_verb_is_in_the_table),
+    (monitor, "VERBS", {**monitor.VERBS, "new": None}, test_every_built_in_verb_is_in_the_table),
+    (builtin, "OURS", {**builtin.OURS, "new": access.SEE}, test_every_built_in_verb_is_in_the_table),
+    (builtin, "EVERYWHERE", {**builtin.EVERYWHERE, "new": "see"}, test_every_built_in_verb_is_in_the_table),
+    (sockets, "NEW", "rpc", test_every_door_is_in_the_table),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "value", "check"), NEW, ids=lambda value: str(value)[:20])
+def test_what_is_new_is_noticed(
+    module: object, name: str, value: object, check: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, name, value, raising=False)
+    with pytest.raises(AssertionError):
+        check()
+
+
+def test_a_new_route_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = application
+
+    def more(*arguments: Any) -> Any:
+        made = before(*arguments)
+        made.routes.append(Route("/new", lambda _: None))
+        return made
+
+    monkeypatch.setattr(f"{__name__}.application", more)
+    with pytest.raises(AssertionError):
+        test_every_route_is_in_the_table(tmp_path)
 
 
 class Site:
