@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from initspawn.errors import InitspawnError
-from initspawn.gateway.bounds import QUERY_FIELDS
+from initspawn.gateway.bounds import HEAD_BYTES, QUERY_FIELDS
 
 SUBPROTOCOL = "x-afb-ws-json1"
 API_PATH = "/api"
@@ -92,6 +92,16 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
     # a dual-stack socket reports IPv4 addresses as ::ffff:a.b.c.d
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def check_framing(headers: Headers) -> None:
+    """One way to tell where a body ends (RFC 9112, section 6.3), and a head within its bound, however it
+    came. Raises Refused(400 or 431), and the connection ends: nobody reads what is behind it.
+    """
+    if any(values(headers, "transfer-encoding")) and any(values(headers, "content-length")):
+        raise Refused(400, ("Connection", "close"))
+    if sum(len(name) + len(value) + 4 for name, value in headers) > HEAD_BYTES:
+        raise Refused(431, ("Connection", "close"))
 
 
 def values(headers: Headers, name: str) -> Iterator[str]:

@@ -140,6 +140,8 @@ async def _body(headers: Headers, receive: Receive) -> bytes:
                 if len(body) > FRAME_BYTES or int(length) > FRAME_BYTES:
                     raise Refused(413)
                 message = await receive()
+                if message["type"] == "http.disconnect":  # it has gone, or goes on with what is no HTTP
+                    raise Refused(400)
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
     except TimeoutError:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from initspawn.gateway.admission import HostPolicy, Refused
+from initspawn.gateway.admission import HostPolicy, Refused, check_framing
 from initspawn.gateway.calls import Rest
 from initspawn.gateway.files import Directory
 from initspawn.gateway.login import login, logout
@@ -48,9 +48,10 @@ class Guard:
         local = scope["server"][0] if scope["server"] else ""
         app, host = self._app, ""
         try:
+            check_framing(headers)
             host = self._hosts.check(headers, scheme=scope["scheme"], local=local)
         except Refused as refused:
-            app = Response(status_code=refused.status)
+            app = Response(status_code=refused.status, headers=dict(refused.headers))
 
         inline = bool(self._aliases) and scope["path"].startswith(self._aliases)
 

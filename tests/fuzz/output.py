@@ -11,6 +11,7 @@ from typing import Any, cast
 from initspawn.cli import output
 from initspawn.control import wire
 from initspawn.encoders.table import ENCODERS, make
+from initspawn.event import PIECE
 from initspawn.limits import CONTROL_BYTES, ENDED_LOG_BYTES
 from initspawn.supervisor.eventlog import DROPPED, EventLog, Reader
 from initspawn.supervisor.plugin import PluginEncoder
@@ -32,8 +33,10 @@ def _encoders(data: bytes) -> None:
 
 
 def _told(encoder: Any, stream: str, pieces: list[bytes]) -> list[Any]:
-    events = [event for piece in pieces for event in encoder.feed(stream, piece)]
-    return [*events, *encoder.finish(), encoder.result()]
+    events = [event for piece in pieces for event in encoder.feed(stream, piece)] + encoder.finish()
+    if any(PIECE in event for event in events):  # `stream` tells what it gets, as it gets it
+        events = [{stream: "".join(event[stream] for event in events)}]
+    return [*events, encoder.result()]
 
 
 def _log(data: bytes) -> None:
@@ -118,8 +121,8 @@ def _terminal(data: bytes) -> None:
 TARGETS = (
     Target(
         "encoders",
-        ("encoders.json", "encoders.line", "encoders.lines", "encoders.log", "encoders.raw", "encoders.sync",
-         "encoders.table", "encoders.text", "encoders.values"),
+        ("encoders.json", "encoders.line", "encoders.lines", "encoders.log", "encoders.raw",
+         "encoders.stream", "encoders.sync", "encoders.table", "encoders.text", "encoders.values"),
         _encoders,
     ),
     Target("event-log", ("supervisor.eventlog",), _log),
