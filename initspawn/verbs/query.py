@@ -188,7 +188,7 @@ def whole(value: Any) -> int | None:
 
 
 def _signal(value: Any) -> int:
-    if isinstance(value, str) and value.upper() in SIGNALS:
+    if isinstance(value, str) and value.isascii() and value.upper() in SIGNALS:
         return SIGNALS[value.upper()]
     if type(value) is int and 0 <= value <= _LAST_SIGNAL:
         return value
