@@ -50,9 +50,6 @@ LOCK = "lock"  # locked for as long as a supervisor uses the run directory
 GATEWAY = "gateway"  # the name of the gateway's hidden API
 GATEWAY_BYTES = 512  # of a message of its own
 GATEWAY_DOOR = "gateway/door"  # its socket, alone in a directory that its sandbox sees
-# How deep JSON may nest (sys.setrecursionlimit): what the gateway has let pass, at Python's own limit of
-# 1000, is understood here.
-_NESTING = 2000
 
 
 def main(arguments: list[str]) -> int:
@@ -106,7 +103,6 @@ class Main:
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        sys.setrecursionlimit(_NESTING)
         self.registry = Registry(self.supervisor)
         self.registry.autostart = self.autostart = Autostart(self.supervisor, command_line())
         self.registry.limits.update(self.start.get("limits", {}))

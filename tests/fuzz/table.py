@@ -16,6 +16,7 @@ OTHERS = {
     "gateway.acceptor": "accepts: tests/gateway, with a real gateway",
     "gateway.bounds": "numbers",
     "gateway.direct": "the state of one connection: tests/gateway, with a real gateway",
+    "gateway.quota": "counts: addresses are the kernel's, limits the command line's",
     "gateway.server": "accepts and hands over: tests/gateway, with a real gateway",
     "gateway.tls": "the handshake is OpenSSL's; certificates come from the supervisor",
     "encoders.base": "what the others have in common",

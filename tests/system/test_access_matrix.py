@@ -224,7 +224,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ]  # fmt: skip
     box = {"uid": "box", "namespace": {}, **acls, "commands": commands}
     file = write(place, "t.json", {"metadata": {"uid": "t", "api": "t"}, "sandboxes": box})
-    with serving(place, "--unix", str(place / "web"), "--ws-server", f"unix:{place}/t", file) as server:
+    options = "--unix", str(place / "web"), "--ws-server", f"unix:{place}/t", "--limit", "failures=0"
+    with serving(place, *options, file) as server:
         yield Site(server, place)
         assert server.stop() == (0, "")
     assert not server.run_dir.exists()
