@@ -51,6 +51,8 @@ def _bytes(path: str) -> bytes:
             mode = os.fstat(fd).st_mode
             if not stat.S_ISREG(mode):
                 raise SyntaxFault("is a directory" if stat.S_ISDIR(mode) else "is no plain file")
+            if mode & stat.S_IWOTH:
+                raise SyntaxFault("can be changed by everybody", hint="say `chmod o-w`")
             content = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
         raise SyntaxFault("is a directory") from None

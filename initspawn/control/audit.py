@@ -43,7 +43,7 @@ class Audit:
             entry["action"] = action[:_TEXT]
         entry["decision"] = decision
         now = self._clock()
-        if entry == self._last and now - self._since < _TOGETHER:
+        if entry == self._last and 0 <= now - self._since < _TOGETHER:  # the clock may have been set back
             self._more += 1
             return
         self._flush(now)

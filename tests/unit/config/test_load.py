@@ -243,6 +243,15 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         assert said in refused(file).message
 
 
+def test_a_file_that_everybody_may_change_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("{}")
+    file.chmod(0o666)
+    assert "changed by everybody" in refused(file).message
+    file.chmod(0o664)
+    assert load(str(file)).data == {}
+
+
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_bytes(b'\xef\xbb\xbf{"a": 1}')

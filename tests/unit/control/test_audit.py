@@ -51,6 +51,16 @@ def test_equal_records_are_counted(tmp_path: Path) -> None:
     assert [line.get("times", 1) for line in lines(path)] == [1, 999, 1, 1]
 
 
+def test_a_clock_that_is_set_back_hides_nothing(tmp_path: Path) -> None:
+    path, clock = tmp_path / "audit", Clock()
+    audit = Audit(str(path), clock=clock)
+    for now in (5000.0, 1000.0, 1000.5):
+        clock.now = now
+        audit.record("network", "nobody", "a/b", None, "insufficient-scope")
+    assert [line["time"] for line in lines(path)] == [5000.0, 1000.0]
+    audit.close()
+
+
 def test_it_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "audit"
     audit = Audit(str(path), limit=1000)

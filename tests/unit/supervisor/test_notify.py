@@ -236,9 +236,10 @@ def test_a_flood_does_not_keep_the_loop(served: Served) -> None:
     try:
         end = time.monotonic() + 1.0
         while time.monotonic() < end:
+            before = len(served.heard)
             served.reactor.turn(0.05)
-        count = len(served.heard)
-        assert EVENTS_PER_WAKE < count < 120 * EVENTS_PER_WAKE, "they are read, and not as fast as they come"
+            assert len(served.heard) - before <= EVENTS_PER_WAKE, "never so many that others wait"
+        assert len(served.heard) > EVENTS_PER_WAKE, "they are read"
         assert len(ticks) > 20, "everything else goes on"
     finally:
         os.kill(pid, 9)
