@@ -66,6 +66,7 @@ def info(api: Api) -> dict[str, Any]:
                     verb=command.verb,
                     info=command.info,
                     sample=command.sample,
+                    input="terminal" if command.terminal else "pipe" if command.stdin else None,
                     usage=_present(action=["start", "stop"], args=command.usage),
                 )
                 for command in api.commands

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXEC = "exec"
 _KEYS = frozenset(("action", "sandbox", "exec", "uid", "timeout", "verbose", "encoder"))
-_ENCODERS = ("text", "line", "sync", "raw", "json")
+_ENCODERS = ("text", "line", "sync", "raw", "json", "stream")
 _UID = "dynamic"
 _LONGEST_UID = 64
 _LONGEST_TIME = 315_360_000  # ten years, in seconds

@@ -55,6 +55,26 @@ def test_the_test_page(server: Server, tab: Tab) -> None:
         assert (task["command"], task["state"]) == ("count", "ended")
 
 
+SHELL = COUNT.replace("host/count", "box/shell")
+
+
+def test_the_test_page_and_a_terminal(server: Server, tab: Tab) -> None:
+    tab.open(server.page)
+    tab.until(f"Boolean({SHELL})")
+    assert tab.value(f"{COUNT}.querySelector('.feed').hidden")
+    assert not tab.value(f"{SHELL}.querySelector('.feed').hidden")
+    tab.click(f"{SHELL}.querySelector('.start')")
+    output = f"{SHELL}.querySelector('.output').textContent"
+    tab.until(f"{output}.includes('$ ')")
+    line = r"printf '\033[1mbold\033[0m\001 %s\n' done"
+    tab.value(f"{SHELL}.querySelector('.feed input').value = {line!r}")
+    tab.click(f"{SHELL}.querySelector('.feed button')")
+    tab.until(f"{output}.includes('bold\u2401 done$ ')")
+    tab.click(f"{SHELL}.querySelector('.end')")
+    tab.until(f"{output}.includes('exit 0')")
+    assert tab.value(f"{SHELL}.querySelector('.feed button').disabled")
+
+
 def test_without_the_token_there_is_nothing(server: Server, tab: Tab) -> None:
     tab.open(server.page.partition("#")[0])
     tab.until("!document.querySelector('#token-form').hidden")

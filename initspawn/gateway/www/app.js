@@ -93,6 +93,7 @@ class Output {
   }
 
   clear() {
+    this.unfinished = null;
     this.box.replaceChildren();
     this.box.hidden = this.button.hidden = true;
   }
@@ -104,12 +105,41 @@ class Output {
     line.className = kind;
     line.textContent = text === "" ? "\u00a0" : text;
     box.append(line);
+    this.unfinished = null;
     while (box.childElementCount > MAX_LINES) {
       box.firstElementChild.remove();
     }
     box.hidden = this.button.hidden = false;
     if (following) {
       box.scrollTop = box.scrollHeight;
+    }
+    return line;
+  }
+
+  /* Output as it comes, in pieces that may end anywhere. This is no terminal: what would move a cursor or colour
+     a text is left out, other control characters are shown as symbols. */
+  piece(text, kind) {
+    const shown = text
+      .replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\-~])/g, "")
+      .replace(/\r+\n/g, "\n")
+      .replace(/[\x00-\x08\x0b-\x1f\x7f]/g, (found) =>
+        found === "\x7f" ? "\u2421" : String.fromCharCode(0x2400 + found.charCodeAt(0)));
+    const lines = shown.split("\n");
+    const rest = lines.pop();
+    for (const line of lines) {
+      this.grow(line, kind);
+      this.unfinished = null;
+    }
+    if (rest) {
+      this.grow(rest, kind);
+    }
+  }
+
+  grow(text, kind) {
+    if (this.unfinished && this.unfinished.className === kind) {
+      this.unfinished.textContent += text;
+    } else {
+      this.unfinished = this.add(text, kind);
     }
   }
 
@@ -143,6 +173,15 @@ class Card {
     this.stopButton = find(".stop");
     this.startButton = find(".start");
     this.output = new Output(find(".output"), find(".clear"));
+    this.feedForm = find(".feed");
+    this.feedForm.hidden = verb.input === undefined;
+    this.feedForm.addEventListener("submit", (submit) => {
+      submit.preventDefault();
+      const line = this.feedForm.querySelector("input");
+      this.feed({ data: `${line.value}\n` });
+      line.value = "";
+    });
+    find(".end").addEventListener("click", () => this.feed({ eof: true }));
     find("h3").textContent = name;
     find(".card > .about").textContent = verb.info || "";
     this.describe(verb, find(".query"), find(".samples"));
@@ -193,6 +232,11 @@ class Card {
     this.call(pid === null ? { action: "stop" } : { action: "stop", args: { pid } });
   }
 
+  /* To the newest of its tasks. */
+  feed(what) {
+    this.call({ action: "input", args: { pid: [...this.tasks].pop(), ...what } });
+  }
+
   /* What runs already: its output is sent again from the beginning of what is kept. */
   async follow() {
     this.output.clear();
@@ -238,17 +282,18 @@ class Card {
       this.output.stream(data, "stdout");
       return;
     }
-    const { type, api, sandbox, command, pid, status, stdout, stderr, ...rest } = data;
+    const { type, api, sandbox, command, pid, status, stdout, stderr, piece, ...rest } = data;
     const starts = type === undefined || type === "initial-event";
     if (starts && status === undefined && pid !== undefined && !this.tasks.has(pid) && !this.over.delete(pid)) {
       this.began(pid);
       this.output.add(`started, pid ${pid}`, "note");
     }
-    if (stdout !== undefined) {
-      this.output.stream(stdout, "stdout");
-    }
-    if (stderr !== undefined) {
-      this.output.stream(stderr, "stderr");
+    for (const [kind, value] of Object.entries({ stdout, stderr })) {
+      if (value !== undefined && piece !== undefined) {
+        this.output.piece(piece === "base64" ? fromBase64(value) : value, kind);
+      } else if (value !== undefined) {
+        this.output.stream(value, kind);
+      }
     }
     if (Object.keys(rest).length) {
       this.output.add(`${type || "answer"} ${JSON.stringify(rest)}`, "note");
@@ -272,6 +317,9 @@ class Card {
   draw() {
     this.node.classList.toggle("busy", this.tasks.size > 0);
     this.stopButton.disabled = this.tasks.size === 0;
+    for (const button of this.feedForm.querySelectorAll("button")) {
+      button.disabled = this.tasks.size === 0;
+    }
     const several = this.tasks.size > 1 ? [...this.tasks] : [];
     this.taskList.replaceChildren(...several.map((pid) => {
       const button = document.createElement("button");
@@ -281,6 +329,10 @@ class Card {
       return button;
     }));
   }
+}
+
+function fromBase64(text) {
+  return new TextDecoder().decode(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)));
 }
 
 function ending(status) {

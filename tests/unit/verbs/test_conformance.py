@@ -121,6 +121,16 @@ def test_check_020_info_shows_samples() -> None:
     assert "samples" not in verb
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"), [({}, None), ({"stdin": True}, "pipe"), ({"terminal": {"rows": 1}}, "terminal")]
+)
+def test_info_shows_what_reads_input(keys: dict[str, Any], told: str | None) -> None:
+    answer = Api({"uid": "sb", "commands": {**TRUE, **keys}}).call("t/info")
+    assert answer is not None
+    (verb,) = answer.response["groups"][0]["verbs"]
+    assert verb.get("input") == told
+
+
 def test_check_033_ping_counts() -> None:
     api = Api([])
     assert [api.call("t/ping", query) for query in (None, {"any": 1})] == [
