@@ -109,6 +109,20 @@ def test_further_groups_are_those_of_the_tree(box: Callable[..., Sandbox]) -> No
     assert "acls.groups: user 12 is not known here and so is in no group" in said
 
 
+def test_capabilities_of_a_newer_kernel(box: Callable[..., Sandbox], compiled: Compile) -> None:
+    """Those that no table here names go by their numbers."""
+
+    def held(*entries: str) -> int:
+        caps = [{"cap": name.lstrip("-"), "mode": "unset" if name[0] == "-" else "set"} for name in entries]
+        return box({"caps": caps}, last=45).capabilities
+
+    assert held("44", "CAP_45") == 1 << 44 | 1 << 45
+    assert held("LAST_CAP") == 1 << 45
+    assert held("ALL", "-41") == (1 << 46) - 1 - (1 << 41)
+    said = problems(compiled, {"caps": {"cap": "46", "mode": "set"}}, last=45)
+    assert "this kernel does not know 46" in said
+
+
 def test_programs_are_looked_for_in_the_tree(compiled: Compile, root: Path) -> None:
     assert compiled(cmdpath="/bin/tool").apis[0].commands[0].path == "/bin/tool"
     assert "'/bin/sh' does not exist" in problems(compiled, cmdpath="/bin/sh")

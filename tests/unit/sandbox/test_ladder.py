@@ -259,6 +259,19 @@ def test_only_what_is_held_is_asked_for() -> None:
     assert capset(in_own[0])[0] == ALL  # a new user namespace gives all
 
 
+def test_a_newer_kernel_has_more_to_drop() -> None:
+    """Capabilities without a name here are dropped, or held, like the others."""
+    last = 63
+    every = (1 << last + 1) - 1
+    baseline = SimpleNamespace(ignored=0, permitted=every, last_capability=last)
+    made = calls("bounding set", baseline, capabilities=1 << 50, groups=())
+    assert capset(made[0])[0] == every
+    assert [call[2] for call in made[1:]] == [number for number in range(last + 1) if number != 50]
+    held = calls("capabilities", baseline, capabilities=1 << 50)
+    assert capset(held[0]) == (1 << 50,) * 3
+    assert [call[3] for call in held[2:]] == [50]
+
+
 @pytest.mark.parametrize("mask", [0, 1 << CHOWN, 1 << KILL | 1 << NET_ADMIN | 1 << 38])
 def test_capabilities(mask: int) -> None:
     made = calls("capabilities", capabilities=mask)
