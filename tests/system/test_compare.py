@@ -77,6 +77,15 @@ def test_the_row_as_root(tmp_path: Path) -> None:
     check_the_row(compared(None, tmp_path, "open/folder", *of(ROW)))
 
 
+def test_limits_say_how_much(as_user: Ordinary) -> None:
+    found = compared(as_user, as_user.home, "open/much", *of("tight limits"))
+    wide, narrow = found["the command", "stdout"]
+    assert wide[0] == "4000000"
+    assert wide[1].startswith("1073741824 bytes")
+    assert narrow == [str(1 << 20), "dd: memory exhausted by input buffer of size 1073741824 bytes (1.0 GiB)"]
+    assert "fsize 1048576" in found["is", "limits"][1]
+
+
 def test_nothing_but_the_user_and_all_powers(as_user: Ordinary) -> None:
     found = compared(as_user, as_user.home, "open/who", *of("none powers network"))
     assert found["is", "no new privileges"] == ["no: setuid programs work", "yes", "yes"]
