@@ -71,8 +71,13 @@ attempt("mount", lambda: call("mount", b"x", b"/tmp", b"tmpfs", 0, None))
 attempt("remount /usr", lambda: call("mount", b"none", b"/usr", None, 0x20 | 0x1000, None))
 attempt("unmount /etc/passwd", lambda: call("umount2", b"/etc/passwd", 2))
 attempt("unmount /proc", lambda: call("umount2", b"/proc", 2))
+attempt("unmount the root", lambda: call("umount2", b"/", 2))  # the old one would lie below it
 intel = os.uname().machine == "x86_64"
 attempt("pivot_root", lambda: call("syscall", 155 if intel else 41, b"/tmp", b"/tmp"))
+attempt("copy a tree of mounts", lambda: call("syscall", 428, -100, b"/usr", 1))  # open_tree(2)
+attempt("a new file system", lambda: call("syscall", 430, b"tmpfs", 0))  # fsopen(2)
+writable = bytes(8) + b"\\1" + bytes(23)  # struct mount_attr: takes MOUNT_ATTR_RDONLY away
+attempt("writable mounts", lambda: call("syscall", 442, -100, b"/usr", 0, writable, 32))
 attempt("chroot", lambda: call("chroot", b"/tmp"))
 for name, flag in (("mnt", 0x20000), ("pid", 0x20000000), ("net", 0x40000000), ("uts", 0x4000000)):
     attempt("unshare " + name, lambda: call("unshare", flag))
@@ -101,6 +106,8 @@ for fd in (0, 1, 2):
     attempt("TIOCLINUX to %d" % fd, lambda: call("ioctl", fd, 0x541C, b"\\x02"))
 attempt("TIOCSTI to a terminal that is not ours", lambda: call("ioctl", os.openpty()[1], 0x5412, b"x"))
 attempt("attach to the supervisor", lambda: call("ptrace", 16, int(sys.argv[1]), None, None))
+attempt("pidfd of the supervisor", lambda: call("syscall", 434, int(sys.argv[1]), 0))
+attempt("limits of the supervisor", lambda: call("prlimit", int(sys.argv[1]), 7, None, bytes(16)))
 attempt("signal the supervisor", lambda: os.kill(int(sys.argv[1]), 0))
 attempt("kexec", lambda: call("syscall", 246 if intel else 104, 0, 0, None, 0))
 handle = b"\\x08\\0\\0\\0\\x01" + bytes(11)
@@ -122,7 +129,8 @@ NEVER = (
     "write /proc/irq/default_smp_affinity", "write /proc/bus/pci/00/00.0", "write /proc/kcore",
     "write /proc/kmsg", "open /proc/1/ns/mnt", "open /proc/1/ns/pid", "mknod", "mknod block", "settime",
     "module", "device", "open /dev/mem", "open /dev/kmsg", "open /dev/kvm", "write /sys/fs/cgroup", "kexec",
-    "attach to the supervisor", "signal the supervisor", "handles", "TIOCSTI to 0", "TIOCSTI to 1",
+    "attach to the supervisor", "pidfd of the supervisor", "limits of the supervisor",
+    "signal the supervisor", "handles", "TIOCSTI to 0", "TIOCSTI to 1",
     "TIOCSTI to 2", "TIOCLINUX to 0", "write /proc/self/exe",
 )  # fmt: skip
 EVERY = (1 << last_cap() + 1) - 1
@@ -230,15 +238,20 @@ print(os.read(reader, 100), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-@root
-def test_a_setuid_program_without_arguments_gives_nothing(who: Person) -> None:
+@pytest.mark.root
+@either
+@everybody
+def test_a_setuid_program_gives_nothing_with_and_without_arguments(who: Person, filtered: str) -> None:
     program = who.home / "id"
     program.write_bytes(Path("/usr/bin/id").read_bytes())
-    program.chmod(0o4755)
-    box = boxes.full(who, filters=boxes.profiled(who).filters)
+    os.chown(program, 0, 0)
+    program.chmod(0o6755)
+    box = full(who, filtered)
+    assert who.run(box, "/data/id", "-u").out == str(who.command_uid)
+    assert who.run(box, "/data/id", "-g").out == str(who.command_gid)
     found = who.run(box, PYTHON, "-I", "-S", "-c", ARGUMENTS, "/data/id")
     assert found.status == {"exit": 0}
-    assert "uid=65534" in found.out
+    assert f"uid={who.command_uid}" in found.out
     assert "euid" not in found.out
 
 

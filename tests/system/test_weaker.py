@@ -45,7 +45,7 @@ ATTEMPTS = {
     "uses key rings": "raw(250 if INTEL else 219, 0, -3, 1) >= 0",
     "has its addresses laid out alike": "raw(135 if INTEL else 92, 0x40000) >= 0",
     "traces its children": "traced()",
-    "makes calls by foreign numbers": "INTEL and raw(0x40000000 | 39) > 0 or foreign()",
+    "makes calls by foreign numbers": "INTEL and apart(x32) + apart(i386) > 0",
     "becomes root by a set-user-ID program": "suid()",
 }
 SCRIPT = """
@@ -73,10 +73,14 @@ def traced():
     if not pid: signal.pause()
     try: return call("ptrace", 0x4206, pid, None, None) == 0
     finally: os.kill(pid, 9); os.waitpid(pid, 0)
-def foreign():
-    if not INTEL: return False
+def apart(getpid):  # the first may end the process
+    pid = os.fork()
+    if not pid: os._exit(0 if getpid() > 0 else 1)
+    return os.waitpid(pid, 0)[1] == 0
+def x32(): return raw(0x40000000 | 39)
+def i386():
     page = mmap.mmap(-1, 4096, prot=7); page.write(bytes.fromhex("b814000000cd80c3"))  # getpid of i386
-    return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))() > 0
+    return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
 def suid(): return subprocess.run([facts["suid"], "-u"], capture_output=True).stdout == b"0\\n"
 # Each in a process of its own: an attempt may end it, or change what comes after.
 found = []
