@@ -3,6 +3,8 @@
 Called with `--run-dir DIR --plan FILE [--start-fd N]`. The start descriptor carries what must not be on a
 command line, as marshal of a dictionary:
 
+    up         what makes the network up: LINK, ADDRESS (the default) or ROUTE
+    gateway    when the gateway runs: NOW (the default), from when it is UP on, or WHILE_UP
     tokens     SHA-256 of each token of this run to its name and its scopes
     state      the directory of the token file and the audit log; default: the run directory
     open       True: whoever reaches the gateway may do everything
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 CONTROL = "control"  # the local door's socket, in the run directory
 LOCK = "lock"  # locked for as long as a supervisor uses the run directory
+NOW, UP, WHILE_UP = "now", "up", "while-up"
 GATEWAY = "gateway"  # the name of the gateway's hidden API
 GATEWAY_BYTES = 512  # of a message of its own
 GATEWAY_DOOR = "gateway/door"  # its socket, alone in a directory that its sandbox sees
@@ -114,6 +117,8 @@ class Main:
         self.certificate: Certificate | None = None
         self._announced = False
         self.network: Network | None = None
+        self._gateway_runs: str = self.start.get("gateway", NOW)
+        self._keeper: Keeper | None = None
 
     def run(self) -> int:
         """Serve until a signal says stop; leave nothing behind."""
@@ -148,7 +153,7 @@ class Main:
         self.autostart.reach(stage)
 
     def _follow_network(self) -> None:
-        if self.autostart.networked:
+        if self.autostart.networked or self._gateway_runs != NOW:
             from initspawn.supervisor.network import Network
 
             try:
@@ -158,9 +163,14 @@ class Main:
 
     def _on_network(self) -> None:
         """The network has come, gone or become another."""
-        if self.network is not None and self.network.has(ADDRESS, "*"):
+        up = self.network is not None and self.network.has(self.start.get("up", ADDRESS), "*")
+        if up:
             self._reach(NETWORK)
         self.autostart.services.look()
+        if self._keeper is not None and up:
+            self._keeper.start()
+        elif self._keeper is not None and self._gateway_runs == WHILE_UP:
+            self._keeper.stop()
 
     def _clean(self) -> None:
         for path, remove in (
@@ -253,7 +263,11 @@ class Main:
         if sandbox.groups is not None:
             os.chown(path, sandbox.user, sandbox.group)  # only the gateway's user may connect
         descriptors = (self.start["listen"], self._handover.fileno())
-        Keeper(self.supervisor, api, command, descriptors, self._introduce).start()
+        self._keeper = Keeper(self.supervisor, api, command, descriptors, self._introduce)
+        if self._gateway_runs == NOW:
+            self._keeper.start()
+        else:
+            self._on_network()
 
     def _introduce(self) -> None:
         """A gateway is about to start."""

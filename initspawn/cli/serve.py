@@ -14,7 +14,7 @@ import socket
 import sys
 
 from initspawn.boot import supervise
-from initspawn.boot.supervise import GATEWAY, LOCK
+from initspawn.boot.supervise import GATEWAY, LOCK, NOW, UP, WHILE_UP
 from initspawn.cli.certificate import tls_files
 from initspawn.cli.compiled import FILES, plan_to_serve
 from initspawn.cli.confinement import USER, gateway_config
@@ -25,7 +25,7 @@ from initspawn.cli.sockets import listen_tcp, listen_unix, wanted_sockets
 from initspawn.config.compile import compile_raw
 from initspawn.errors import InitspawnError
 from initspawn.gateway.quota import parse
-from initspawn.plan import Plan
+from initspawn.plan import ADDRESS, LINK, ROUTE, Plan
 from initspawn.planfile import save
 from initspawn.verbs.access import EVERYTHING, digest
 
@@ -77,6 +77,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--tls-certificate", metavar="FILE", help="serve HTTPS and WSS with this chain (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM); a change of both is taken over")
+    parser.add_argument(
+        "--gateway", choices=(NOW, UP, WHILE_UP), default=NOW,
+        help="when to run the gateway, for clients over the network: at once, from when that is up on, or "
+        f"only while it is up (default {NOW})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--network-up", choices=(LINK, ADDRESS, ROUTE), default=ADDRESS,
+        help="the network is up when a link is, has an address, or carries a default route (default "
+        f"{ADDRESS})",
+    )  # fmt: skip
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
     parser.add_argument(
         "--state-dir", metavar="DIR",
@@ -147,6 +157,8 @@ def main(arguments: argparse.Namespace) -> int:
         "unix": listen_unix(sockets),
         "limits": {f"address_{name}": number for name, number in arguments.limit},
         **({"tls": tls} if tls is not None else {}),
+        "gateway": arguments.gateway,
+        "up": arguments.network_up,
         "temporary": True,
         "announce": _announcement(listener, None if arguments.no_auth else token, "s" if tls else ""),
     }

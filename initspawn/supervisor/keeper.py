@@ -39,15 +39,30 @@ class Keeper:
         self._descriptors = descriptors
         self._before = before
         self._pause = FIRST_PAUSE
+        self._wanted = False
+        self._alive = False
         self.task: Task | None = None
         self.starts = 0
 
     def start(self) -> None:
-        """Start it, now and whenever it ends, until the supervisor closes."""
-        if self._supervisor.closing:
+        """Start it, now and whenever it ends, until `stop` or the supervisor closes."""
+        if not self._wanted:
+            self._wanted = True
+            self._pause = FIRST_PAUSE
+            self._run()
+
+    def stop(self) -> None:
+        """End it, until the next `start`."""
+        self._wanted = False
+        if self._alive and self.task is not None:
+            self._supervisor.stop(self.task)
+
+    def _run(self) -> None:
+        if self._supervisor.closing or self._alive or not self._wanted:
             return
         self._before()
         argv = (self._command.path, *("".join(text for _, text in item) for item in self._command.arguments))
+        self._alive = True
         try:
             self.task = self._supervisor.start(
                 self._api, self._command, argv,
@@ -55,6 +70,7 @@ class Keeper:
             )  # fmt: skip
             self.starts += 1
         except (RequestError, OSError) as error:
+            self._alive = False
             self._say(str(error))
             self._again()
 
@@ -71,7 +87,8 @@ class Keeper:
                     self._say(event.data[stream])
 
     def _on_end(self, task: Task) -> None:
-        if self._supervisor.closing:
+        self._alive = False
+        if self._supervisor.closing or not self._wanted:
             return
         if task.refusal is None:
             ending = ", ".join(f"{name} {value}" for name, value in (task.status or {}).items())
@@ -81,7 +98,7 @@ class Keeper:
         self._again()
 
     def _again(self) -> None:
-        self._supervisor.reactor.after(self._pause, self.start)
+        self._supervisor.reactor.after(self._pause, self._run)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def _say(self, line: str) -> None:

@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 
-from initspawn.limits import EVENTS_PER_WAKE, NOTIFY_BYTES, NOTIFY_PAUSE
+from initspawn.limits import NOTIFIES, NOTIFY_BYTES, NOTIFY_PERIOD
 from initspawn.plan import NOTIFY_PATH, Mount, notifies
 from initspawn.supervisor.reactor import READ
 
@@ -86,6 +86,7 @@ class Notifications:
         self.heard = 0
         self.ignored: dict[str, int] = {}
         self._directory = directory
+        self._windows: dict[int, tuple[float, int]] = {}  # when the period began, how many have come in it
         self._sockets: list[tuple[str, _socket.socket]] = []
         self._places: dict[int, tuple[str, str]] = {}  # API and sandbox, by the descriptor of the socket
         self.plan = plan.replace(apis=tuple(self._equipped(api) for api in plan.apis))
@@ -166,23 +167,27 @@ class Notifications:
         self._places[sock.fileno()] = api, sandbox.uid
         return made
 
-    def _read(
-        self, reactor: Reactor, sock: _socket.socket, hear: Hear
-    ) -> None:
-        for _ in range(EVENTS_PER_WAKE):
+    def _read(self, reactor: Reactor, sock: _socket.socket, hear: Hear) -> None:
+        fd = sock.fileno()
+        began, count = self._windows.get(fd, (0.0, 0))
+        if reactor.clock() - began >= NOTIFY_PERIOD:
+            began, count = reactor.clock(), 0
+        while count < NOTIFIES:
             try:
                 data, extra, flags, _ = sock.recvmsg(NOTIFY_BYTES, _SPACE)
             except BlockingIOError:
-                return
+                break
+            count += 1
             why = self._understood(sock, data, extra, flags, hear)
             if why:
                 self.ignored[why] = self.ignored.get(why, 0) + 1
             else:
                 self.heard += 1
-        # Whoever sends so many waits a little: others have work to be done too.
-        fd = sock.fileno()
-        reactor.change(fd, 0)
-        reactor.after(NOTIFY_PAUSE, lambda: reactor.change(fd, READ) if sock.fileno() == fd else None)
+        self._windows[fd] = began, count
+        if count >= NOTIFIES:  # whoever sends so many waits a little: others have work to be done too
+            reactor.change(fd, 0)
+            left = began + NOTIFY_PERIOD - reactor.clock()
+            reactor.after(left, lambda: reactor.change(fd, READ) if sock.fileno() == fd else None)
 
     def _understood(
         self,

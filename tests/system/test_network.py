@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from initspawn.control.client import Client
 from initspawn.linux.libc import syscall
 from initspawn.linux.process import CLONE_NEWNET
 from initspawn.supervisor.network import Network
 from initspawn.supervisor.reactor import Reactor
-from tests.system.server import serving, wait_for, write
+from tests.system.server import PATIENCE, children, read, serving, wait_for, write
 from tests.system.test_autostart import ENDLESS, service, until
 from tests.system.test_serve import config, shell
 
@@ -159,3 +164,80 @@ def test_commands_wait_for_the_network(alone: None, tmp_path: Path) -> None:
         cable("d1")
         ip("link", "set", "d1", "up")
         assert {service(client, verb)["state"] for verb in ("staged", "linked", "routed")} == {"running"}
+
+
+@contextmanager
+def waiting(tmp_path: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], Client]]:
+    """A server that may not announce itself yet, and a client of its control socket."""
+    run_dir = tmp_path / "run"
+    file = write(tmp_path, "test.json", config(shell("c", ENDLESS, autostart={"stage": "api"})))
+    command = [
+        sys.executable,
+        "-m",
+        "initspawn",
+        "serve",
+        "--port",
+        "0",
+        "--run-dir",
+        str(run_dir),
+        *options,
+        file,
+    ]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, text=True, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+        try:
+            wait_for((run_dir / "control").exists, "the control socket")
+            with Client(str(run_dir / "control"), timeout=PATIENCE) as client:
+                yield process, client
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, told = process.communicate(timeout=PATIENCE)
+            assert told == ""
+
+
+def is_silent(process: subprocess.Popen[str]) -> bool:
+    assert process.stdout is not None
+    return not select.select([process.stdout], [], [], 0.5)[0]
+
+
+def gateways(process: subprocess.Popen[str]) -> int:
+    found = [pid for reaper in children(process.pid) for pid in children(reaper)]
+    return sum(b"initspawn.gateway" in read(f"/proc/{pid}/cmdline") for pid in found)
+
+
+@pytest.mark.parametrize("word", ["up", "while-up"])
+def test_the_gateway_waits_for_the_network(alone: None, tmp_path: Path, word: str) -> None:
+    with waiting(tmp_path, "--gateway", word) as (process, client):
+        assert is_silent(process)
+        assert service(client, "c")["why"] == "stage api is not reached"
+        assert client.call("test/ping").response == "pong=1", "the same verbs, before any network"
+        cable("d0")
+        ip("link", "set", "d0", "up")
+        assert is_silent(process)
+        ip("address", "add", "192.0.2.1/24", "dev", "d0")
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("initspawn: ready at http://")
+        until(client, "c", "running")
+        assert gateways(process) == 1
+        ip("link", "set", "d0", "down")
+        if word == "up":
+            assert is_silent(process)
+            assert gateways(process) == 1
+            return
+        wait_for(lambda: gateways(process) == 0, "the gateway to go")
+        assert service(client, "c")["state"] == "running", "no task notices"
+        ip("link", "set", "d0", "up")
+        wait_for(lambda: gateways(process) == 1, "the gateway to come back")
+
+
+@pytest.mark.parametrize("kind", ["link", "route"])
+def test_what_makes_the_network_up_is_a_setting(alone: None, tmp_path: Path, kind: str) -> None:
+    with waiting(tmp_path, "--gateway", "up", "--network-up", kind) as (process, _):
+        cable("d0")
+        ip("link", "set", "d0", "up")
+        if kind == "route":
+            ip("address", "add", "192.0.2.1/24", "dev", "d0")
+            assert is_silent(process)
+            ip("route", "add", "default", "via", "192.0.2.2")
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("initspawn: ready at http://")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from initspawn.limits import EVENTS_PER_WAKE, NOTIFY_BYTES
+from initspawn.limits import NOTIFIES, NOTIFY_BYTES
 from initspawn.plan import NOTIFY_PATH, Api, Autostart, Command, Plan, Sandbox
 from initspawn.supervisor.notify import Message, Notifications, parse
 from initspawn.supervisor.reactor import Reactor
@@ -236,10 +236,9 @@ def test_a_flood_does_not_keep_the_loop(served: Served) -> None:
     try:
         end = time.monotonic() + 1.0
         while time.monotonic() < end:
-            before = len(served.heard)
             served.reactor.turn(0.05)
-            assert len(served.heard) - before <= EVENTS_PER_WAKE, "never so many that others wait"
-        assert len(served.heard) > EVENTS_PER_WAKE, "they are read"
+        count = len(served.heard)
+        assert NOTIFIES < count <= 12 * NOTIFIES, "they are read, and not as fast as they come"
         assert len(ticks) > 20, "everything else goes on"
     finally:
         os.kill(pid, 9)
