@@ -95,13 +95,13 @@ class View:
             if mount.operation in ("bind", "overlay"):
                 if mount.late:
                     raise Unsettled
-                return (mount.source.rstrip("/") + inside[len(mount.target) :]) or "/"
+                return (mount.source.rstrip("/") + inside[len(mount.target.rstrip("/")) :]) or "/"
             return None
         return None
 
 
 def _covers(mount: Mount, inside: str) -> bool:
-    return inside == mount.target or inside.startswith(mount.target + "/")
+    return inside == mount.target or inside.startswith(mount.target.rstrip("/") + "/")
 
 
 def _makes_directory(mount: Mount, inside: str) -> bool:

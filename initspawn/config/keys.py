@@ -259,9 +259,16 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "source": Key("what is put there; `$NAME` is [expanded](#expansion)", "/var/lib/acme", "the target"),
         "mode": Key("how, see below", "ro", "required"),
     },
+    "Root": {
+        "directory": Key(
+            "a directory of the machine; `$NAME` is [expanded](#expansion)", "/srv/debian", "required"
+        ),
+        "overlay": Key("`true`: commands may write into it, in a layer of each task's own", True),
+    },
     "Namespace": {
         "opts": Key("see [namespace.opts](#namespaceopts)", {"hostname": "box"}),
         "shares": Key("see [namespace.shares](#namespaceshares)", {"all": "disable"}),
+        "root": Key("what `/` is, see [namespace.root](#namespaceroot)", {"directory": "/srv/debian"}),
         "mounts": Key(
             "its own file tree, see [namespace.mounts](#namespacemounts)",
             [{"target": "/usr", "mode": "ro"}],

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.identity import Person
 from initspawn.config.inside import Unsettled, View
-from initspawn.config.schema import MountEntry
+from initspawn.config.schema import MountEntry, Root
 from initspawn.config.spot import Spot, shown
 from initspawn.config.target import Target
 from initspawn.execfd import OutputFault, output_of
@@ -39,9 +39,25 @@ class Builder(NamedTuple):
     refused: bool = False
 
 
-def build_mounts(entries: list[MountEntry], names: Names, builder: Builder, spot: Spot) -> tuple[Mount, ...]:
-    """The operations, in order. What is wrong is noted at `spot`."""
-    mounts: list[Mount] = []
+def build_root(root: Root, names: Names, builder: Builder, spot: Spot) -> Mount | None:
+    """The directory that is `/`, as the first of all mounts; None with the reason noted."""
+    spot = spot["directory"]
+    try:
+        source = expand(root.directory, names)
+    except ExpandFault as fault:
+        spot.refuse(str(fault))
+        return None
+    mount = _bind("/", source, "overlay" if root.overlay else "ro", names.target, builder, spot)
+    if mount is not None and not mount.late and not names.target.tree.is_directory(mount.source):
+        spot.refuse(f"{shown(source)} is no directory", "an image is to be mounted first")
+    return mount
+
+
+def build_mounts(
+    entries: list[MountEntry], names: Names, builder: Builder, spot: Spot, root: tuple[Mount, ...] = ()
+) -> tuple[Mount, ...]:
+    """The operations, in order, after the one that `build_root` made. What is wrong is noted at `spot`."""
+    mounts = [*root]
     for index, entry in enumerate(entries):
         mount = _mount(entry, names, builder, spot[index])
         if mount is None:
@@ -62,7 +78,10 @@ def _check_place(mount: Mount, before: View, spot: Spot) -> None:
     if mount.operation in _SOURCED and mount.late:
         raise Unsettled
     is_file, is_directory = before.is_file(mount.target), before.is_directory(mount.target)
-    if mount.operation == "lock":
+    covering = before.read_only(mount.target)
+    if mount.operation in ("file", "symlink") and covering == "/":
+        spot.refuse("cannot be made over a root that is read-only", "write `root: {overlay: true}`")
+    elif mount.operation == "lock":
         if not is_file:
             spot.refuse("there is no file to lock", "mount it first")
     elif mount.operation == "symlink":
@@ -76,10 +95,8 @@ def _check_place(mount: Mount, before: View, spot: Spot) -> None:
             wants_directory = before.tree.is_directory(mount.source)
         if wants_directory != is_directory:
             spot.refuse("a directory cannot be mounted on a file, nor a file on a directory")
-    else:
-        covering = before.read_only(mount.target)
-        if covering:
-            spot.refuse(f"does not exist, and cannot be made in {covering}, which is read-only")
+    elif covering:
+        spot.refuse(f"does not exist, and cannot be made in {covering}, which is read-only")
 
 
 def _mount(entry: MountEntry, names: Names, builder: Builder, spot: Spot) -> Mount | None:
@@ -100,7 +117,8 @@ def _mount(entry: MountEntry, names: Names, builder: Builder, spot: Spot) -> Mou
     if target is None:
         return None
     if entry.mode in _BIND or entry.mode == "overlay":
-        return _bind(target, source, entry.mode, names.target, builder, spot)
+        place = spot["target"] if source is None else spot["source"]
+        return _bind(target, target if source is None else source, entry.mode, names.target, builder, place)
     if entry.mode == "symlink":
         return _symlink(target, source, spot)
     if entry.mode == "execfd":
@@ -148,10 +166,8 @@ def _file(
 
 
 def _bind(
-    target: str, source: str | None, mode: str, machine: Target, builder: Builder, spot: Spot
+    target: str, source: str, mode: str, machine: Target, builder: Builder, place: Spot
 ) -> Mount | None:
-    place = spot["target"] if source is None else spot["source"]
-    source = target if source is None else source
     path = source if is_late(source) else _path(source, place)
     if path is None:
         return None

@@ -12,7 +12,7 @@ from initspawn.config.expand import ExpandFault, Names, expand
 from initspawn.config.identity import Identity, Person, capability_mask, identify, label_of
 from initspawn.config.inside import Unsettled, View
 from initspawn.config.landlock import rules
-from initspawn.config.mounts import Builder, build_mounts
+from initspawn.config.mounts import Builder, build_mounts, build_root
 from initspawn.config.namespace import Isolation, isolate
 from initspawn.config.resources import rlimits, schedule
 from initspawn.config.schema import Acls, Sandbox
@@ -42,7 +42,7 @@ def compile_sandbox(
     found = _identity(sandbox.acls, spot["acls"], target, supervisor, isolation) if readable else None
     identity = found or Identity(supervisor.user, supervisor.group, (), None)
     names = names.also(SANDBOX_UID=sandbox.uid, SBOXUSER=str(identity.inside.user))
-    new_root = sandbox.namespace is not None and sandbox.namespace.mounts is not None
+    new_root = _new_root(sandbox)
     mounts = None
     if found or not new_root:
         mounts = _mounts(sandbox, isolation, names, supervisor, identity, spot)
@@ -89,14 +89,24 @@ def compile_sandbox(
     )
 
 
+def _new_root(sandbox: Sandbox) -> bool:
+    namespace = sandbox.namespace
+    return namespace is not None and not (namespace.mounts is None and namespace.root is None)
+
+
 def _built(
     sandbox: Sandbox, isolation: Isolation, label: str | None, target: Target, spot: Spot
 ) -> dict[str, Any]:
     """How the file tree is made: the plan's fields of `namespace.opts`."""
     if sandbox.namespace is None:
         return {}
+    opts, root = sandbox.namespace.opts, sandbox.namespace.root
+    if root is not None and opts.writable_root:
+        spot["namespace"]["opts"]["writable_root"].refuse(
+            "is for a root that is empty", "write `root: {overlay: true}`, or leave it out"
+        )
     return {
-        "writable_root": sandbox.namespace.opts.writable_root,
+        "writable_root": opts.writable_root or (root is not None and root.overlay),
         "bwrap": bubblewrap(sandbox, isolation, label, target, spot),
     }
 
@@ -144,7 +154,7 @@ def _mounts(
     namespace = sandbox.namespace
     if namespace is None:
         return ()
-    if namespace.mounts is None:
+    if namespace.mounts is None and namespace.root is None:
         # The host's /proc would show the host's processes instead of the sandbox's own.
         return (Mount(operation="proc", target="/proc"),) if "pid" in isolation.namespaces else ()
     builder = Builder(
@@ -154,8 +164,15 @@ def _mounts(
         autocreate=namespace.opts.autocreate,
         refused=bool(spot.report.problems),
     )
-    made = build_mounts(namespace.mounts, names, builder, spot["namespace"]["mounts"])
-    return made if len(made) == len(namespace.mounts) else None
+    root: tuple[Mount, ...] = ()
+    if namespace.root is not None:
+        found = build_root(namespace.root, names, builder, spot["namespace"]["root"])
+        if found is None:
+            return None
+        root = (found,)
+    entries = namespace.mounts or []
+    made = build_mounts(entries, names, builder, spot["namespace"]["mounts"], root)
+    return made if len(made) == len(entries) + len(root) else None
 
 
 def _umask(acls: Acls, spot: Spot) -> int:

@@ -174,6 +174,16 @@ class MountEntry(Part):
     mode: MountMode | None = None
 
 
+class Root(Part):
+    """What the sandbox's root directory is made of."""
+
+    noun = "root"
+    form = "write {directory: /PATH}"
+
+    directory: Annotated[str, Meta(min_length=1)]
+    overlay: bool = False
+
+
 class Namespace(Part):
     """The sandbox's own view of the machine."""
 
@@ -181,6 +191,7 @@ class Namespace(Part):
 
     opts: NamespaceOpts = field(default_factory=NamespaceOpts)
     shares: Shares = field(default_factory=Shares)
+    root: Root | None = None
     mounts: list[MountEntry] | None = None
 
 

@@ -245,9 +245,11 @@ def _access(mask: int, among: int) -> str:
 def _tree(sandbox: Sandbox) -> str:
     if sandbox.new_root:
         count = len(sandbox.mounts)
+        begins = bool(sandbox.mounts) and sandbox.mounts[0].target == "/"
+        root = f"{sandbox.mounts[0].source} as root," if begins else "an empty root"
         kept = "writable" if sandbox.writable_root else "then read-only"
         return (
-            f"an empty root filled by {count} mounts, {kept}; the host's tree is taken off, "
+            f"{root} filled by {count} mounts, {kept}; the host's tree is taken off, "
             "nothing propagates out"
         )
     covered = ", ".join(entry.target for entry in sandbox.mounts)

@@ -1,9 +1,10 @@
 """The sandbox's file tree, built inside its new mount namespace. Boot module.
 
-A new root is an empty tmpfs that the plan's mounts fill in their order. Targets that could lie behind a
-symbolic link are opened with openat2(RESOLVE_IN_ROOT) and mounted on by descriptor, so that no link in
-a bound directory can lead a mount out of the new root. Nothing mounted here is seen outside; what the
-host mounts later below a bound source comes in (mount_namespaces(7): slave mounts).
+A new root is an empty tmpfs, or what the plan begins with as a mount on `/`; the other mounts fill it in
+their order. Targets that could lie behind a symbolic link are opened with openat2(RESOLVE_IN_ROOT) and
+mounted on by descriptor, so that no link in a bound directory can lead a mount out of the new root.
+Nothing mounted here is seen outside; what the host mounts later below a bound source comes in
+(mount_namespaces(7): slave mounts).
 """
 
 from __future__ import annotations
@@ -72,14 +73,19 @@ class Builder:
                     self.sources.append(
                         self.copy(f"/dev/{name}", attributes=MOUNT_ATTR_NOSUID, recursive=False)
                     )
+        entries = sandbox.mounts
         if sandbox.new_root:
-            self.root = self.filesystem("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, mode="0755")
+            if entries and entries[0].target == "/":
+                self.root, entries = self.sources.pop(0), entries[1:]
+                self._own.clear()  # links may wait anywhere in it
+            else:
+                self.root = self.filesystem("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, mode="0755")
             at = mount.MOVE_MOUNT_F_EMPTY_PATH
             program.call("move_mount", self.root, b"", mount.AT_FDCWD, stage(), at, note="the new root")
         else:
             self.root = program.open("openat", mount.AT_FDCWD, b"/", _DIRECTORY, note="/")
             self._own.clear()
-        for entry in sandbox.mounts:
+        for entry in entries:
             _OPERATIONS[entry.operation](self, entry)
         if sandbox.new_root:
             program.call("fchdir", self.root, note="the new root")

@@ -233,3 +233,41 @@ def test_an_overlay_lies_over_a_directory(build: Build, problems: Problems, tmp_
     place.mkdir()
     (made,) = build(sandbox).sandboxes[0].mounts
     assert (made.operation, made.source, made.read_only) == ("overlay", str(place), False)
+
+
+@pytest.mark.parametrize(
+    ("root", "mounts", "said"),
+    [
+        ({"directory": "usr"}, [], "root.directory: 'usr' is not absolute"),
+        ({"directory": "/nowhere"}, [], "root.directory: '/nowhere' does not exist"),
+        ({"directory": "/bin/sh"}, [], "is no directory (an image is to be mounted first)"),
+        ({"image": "/x.squashfs", "directory": "/"}, [], "known but not built yet: mount it on the machine"),
+        ({"directory": "/usr"}, [{"target": "/none", "mode": "tmpfs"}], "cannot be made in /, which is read"),
+        ({"directory": "/usr"}, [{"target": "/lib/x", "source": "a", "mode": "symlink"}], "overlay: true}"),
+        ({"directory": "/usr"}, [{"target": "/lib/os-release", "source": ":", "mode": "execfd"}], "overlay:"),
+    ],
+)
+def test_roots_that_are_refused(
+    problems: Problems, root: dict[str, Any], mounts: list[dict[str, Any]], said: str
+) -> None:
+    found = problems({"namespace": {"root": root, "mounts": mounts}, "commands": []})
+    assert any(said in text for text in found), found
+
+
+def test_a_root_comes_before_all_mounts(build: Build) -> None:
+    namespace: dict[str, Any] = {"root": {"directory": "/usr"}}
+    made = build({"namespace": namespace, "commands": []}).sandboxes[0]
+    (mount,) = made.mounts
+    assert (mount.operation, mount.target, mount.source, mount.read_only) == ("bind", "/", "/usr", True)
+    assert made.new_root
+    assert not made.writable_root
+    namespace = {"root": {"directory": "/usr", "overlay": True}, "mounts": {"target": "/x", "mode": "tmpfs"}}
+    made = build({"namespace": namespace, "commands": []}).sandboxes[0]
+    assert [mount.operation for mount in made.mounts] == ["overlay", "tmpfs"]
+    assert made.writable_root
+
+
+def test_a_writable_root_is_an_empty_one(problems: Problems) -> None:
+    namespace = {"root": {"directory": "/usr"}, "opts": {"writable_root": True}}
+    (said,) = problems({"namespace": namespace, "commands": []})
+    assert "write `root: {overlay: true}`" in said
