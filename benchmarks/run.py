@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import api
+import boot
 import configuration
 import launch
 
-BENCHMARKS = (launch, api, configuration)
+BENCHMARKS = (launch, api, configuration, *([boot] if os.geteuid() == 0 else []))
 
 if __name__ == "__main__":
     for benchmark in BENCHMARKS:

@@ -12,7 +12,6 @@ import fcntl
 import os
 import sys
 
-from initspawn.boot.adoption import Adoption
 from initspawn.boot.mounts import mount_missing
 from initspawn.boot.supervise import LOCK, Main
 from initspawn.errors import InitspawnError
@@ -21,6 +20,10 @@ from initspawn.plan import API, BOOT, EARLY, REBOOT, RECOVERY, Plan
 from initspawn.planfile import load
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.handover import Handover
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.boot.adoption import Adoption
 
 RUN_DIR = "/run/initspawn"
 # The first that can be loaded; `initspawn.plan=PATH` on the kernel's command line comes before them.
@@ -156,12 +159,14 @@ class Early(Main):
 
     def _open(self) -> None:
         """The doors; what they need may come later."""
-        self._try_doors()
-        if self._barrier is not None:
+        if self._barrier is not None:  # nobody waits for our doors
             self._boot = Handover(self.autostart.services, self._decide, self._held)
             self._live()
+        self._try_doors()
 
     def _try_doors(self) -> None:
+        from initspawn.boot.adoption import Adoption  # not before the first commands are on their way
+
         try:
             super()._open()
             self._adoption = Adoption(self, self.adopted)

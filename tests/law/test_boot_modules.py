@@ -39,9 +39,7 @@ def test_the_early_stage_needs_little_more() -> None:
     """Nothing is imported before the first commands run that the supervisor does without."""
     code = f"import sys; sys.path.insert(0, {str(HERE.parents[1])!r}); import initspawn.boot.early"
     found = modules("-c", f"{code}; print(*sys.modules, sep='\\n')") - modules(*BARE) - loaded()
-    early = ("early", "adoption", "mounts", "notify")
-    more = {f"initspawn.supervisor.{name}" for name in ("handover", "moving")}
-    assert found == {f"initspawn.boot.{name}" for name in early} | more
+    assert found == {"initspawn.boot.early", "initspawn.boot.mounts", "initspawn.supervisor.handover"}
 
 
 if __name__ == "__main__":

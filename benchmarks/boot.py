@@ -1,0 +1,152 @@
+"""What starting before systemd costs: the early stage in a namespace of this machine, whole boots in QEMU."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import measure
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+STAGE = ROOT / "initspawn" / "boot" / "__main__.py"
+CONFIG = ROOT / "qemu" / "boot.yaml"
+MOST_BOOTS = 5
+BARE = "python -I -S -c pass"
+GO = "early stage, until PID 1 may go on"
+PAIRS = [(GO, BARE), ("with initspawn, until systemd is up", "without, until systemd is up")]
+# As PID 1 of a pid namespace, with a /run of its own and no cgroups; the plan is named on a command line that
+# is put over the kernel's. Then it says how large the supervisor is, whose pid it is told.
+NAMESPACE = """
+mount -t tmpfs none /run && mount -t tmpfs none /sys/fs/cgroup && mount --bind "$3" /proc/cmdline || exit 1
+printf S >&"$4"
+"$1" -I -S "$2" early 3>&"$4"
+read -r pid
+sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\) kB/\\1/p' "/proc/$pid/status"
+"""
+# Of the guest: the kernel's clock in seconds, by what happened then.
+MARKS = """
+wall=$(date +%s.%N); read -r up _ </proc/uptime
+echo "init $(dmesg | sed -n 's/^\\[ *\\([0-9.]*\\)\\] Run .* as init process/\\1/p')"
+echo "handover $(dmesg | sed -n 's/^\\[ *\\([0-9.]*\\)\\] systemd\\[1\\]: systemd .*/\\1/p')"
+echo "up $(systemctl show -p FinishTimestampMonotonic --value | sed 's/......$/.&/')"
+if [ -S /run/initspawn/control ]; then
+    echo "answer $(stat -c %.3Y /run/initspawn/control | awk "{print \\$1 - $wall + $up}")"
+    pid=$(pgrep -of 'while n=')
+    echo "command $(sed 's/.*) //' "/proc/$pid/stat" | awk '{print $20 / 100}')"
+fi
+"""
+
+
+def early_stage(place: Path) -> tuple[int, int]:
+    """Nanoseconds from the interpreter's exec to its word that the boot may go on; the supervisor's KiB."""
+    reads, writes = os.pipe()
+    argv = [
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "sh",
+        "-c",
+        NAMESPACE,
+        "sh",
+    ]
+    argv += [sys.executable, str(STAGE), str(place / "cmdline"), str(writes)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=(writes,)
+    ) as process:
+        os.close(writes)
+        assert process.stdin
+        assert process.stdout
+        heard = _until(reads, b"S", b"")
+        began = time.perf_counter_ns()
+        heard = _until(reads, b"go......", heard[1:])
+        taken = time.perf_counter_ns() - began
+        os.close(reads)
+        pid = int(re.search(rb"p(\d{7})", heard)[1])  # type: ignore[index]
+        said, _ = process.communicate(f"{pid}\n", timeout=30)
+    return taken, int(said)
+
+
+def _until(fd: int, word: bytes, heard: bytes) -> bytes:
+    while word not in heard:
+        piece = os.read(fd, 4096)
+        if not piece:
+            raise SystemExit("boot: the early stage ended before its time")
+        heard += piece
+    return heard
+
+
+def stages(count: int) -> tuple[measure.Samples, int]:
+    """The early stage's times, beside those of a bare interpreter; the supervisor's largest size in KiB."""
+    samples: measure.Samples = {}
+    sizes = []
+    with tempfile.TemporaryDirectory(prefix="initspawn-bench-") as name:
+        place = Path(name)
+        compiler = [sys.executable, "-m", "initspawn", "compile", str(CONFIG), "-o", str(place / "plan")]
+        subprocess.run(compiler, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+        (place / "cmdline").write_text(f"initspawn.plan={place / 'plan'}\n", encoding="utf-8")
+
+        def bare() -> None:
+            subprocess.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
+
+        for _ in range(count):
+            taken, size = early_stage(place)
+            samples.setdefault(GO, []).append(taken)
+            sizes.append(size)
+            measure.interleave({BARE: bare}, 1, samples=samples)
+    return samples, max(sizes)
+
+
+def boots(count: int) -> measure.Samples:
+    """Whole boots, with initspawn as the kernel's init and without, from the start of init on."""
+    from qemu.guest import Guest
+    from qemu.image import build
+    from qemu.machine import Shape
+
+    image = build()
+    samples: measure.Samples = {}
+    names = {
+        "command": "until the first command runs", "answer": "until the control socket answers",
+        "handover": "until systemd begins", "up": "until systemd is up",
+    }  # fmt: skip
+    for _ in range(count):
+        for row, append in (("with initspawn", "init=/usr/sbin/initspawn-init"), ("without", "")):
+            with Guest(Shape(image, cpus=2, memory=768, append=f"quiet {append}")) as guest:
+                guest.run("systemctl", "is-system-running", "--wait", timeout=300)
+                found = dict(line.split() for line in guest.shell(MARKS).splitlines())
+            for mark, name in names.items():
+                if mark in found:
+                    taken = int((float(found[mark]) - float(found["init"])) * 1e9)
+                    samples.setdefault(f"{row}, {name}", []).append(taken)
+    return samples
+
+
+def main(arguments: list[str]) -> None:
+    """Print the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=100, help=f"runs; whole boots: at most {MOST_BOOTS}")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args(arguments)
+    if os.geteuid() != 0:
+        raise SystemExit("boot: PID 1 of a machine is root, and so must this be")
+    samples, size = stages(options.count)
+    samples |= boots(min(options.count, MOST_BOOTS))
+    heading = {
+        "benchmark": "from the kernel's start of init on: whole boots in QEMU, without KVM; the stage here",
+        **measure.machine(),
+        "memory": f"early supervisor {size / 1024:.1f} MB resident",
+    }
+    measure.show(measure.results(samples, PAIRS), heading, json=options.json)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
