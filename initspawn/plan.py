@@ -215,6 +215,13 @@ class Action(Record):
     privilege: str | None = None
 
 
+class Import(Record):
+    """An API of another server that actions call: its name and its service socket, `\\0...` if abstract."""
+
+    api: str
+    path: str
+
+
 class Api(Record):
     """One configuration file: an API with its sandboxes and commands, and what it calls itself."""
 
@@ -230,9 +237,11 @@ class Api(Record):
     onload: tuple[Action, ...] = ()
     events: tuple[Action, ...] = ()
     extra: tuple[Action, ...] = ()
+    imports: tuple[Import, ...] = ()
 
     _nested: ClassVar[dict[str, type[Record]]] = {
         "sandboxes": Sandbox, "commands": Command, "onload": Action, "events": Action, "extra": Action,
+        "imports": Import,
     }  # fmt: skip
 
     def sandbox(self, uid: str) -> Sandbox:

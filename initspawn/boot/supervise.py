@@ -126,7 +126,12 @@ class Main:
             self.supervisor.groups.end_leftovers()
             self._follow_network()
             self._reach(SYSTEM)
-            Controller(self.registry).load()
+            controller = Controller(self.registry)
+            if any(api.imports for api in self.supervisor.plan.apis):
+                from initspawn.verbs.foreign import begin
+
+                begin(controller)
+            controller.load()
             self._open()
             self.supervisor.reserve.fill(self.supervisor.plan)
             self.reactor.run()

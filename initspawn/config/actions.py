@@ -10,7 +10,7 @@ from initspawn.config.schema import Action, Config
 from initspawn.config.spot import Spot, nearest, shown
 from initspawn.event import named_by
 from initspawn.plan import Action as PlanAction
-from initspawn.plan import Api
+from initspawn.plan import Api, Import
 
 CALLABLE = ("ping", "info")  # what every API has besides its commands, and an action may call
 
@@ -22,6 +22,8 @@ _REFUSED = {
     "plugin": "initspawn loads no code into itself",
 }
 _LONGEST_VERB = 255
+_UNIX, _AS_API, _PATH_BYTES = "unix:", "as-api=", 107  # sun_path has 108 bytes, one of them a NUL (unix(7))
+_GONE = "monitor/disconnected"
 _QUERY_ACTIONS = ("start", "stop", "subscribe", "unsubscribe")
 
 
@@ -47,8 +49,38 @@ def compile_actions(config: Config, spot: Spot, taken: Mapping[str, str]) -> dic
     }
 
 
-def check_targets(config: Config, apis: Collection[Api], spot: Spot) -> None:
-    """Note at `spot` every action that calls, or waits for, what none of these APIs has."""
+def compile_imports(config: Config, spot: Spot, reserved: Collection[str]) -> tuple[Import, ...]:
+    """The services among what is required; what is wrong with one is noted at `spot`, the keys' place."""
+    found: dict[str, Import] = {}
+    for index, names in enumerate(config.metadata.require):
+        for name in names.split():
+            if not is_service(name):
+                continue
+            path, asked, query = name.removeprefix(_UNIX).partition("?")
+            api = query.removeprefix(_AS_API) if asked else path.lstrip("@").split("/")[-1]
+            unix = name.startswith((f"{_UNIX}/", f"{_UNIX}@"))
+            if not unix or not api or (asked and not query.startswith(_AS_API)):
+                hint = "write unix:/PATH/API or unix:@NAME?as-api=API"
+                spot[index].refuse(f"{shown(name)} is no service", hint)
+            elif len(path.encode()) > _PATH_BYTES:
+                spot[index].refuse(f"{shown(path)} is too long for a socket: at most {_PATH_BYTES} bytes")
+            elif api in found or api == config.metadata.api or api in reserved:
+                spot[index].refuse(f"API {shown(api)} is there already", f"call it otherwise: {_AS_API}NAME")
+            else:
+                found[api] = Import(api=api, path="\0" + path[1:] if path.startswith("@") else path)
+    return tuple(found.values())
+
+
+def is_service(name: str) -> bool:
+    """Whether what is required is another server's API, by its socket."""
+    return "/" in name or "@" in name  # which no name of an API can hold
+
+
+def check_targets(config: Config, apis: Collection[Api], imports: Collection[Import], spot: Spot) -> None:
+    """Note at `spot` every action that calls, or waits for, what none of these APIs has; what the imported
+    ones have is not known.
+    """
+    foreign = {imported.api for imported in imports}
     verbs = {api.api: {*(command.verb for command in api.commands), *CALLABLE} for api in apis}
     extra = {(api.api, action.uid) for api in apis for action in api.extra}
     events = {f"{api.api}/{command.verb}" for api in apis for command in api.commands}
@@ -59,9 +91,11 @@ def check_targets(config: Config, apis: Collection[Api], spot: Spot) -> None:
                 continue  # told already
             place = spot[name][index]["action"]
             api, verb = found["api"], found["verb"]
+            if api in foreign:
+                continue
             if api not in verbs:
-                reason = "is made by no file given; another server's API cannot be called yet"
-                place.refuse(f"API {shown(api)} {reason}", nearest(api, verbs))
+                reason = "is made by no file given, nor imported by this one (`metadata.require`)"
+                place.refuse(f"API {shown(api)} {reason}", nearest(api, {*verbs, *foreign}))
             elif verb in verbs[api]:
                 continue
             elif (api, verb) in extra:
@@ -69,9 +103,17 @@ def check_targets(config: Config, apis: Collection[Api], spot: Spot) -> None:
             else:
                 place.refuse(f"API {shown(api)} has no verb {shown(verb)}", nearest(verb, verbs[api]))
     for index, action in enumerate(config.events):
+        if foreign and _may_be_foreign(action.uid, foreign):
+            continue
         if action.uid not in events and not any(named_by(action.uid, event) for event in events):
             hint = nearest(action.uid, events) or "an event has the name of its command: API/VERB"
             spot["events"][index]["uid"].refuse(f"no event is called {shown(action.uid)}", hint)
+
+
+def _may_be_foreign(uid: str, foreign: Collection[str]) -> bool:
+    """Whether an imported API may have events of that name, or it is that of its end."""
+    pattern = uid.partition("/")[0] if "/" in uid else uid
+    return uid == _GONE or any(named_by(pattern, name) for name in foreign)
 
 
 def _list(actions: list[Action], spot: Spot) -> tuple[PlanAction, ...]:

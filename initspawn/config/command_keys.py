@@ -149,7 +149,7 @@ COMMAND_KEYS: Mapping[str, Mapping[str, Key]] = {
         "uid": Key("a name; of `events`, which events; of `extra`, the verb", "up"),
         "action": Key(
             "`api://API#VERB`: a command, `ping` or `info` of an API that is served together with "
-            "this one",
+            "this one, or any verb of an [imported](#apis-of-other-servers) one",
             "api://net#vpn/up",
         ),
         "info": Key("what it is for; for readers only", "connect at start"),

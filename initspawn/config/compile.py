@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import structs
 
-from initspawn.config.actions import check_targets, compile_actions
+from initspawn.config.actions import check_targets, compile_actions, compile_imports, is_service
 from initspawn.config.autostart import resolve
 from initspawn.config.check import check
 from initspawn.config.command import compile_command
@@ -29,7 +29,7 @@ from initspawn.config.seccomp.handler import check_handlers
 from initspawn.config.spot import Report, Spot, shown
 from initspawn.config.target import Target, here
 from initspawn.errors import ConfigError, Problem
-from initspawn.plan import Api, Plan
+from initspawn.plan import Api, Import, Plan
 from initspawn.plan import Command as PlanCommand
 from initspawn.plan import Sandbox as PlanSandbox
 from initspawn.planfile import source
@@ -80,12 +80,13 @@ def compile_files(
             compiled.append((config, report))
             apis.append(_api(config, report.root(), Person(user, group), environ, target, hosts))
     _check_together(compiled)
+    _check_imports(compiled, apis)
     if user == 0 and hosts.used:
         _keep_apart(compiled, apis)
     # Where verbs were left out as refused, no action is to seem to call nothing because of that.
     if not problems and all(report.root()[key].clean for report in reports for key in _VERBS_FROM):
         for config, report in compiled:
-            check_targets(config, apis, report.root())
+            check_targets(config, apis, _imports_of(config, apis), report.root())
         apis = resolve(compiled, apis)
     problems += [problem for report in reports for problem in report.sorted()]
     if problems:
@@ -123,11 +124,29 @@ def compile_raw(
         person = Person(user, group)
         api = _api(config, report.root(), person, environ, here(), Hosts(), hidden=hidden)
     if config and api and all(report.root()[key].clean for key in _VERBS_FROM):
-        check_targets(config, [api], report.root())
+        check_targets(config, [api], api.imports, report.root())
         [api] = resolve([(config, report)], [api])
     if api is None or report.problems:
         raise ConfigError(report.sorted())
     return api
+
+
+def _imports_of(config: Config, apis: list[Api]) -> tuple[Import, ...]:
+    return next((api.imports for api in apis if api.api == config.metadata.api), ())
+
+
+def _check_imports(compiled: list[tuple[Config, Report]], apis: list[Api]) -> None:
+    """An imported API is no other file's, and the same in all files."""
+    own = {api.api for api in apis}
+    paths: dict[str, str] = {}
+    for config, report in compiled:
+        spot = report.root()["metadata"]["require"]
+        for wanted in _imports_of(config, apis):
+            other = "call it otherwise: ?as-api=NAME"
+            if wanted.api in own:
+                spot.refuse(f"API `{wanted.api}` is made by a file given too", other)
+            elif paths.setdefault(wanted.api, wanted.path) != wanted.path:
+                spot.refuse(f"another file imports `{wanted.api}` from elsewhere", other)
 
 
 def _check_together(compiled: list[tuple[Config, Report]]) -> None:
@@ -142,7 +161,7 @@ def _check_together(compiled: list[tuple[Config, Report]]) -> None:
         spot = report.root()["metadata"]["require"]
         for index, names in enumerate(config.metadata.require):
             for name in names.split():
-                if name not in first:
+                if name not in first and not is_service(name):
                     spot[index].refuse(f"API {shown(name)} is required, and no file makes it")
 
 
@@ -190,6 +209,7 @@ def _api(
         sandboxes=tuple(sandboxes),
         commands=tuple(commands),
         **compile_actions(config, spot, verbs),
+        imports=compile_imports(config, spot["metadata"]["require"], RESERVED_APIS),
     )
 
 

@@ -48,8 +48,8 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "date": Key("when; for readers only", "2026-11-21"),
         "require": Key(
             "names of other APIs that must be loaded together with this one, separated by spaces or "
-            "as a list",
-            "net storage",
+            "as a list; `unix:PATH/API` is the API of [another server](#apis-of-other-servers)",
+            "net unix:/run/lights",
         ),
         "page": Key(
             "directory of [a page of your own](api.md#a-page-of-your-own), with an `index.html`; "

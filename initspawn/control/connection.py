@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 
 from initspawn.control import wire
+from initspawn.control.visitor import Visitor
 from initspawn.errors import STATUS_CODES
 from initspawn.limits import OUT_BYTES, READ_CHUNK, RETURN_SECONDS
 from initspawn.supervisor.eventlog import DROPPED, Reader
 from initspawn.supervisor.reactor import READ, WRITE
-from initspawn.verbs.access import NOBODY, OUTPUT, Identity, allowed
+from initspawn.verbs.access import NOBODY, OUTPUT, SEE, Identity, allowed
 from initspawn.verbs.answer import Answer
+from initspawn.verbs.builtin import MONITOR
+from initspawn.verbs.monitor import DISCONNECTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,32 +26,11 @@ if TYPE_CHECKING:
 
     from initspawn.control.server import Door
     from initspawn.event import Event
+    from initspawn.supervisor.input import Writer
     from initspawn.supervisor.running import Task
 
 _EVENTS_AT_ONCE = 256  # events encoded for one client before others get their turn
 _PENDING = 256  # calls of one client that wait for their answer
-
-
-class Visitor:
-    """The `Caller` of a single call whose credential is for it alone."""
-
-    def __init__(self, identity: Identity, connection: Connection, events: bool, session: str) -> None:
-        self.identity = identity
-        self.session = session
-        self.door = connection.door
-        self.client = connection
-        self._connection = connection
-        self._events = events
-
-    def subscribe(self, task: Task, first: int | None = None) -> None:
-        """Send the connection the events, as long as who has called may read them; if it hears any."""
-        if self._events:
-            self._connection.subscribe(task, first, self.identity)
-
-    def unsubscribe(self, task: Task) -> None:
-        """Send it no more of them."""
-        if self._events:
-            self._connection.unsubscribe(task)
 
 
 class Connection:
@@ -101,6 +83,18 @@ class Connection:
         if task.log.lost(reader):
             self._door.reactor.after(RETURN_SECONDS, reader.close)
 
+    def watch(
+        self, watchers: dict[Writer, Callable[[str], None]], identity: Identity | None = None
+    ) -> None:
+        """Send this client `monitor/disconnected` with the name of an imported API that has gone."""
+        who = identity or self.identity
+
+        def tell(name: str) -> None:
+            if not self._busy() and allowed(self._door.tokens.current(who), SEE, None):
+                self._send(wire.encode({"event": f"{MONITOR}/{DISCONNECTED}", "data": name}))
+
+        watchers[self] = tell
+
     def _forget(self, task: Task) -> bool:
         found = self._readers.pop(task, None)
         if found is not None:
@@ -117,6 +111,7 @@ class Connection:
         for task in list(self._readers):
             self._leave(task)
         self._socket.close()
+        self._door.registry.watchers.pop(self, None)
         self._door.registry.supervisor.disconnected(self)
 
     # In.

@@ -203,7 +203,8 @@ def encode_event(answer: Answer, *, numbered: bool = False) -> bytes:
     `numbered`: behind what AFB knows stand the task's id and the event's number.
     """
     name, data = bytes(answer.event), bytes(answer.data) or b"null"
-    more = b',"task":%b,"seq":%d' % (bytes(answer.task), answer.seq) if numbered else b""
+    told = numbered and bytes(answer.task)  # which only events of tasks have
+    more = b',"task":%b,"seq":%d' % (bytes(answer.task), answer.seq) if told else b""
     text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":%b%b}]' % (name, name, data, more)
     if len(text) > FRAME_BYTES:
         text = b'[5,%b,{"jtype":"afb-event","event":%b,"data":%b%b}]' % (name, name, too_large(answer), more)

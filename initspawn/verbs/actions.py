@@ -42,6 +42,9 @@ if TYPE_CHECKING:
         def unsubscribe(self, task: Task) -> None:
             """Send no more of them."""
 
+        def watch(self, watchers: dict[Writer, Callable[[str], None]]) -> None:
+            """Enter here how this client is told that an imported API has gone, if it hears events."""
+
 
 DEFAULT_SIGNAL = query.SIGNALS["SIGINT"]
 # Signals that ask a program to end: what they do not end, the grace does. The others are only sent.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from initspawn.verbs.registry import Registry
 
 
-_PAUSE = 0.2  # seconds, until it is looked again whether there is room for another task
+PAUSE = 0.2  # seconds, until it is looked again whether there is room for another task
 
 
 class Controller:
@@ -40,16 +40,40 @@ class Controller:
         self.listeners: dict[tuple[str, Task], Listener] = {}
 
     def load(self) -> None:
-        """Make every `onload` call, in order. A failure is told on standard error and stops nobody."""
+        """Make every `onload` call, in order; those of another server's API when, and whenever, it is there.
+        A failure is told on standard error and stops nobody.
+        """
         for api in self.registry.apis.values():
             for action in api.onload:
-                self.call(Itself(self, api, ()), action, None, self._tell(api, "onload", action))
+                if action.api in self.registry.imports:
+                    self.registry.imports[action.api].on_up.append(self._loader(api, action))
+                else:
+                    self._load(api, action)
+        for imported in self.registry.imports.values():
+            imported.connect()
 
-    def call(self, caller: Itself, action: Action, given: Any, answer: Callable[[Answer], None]) -> None:
-        """Make a call, its query over `given`, a query too."""
+    def _loader(self, api: Api, action: Action) -> Callable[[], None]:
+        return lambda: self._load(api, action)
+
+    def _load(self, api: Api, action: Action) -> None:
+        self.call(Itself(self, api, ()), action, None, self._tell(api, "onload", action))
+
+    def call(self, caller: Itself, action: Action, data: Any, answer: Callable[[Answer], None]) -> None:
+        """Make a call, its query over the data of an event, if it is one that is handled."""
+        if action.api in self.registry.imports:
+            self.registry.call_imported(action, data, answer)
+            return
+        given = None if data is None else {"action": query.START, "args": data}
         wanted, arguments, verbose = query.blend(action.query, given)
         strict = {"action": wanted, "args": arguments, "verbose": verbose}
         self.registry.call(caller, f"{action.api}/{action.verb}", strict, answer)
+
+    def is_crowded(self, action: Action) -> bool:
+        """Whether what causes events would take the places of all other tasks."""
+        if action.api in self.registry.imports:
+            return False
+        starts = query.parse(action.query)[0] == query.START
+        return starts and self.registry.running(action.api, action.verb) >= EVENT_TASKS
 
     def _tell(self, api: Api, what: str, action: Action) -> Callable[[Answer], None]:
         def answer(result: Answer) -> None:
@@ -81,6 +105,9 @@ class Itself:
         ]
         if handlers and key not in self._controller.listeners:
             self._controller.listeners[key] = Listener(self._controller, self, task, handlers, first or 1)
+
+    def watch(self, watchers: object) -> None:
+        """Its `events` hear of the APIs it imports anyway."""
 
     def unsubscribe(self, task: Task) -> None:
         """Let them hear it no more."""
@@ -123,9 +150,9 @@ class Listener:
         self._scheduled = False
         if self._closed or self._unanswered:
             return
-        if any(self._is_crowded(action) for action in self._handlers):
+        if any(self._controller.is_crowded(action) for action in self._handlers):
             self._scheduled = True  # the events wait, and if they become too many their command
-            self._controller.supervisor.reactor.after(_PAUSE, self._next)
+            self._controller.supervisor.reactor.after(PAUSE, self._next)
             return
         event = self._reader.take()
         if event is None or self._controller.supervisor.closing:
@@ -133,15 +160,9 @@ class Listener:
                 self.close()
             return
         self._unanswered = len(self._handlers)
-        data = {"action": query.START, "args": event.data}
         for action in self._handlers:
             caller = Itself(self._controller, self._owner.api, (*self._owner.causes, action))
-            self._controller.call(caller, action, data, self._done(action))
-
-    def _is_crowded(self, action: Action) -> bool:
-        """Whether what a command writes would take the places of all other tasks."""
-        starts = query.parse(action.query)[0] == query.START
-        return starts and self._controller.registry.running(action.api, action.verb) >= EVENT_TASKS
+            self._controller.call(caller, action, event.data, self._done(action))
 
     def _done(self, action: Action) -> Callable[[Answer], None]:
         def done(result: Answer) -> None:

@@ -95,6 +95,9 @@ def _openapi(
 
 
 def _set(registry: Registry, caller: Caller, arguments: Any) -> None:
+    if isinstance(arguments, dict):
+        _unsubscribe(registry, caller, arguments.get("unsubscribe"))
+        _subscribe(registry, caller, arguments.get("subscribe"))
     if isinstance(arguments, dict) and arguments.get("verbosity") is not None:
         raise RequestError("not-available", f"the level is {LEVEL}, and is not changed while the server runs")
 
@@ -103,8 +106,15 @@ def _session(_: Registry, caller: Caller, __: Any) -> dict[str, Any]:
     return {"uuid": caller.session, "timeout": SESSION_SECONDS, "remain": SESSION_SECONDS}
 
 
-def _subscribe(_: Registry, __: Caller, ___: Any) -> None:
-    """The only event is `disconnected`, and it tells of imported APIs, of which there are none."""
+def _subscribe(registry: Registry, caller: Caller, arguments: Any) -> None:
+    """The only event is `disconnected`: an imported API has gone."""
+    if DISCONNECTED in _names(arguments, []):
+        caller.watch(registry.watchers)
+
+
+def _unsubscribe(registry: Registry, caller: Caller, arguments: Any) -> None:
+    if DISCONNECTED in _names(arguments, []):
+        registry.watchers.pop(caller.client, None)
 
 
 def _list(registry: Registry, _: Caller, __: Any) -> str:
@@ -124,10 +134,10 @@ def _info(_: Registry, __: Caller, ___: Any) -> dict[str, Any]:
 
 VERBS: dict[str, tuple[str, Callable[[Registry, Caller, Any], Any]]] = {
     "get": ("lists the APIs, or describes them", _get),
-    "set": ("sets nothing yet", _set),
+    "set": ("subscribes, and sets nothing yet", _set),
     "session": ("the session's name", _session),
     "subscribe": ("to the event `disconnected`", _subscribe),
-    "unsubscribe": ("from it", _subscribe),
+    "unsubscribe": ("from it", _unsubscribe),
     "apis": ("the names of the APIs", _list),
     "trace": ("traces nothing yet", _trace),
     "info": ("describes this API", _info),

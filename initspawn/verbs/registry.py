@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from initspawn.plan import Action, Api, Command
     from initspawn.supervisor.autostart import Autostart
     from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.input import Writer
     from initspawn.supervisor.running import Task
     from initspawn.verbs.access import Identity
     from initspawn.verbs.actions import Caller
+    from initspawn.verbs.imports import Imported
 
 ALLOWED = "allowed"
 _ACTIONS = {
@@ -38,6 +40,8 @@ class Registry:
         self.audit: Callable[[str, str, str, str | None, str], None] = lambda *_: None
         self.autostart: Autostart | None = None  # of a supervisor that starts commands by itself
         self.pings = 0
+        self.imports: dict[str, Imported] = {}  # APIs of other servers, for the configuration's own calls
+        self.watchers: dict[Writer, Callable[[str], None]] = {}  # who wants to know that one of them has gone
         self.limits: dict[str, float] = dict(TABLE)
         self.about: dict[str, Callable[[], Any]] = {}  # what `initspawn/info` says besides
         self.apis: dict[str, Api] = {api.api: api for api in supervisor.plan.apis if not api.hidden}
@@ -83,8 +87,11 @@ class Registry:
         own = None  # what the configuration says to the query
         extra = self._extra.get((name, verb))
         if extra is not None:
-            if extra.privilege is not None:
+            if extra.privilege is not None or extra.api in self.imports:
                 self._require(caller.identity, START, extra.privilege)
+            if extra.api in self.imports:
+                self.call_imported(extra, arguments, answer)
+                return
             name, verb, own = extra.api, extra.verb, extra.query
         command = self._commands.get((name, verb))
         if command is None and verb == execute.EXEC and name in self.apis:
@@ -115,6 +122,12 @@ class Registry:
             final = action == query.STOP and actions.is_final(arguments)
             if final and self.autostart is not None and allowed(caller.identity, STOP, privilege, ""):
                 self.autostart.halt(f"{name}/{verb}")
+
+    def call_imported(self, action: Action, given: Any, answer: Callable[[Answer], None]) -> None:
+        """Call another server's API as an action says, with a caller's or an event's arguments."""
+        from initspawn.verbs.imports import merged
+
+        self.imports[action.api].call(action.verb, merged(action.query, given), answer)
 
     def _execute(self, caller: Caller, api: Api, asked: Any, answer: Callable[[Answer], None]) -> None:
         """Start a command that is in no file, or control those that were started so."""

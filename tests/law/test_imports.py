@@ -68,6 +68,8 @@ RULES = {
     "verbs": Rule(f"{FLOOR_2} verbs"),
     # SHA-256 by its C name before and since Python 3.12: hashlib would load OpenSSL.
     "verbs.access": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"_sha256", "_sha2"}),
+    # Loaded for an imported API only.
+    "verbs.wsapi": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"json"}),
     "verbs.query": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"binascii"}),
     # Loaded for who has mistyped a verb.
     "verbs.nearest": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"difflib"}),

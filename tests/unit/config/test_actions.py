@@ -12,7 +12,7 @@ import pytest
 from initspawn.config.compile import compile_files
 from initspawn.errors import ConfigError
 from initspawn.event import named_by
-from initspawn.plan import Action, Api, Plan
+from initspawn.plan import Action, Api, Import, Plan
 from initspawn.planfile import load, save
 from tests.unit.config.conftest import whole
 
@@ -66,7 +66,7 @@ def test_check_134_lua_and_plugin(problems: Problems, key: str) -> None:
         ({"action": ""}, "'' is no action"),
         ({"action": "api://t#C"}, "API 't' has no verb 'C' (did you mean `c`?)"),
         ({"action": "api://t#exec"}, "has no verb 'exec'"),
-        ({"action": "api://other#c"}, "API 'other' is made by no file given; another server's API"),
+        ({"action": "api://other#c"}, "API 'other' is made by no file given, nor imported"),
         ({"action": "api://monitor#get"}, "API 'monitor' is made by no file given"),
         ({"args": {"action": "fly"}}, "no action 'fly'"),
         ({"action": 5}, "must be text"),
@@ -165,3 +165,73 @@ def test_they_can_be_stored(build: Callable[..., Api], tmp_path: Path) -> None:
 )
 def test_patterns(pattern: str, name: str, fits: bool) -> None:
     assert named_by(pattern, name) == fits
+
+
+# APIs of other servers.
+
+
+def importing(*required: str, **root: Any) -> dict[str, Any]:
+    made = {**whole({}), **root}
+    made["metadata"] = {**made["metadata"], "require": list(required)}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("required", "wanted"),
+    [
+        ("unix:/run/lights", Import(api="lights", path="/run/lights")),
+        ("unix:/run/a/b?as-api=lights", Import(api="lights", path="/run/a/b")),
+        ("unix:@lights", Import(api="lights", path="\0lights")),
+        ("unix:@x/y?as-api=lights", Import(api="lights", path="\0x/y")),
+    ],
+)
+def test_what_is_imported(build: Callable[..., Api], required: str, wanted: Import) -> None:
+    actions = {
+        "onload": {"uid": "1", "action": "api://lights#any/verb"},
+        "events": {"uid": "lights/*", "action": "api://t#c"},
+    }
+    made = build(raw=importing(required, **actions))
+    assert made.imports == (wanted,)
+    assert Api.from_plain(made.to_plain()) == made
+
+
+@pytest.mark.parametrize("uid", ["lights/changed", "*", "li*/x", "monitor/disconnected"])
+def test_events_of_what_is_imported(build: Callable[..., Api], uid: str) -> None:
+    build(raw=importing("unix:/run/lights", events={"uid": uid, "action": "api://t#c"}))
+
+
+@pytest.mark.parametrize(
+    ("required", "root", "said"),
+    [
+        ("tcp:host:1/lights", {}, "is no service (write unix:/PATH/API or unix:@NAME?as-api=API)"),
+        ("unix:lights/x", {}, "is no service"),
+        ("unix:/run/", {}, "is no service"),
+        ("unix:/run/lights?as-api=", {}, "is no service"),
+        ("unix:/run/lights?api=x", {}, "is no service"),
+        (f"unix:/{'x' * 107}", {}, "too long for a socket"),
+        ("unix:/run/t", {}, "API 't' is there already (call it otherwise: as-api=NAME)"),
+        ("unix:/run/monitor", {}, "API 'monitor' is there already"),
+        ("unix:/a/l unix:/b/l", {}, "API 'l' is there already"),
+        ("unix:/run/lights", {"onload": {"uid": "1", "action": "api://light#x"}}, "did you mean `lights`?"),
+        ("unix:/run/lights", {"events": {"uid": "other/x", "action": "api://t#c"}}, "no event is called"),
+    ],
+)
+def test_what_cannot_be_imported(problems: Problems, required: str, root: dict[str, Any], said: str) -> None:
+    found = problems(raw=importing(required, **root))
+    assert [problem for problem in found if said in problem], found
+
+
+def test_files_agree_on_what_is_imported(tmp_path: Path) -> None:
+    files = []
+    for api, path in (("a", "/run/1/x"), ("b", "/run/2/x"), ("x", "/run/y")):
+        made = {**importing(f"unix:{path}")}
+        made["metadata"] = {**made["metadata"], "api": api}
+        file = tmp_path / f"{api}.json"
+        file.write_text(json.dumps(made))
+        files.append(str(file))
+    with pytest.raises(ConfigError) as caught:
+        compile_files(files[:2], user=1000, group=1000, environ={})
+    assert "another file imports `x` from elsewhere" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        compile_files([files[0], files[2]], user=1000, group=1000, environ={})
+    assert "API `x` is made by a file given too" in str(caught.value)

@@ -167,6 +167,9 @@ class Client:
     def unsubscribe(self, task: Any) -> None:
         self.subscribed.remove(task.pid)
 
+    def watch(self, watchers: Any) -> None:
+        watchers[self] = lambda name: self.log.append(f"{name} has gone")
+
     def call(self, procedure: str, arguments: Any = None) -> Answer | None:
         """Call; the answer, None if there is none yet. There is never a second one."""
         answers: list[Answer] = []

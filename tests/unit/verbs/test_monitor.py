@@ -93,3 +93,43 @@ def test_session_apis_info(client: Any) -> None:
 def test_monitor_takes_the_right_to_see(connect: Callable[..., Any]) -> None:
     for verb in ("get", "set", "session", "apis", "trace", "info", "subscribe", "nope"):
         assert connect("start").call(f"monitor/{verb}").status == "insufficient-scope"
+
+
+def told(client: Any) -> list[str]:
+    """What a client is told when the imported API `x` goes."""
+    client.log.clear()
+    for tell in list(client._registry.watchers.values()):
+        tell("x")
+    return list(client.log)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("subscribe", "disconnected"),
+        ("subscribe", ["x", "disconnected", "disconnected"]),
+        ("set", {"subscribe": "disconnected"}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("off", "end"), [("unsubscribe", ["disconnected"]), ("set", {"unsubscribe": "disconnected"})]
+)
+def test_disconnected(client: Any, verb: str, arguments: Any, off: str, end: Any) -> None:
+    assert told(client) == []
+    client.call(f"monitor/{verb}", arguments)
+    client.call("monitor/unsubscribe", "else")
+    assert told(client) == ["x has gone"]
+    client.call(f"monitor/{off}", end)
+    assert told(client) == []
+
+
+@pytest.mark.parametrize("arguments", [None, "else", [], 3, {"disconnected": 0}, [["disconnected"]]])
+def test_who_subscribes_to_nothing(client: Any, arguments: Any) -> None:
+    assert client.call("monitor/subscribe", arguments) == Answer()
+    assert told(client) == []
+
+
+@pytest.mark.parametrize("asked", [3, 1.5, -1])
+def test_numbers_are_no_names(client: Any, asked: Any) -> None:
+    answer = client.call("monitor/get", {"apis": asked, "verbosity": asked})
+    assert answer == Answer(response={"apis": {}, "verbosity": {}})
