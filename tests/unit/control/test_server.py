@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +34,8 @@ def door(tmp_path: Path) -> Any:
         return NOBODY
 
     reactor = Reactor()
-    registry: Any = type("Registry", (), {"supervisor": type("S", (), {"disconnected": lambda *_: None})})()
+    supervisor = SimpleNamespace(disconnected=lambda _: None)
+    registry: Any = SimpleNamespace(supervisor=supervisor, watchers={})
     made = Door(
         listen(str(tmp_path / "s")), name="t", reactor=reactor, registry=registry, tokens=Tokens(),
         identify=identify,
