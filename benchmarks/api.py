@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,23 +22,27 @@ from typing import Any
 
 import launch
 import measure
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
 
 from initspawn.boot import __file__ as BOOT
 from initspawn.config.compile import compile_raw
 from initspawn.control.client import Client as Local
 from initspawn.plan import Plan
 from initspawn.planfile import save
+from initspawn.verbs import wsapi
 
 ECHO, SPAWN = "echo of a bare websockets server", "posix_spawn"
 LINES = 20_000
 PLAIN, FULL = "sync true, no namespaces", "sync true, full sandbox"
+UNIX, SERVICE = "ping over a unix socket", "ping over a service socket (wsapi)"
 PING, EVENTS = "ping", f"an event, of {LINES} lines"
 CONTROL, FIRST = "start to the control socket's answer", "start to a WebSocket answer"
 BARE = "python -I -S -c pass"
 WAYS = (1, 8, 32)
 PAIRS = [
     (PING, ECHO),
+    (UNIX, PING),
+    (SERVICE, PING),
     (PLAIN, SPAWN),
     (FULL, SPAWN),
     (CONTROL, BARE),
@@ -100,11 +105,12 @@ class Client:
 
 
 @asynccontextmanager
-async def client(url: str) -> AsyncIterator[Client]:
-    socket = await connect(
-        url, subprotocols=["x-afb-ws-json1"], compression=None, proxy=None, max_size=None, ping_interval=None  # type: ignore[list-item]
-    )
-    made = Client(socket)
+async def client(url: str, path: str | None = None) -> AsyncIterator[Client]:
+    """A WebSocket over TCP, or over the unix socket at `path`."""
+    options: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None}
+    options["subprotocols"] = ["x-afb-ws-json1"]
+    way = connect(url, proxy=None, **options) if path is None else unix_connect(path, url, **options)
+    made = Client(await way)
     try:
         yield made
     finally:
@@ -171,7 +177,9 @@ class Server:
         with open(file, "w", encoding="utf-8") as written:
             json.dump(configuration(), written)
         self.run_dir = os.path.join(place, "run")
-        argv = [sys.executable, "-m", "initspawn", "serve", "--port", "0", "--run-dir", self.run_dir, file]
+        self.web, self.service = os.path.join(place, "web"), os.path.join(place, "bench")
+        argv = [sys.executable, "-m", "initspawn", "serve", "--port", "0", "--run-dir", self.run_dir]
+        argv += ["--unix", self.web, "--ws-server", f"unix:{self.service}", file]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -232,6 +240,32 @@ async def calls(url: str, count: int) -> measure.Samples:
                     samples[f"{name}, {ways} in flight, per call"] = [whole // len(taken)]
         samples[EVENTS] = [await lines(made) for _ in range(3)]
     return samples
+
+
+async def over_unix(path: str, count: int) -> list[int]:
+    """Round trips of `ping` over a WebSocket on a unix socket."""
+    async with client("ws://localhost/api", path) as made:
+        await in_flight(lambda: made.call("ping"), 1, count // 10 + 1)
+        return await in_flight(lambda: made.call("ping"), 1, count)
+
+
+def over_service(path: str, count: int) -> list[int]:
+    """Round trips of `ping` in the service protocol. Raises RuntimeError for an answer that is none."""
+    taken, frames = [], wsapi.Frames()
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(PATIENCE)
+        peer.connect(path)
+        for number in range(count):
+            began = time.perf_counter_ns()
+            peer.sendall(wsapi.call(number % 0xFFFF + 1, "ping", None))
+            found: list[tuple[int, bytes]] = []
+            while not found:
+                found = frames.feed(peer.recv(65536))
+            taken.append(time.perf_counter_ns() - began)
+            message = wsapi.decode(found[0][1])
+            if message is None or message.kind != wsapi.REPLY or message.name:
+                raise RuntimeError(f"ping: {message}")
+    return taken
 
 
 async def lines(made: Client) -> int:
@@ -320,6 +354,8 @@ def main(arguments: list[str] | None = None) -> None:
         memory = server.memory()
         try:
             samples |= asyncio.run(calls(server.url, options.count))
+            samples[UNIX] = asyncio.run(over_unix(server.web, options.count * 10))
+            samples[SERVICE] = over_service(server.service, options.count * 10)
         finally:
             server.close()
         samples |= starts(place, max(1, options.count // 30))
