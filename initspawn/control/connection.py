@@ -93,7 +93,8 @@ class Connection:
             if not self._busy() and allowed(self._door.tokens.current(who), SEE, None):
                 self._send(wire.encode({"event": f"{MONITOR}/{DISCONNECTED}", "data": name}))
 
-        watchers[self] = tell
+        if not self.closed:
+            watchers[self] = tell
 
     def _forget(self, task: Task) -> bool:
         found = self._readers.pop(task, None)
