@@ -23,12 +23,15 @@ OTHERS = {
     "encoders.host": "reads what the supervisor writes; what it writes is target `plugin`",
     "control.client": "reads what the supervisor writes",
     "control.connection": "the state of one connection: tests/system/test_control.py, with a real supervisor",
+    "control.visitor": "the caller of one call",
     "control.server": "accepts: tests/system/test_control.py",
     "control.state": "opens files: the tokens in them are target `token-file`",
     "verbs.actions": "gets what verbs.query has read",
     "verbs.answer": "values",
     "verbs.builtin": "looks names up: tests/unit/verbs",
     "verbs.controller": "calls of the configuration",
+    "verbs.imports": "the state of one connection: tests/unit/verbs; what it reads is target `service`",
+    "verbs.foreign": "hands on what verbs.imports has heard",
 }
 # Further modules that read what a stranger has written.
 ALSO = (

@@ -10,7 +10,7 @@ from initspawn.errors import RequestError
 from initspawn.limits import ARGUMENT_BYTES
 from initspawn.plan import OPTIONAL, REQUIRED, TEXT, Api, Command, Sandbox
 from initspawn.sandbox.bind import bind
-from initspawn.verbs import execute, monitor, nearest, query, registry
+from initspawn.verbs import execute, monitor, nearest, query, registry, wsapi
 from initspawn.verbs.registry import Registry
 from tests.fuzz.target import Target
 
@@ -79,9 +79,19 @@ def _execute(data: bytes) -> None:
 def _monitor(data: bytes) -> None:
     """A verb on the first line, its arguments behind it."""
     verb, _, arguments = data.partition(b"\n")
-    known = cast(Registry, SimpleNamespace(apis={"t": API}))
-    caller = cast(Any, SimpleNamespace(session="s"))
+    watchers: dict[str, Any] = {}
+    known = cast(Registry, SimpleNamespace(apis={"t": API}, watchers=watchers))
+    caller = cast(Any, SimpleNamespace(session="s", client="c", watch=lambda found: found.update(c=print)))
     json.dumps(monitor.call(known, caller, verb.decode("latin-1"), _value(arguments)))
+
+
+def _service(data: bytes) -> None:
+    """What another server's API sends: frames, their messages, the values in these."""
+    for opcode, payload in wsapi.Frames().feed(data):
+        message = wsapi.decode(payload) if opcode == wsapi.BINARY else None
+        if message is not None:
+            json.dumps(wsapi.value(message.data))
+            assert 0 <= message.number < 0x10000
 
 
 def _nearest(data: bytes) -> None:
@@ -97,5 +107,6 @@ TARGETS = (
     Target("arguments", ("sandbox.bind",), _arguments, (RequestError,)),
     Target("execute", ("verbs.execute",), _execute, (RequestError,)),
     Target("nearest", ("verbs.nearest",), _nearest),
+    Target("service", ("verbs.wsapi",), _service, (wsapi.ServiceError,)),
     Target("monitor", ("verbs.monitor",), _monitor, (RequestError,)),
 )
