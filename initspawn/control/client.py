@@ -119,14 +119,14 @@ class Client:
         return self._number
 
     def receive(self, *, wait: bool = True) -> Iterator[TaskEvent | tuple[int, Reply | ErrorReply]]:
-        """What came, in order: events that were kept already, then what one read gives, unless not to `wait`;
+        """What came, in order: what was read already, or else, unless not to `wait`, what one read gives;
         answers with the numbers of their calls. Raises RequestError `disconnected`.
         """
+        read = wait and not self._events and not self._messages
         while self._events:
             yield self._events.popleft()
-        if not wait:
-            return
-        self._messages.appendleft(self._next(self._deadline()))
+        if read:
+            self._messages.appendleft(self._next(self._deadline()))
         while self._messages:
             answer = self._messages.popleft()
             if "id" in answer:

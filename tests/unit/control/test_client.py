@@ -125,6 +125,36 @@ def test_events_before_and_after_an_answer(serve: Callable[[Script], str]) -> No
             next(events)
 
 
+def test_what_came_is_received_in_order_and_without_waiting(serve: Callable[[Script], str]) -> None:
+    """Also what was read together with an answer."""
+
+    def event(number: int) -> dict[str, Any]:
+        return {"event": "a/b", "task": "b@1", "seq": number, "data": number}
+
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.write(event(1), {"id": 1, "status": "success", "code": 0}, event(2))
+        posted = peer.read()
+        peer.write(event(3), {"id": posted["id"], "status": "bad-state", "code": -14, "info": "no"}, event(4))
+
+    with Client(serve(script), timeout=10) as client:
+        client.call("a/b")
+        found = list(client.receive(wait=False))
+        assert [message.data for message in found if isinstance(message, TaskEvent)] == [1, 2]
+        assert list(client.receive(wait=False)) == []
+        number = client.post("a/b", {"x": 1})
+        found = []
+        while len(found) < 3:
+            found += client.receive()
+        first, (answered, reply), last = found
+        assert (first.data, last.data) == (3, 4)
+        assert answered == number
+        assert isinstance(reply, ErrorReply)
+        assert (reply.status, reply.info, reply.code) == ("bad-state", "no", -14)
+        with pytest.raises(RequestError, match="closed"):
+            list(client.receive())
+
+
 def test_what_an_event_holds(serve: Callable[[Script], str]) -> None:
     def script(peer: Peer) -> None:
         peer.write({"event": "a/b", "task": "s/c@1", "seq": 7, "data": {"x": 1}, "later": "addition"})
