@@ -10,7 +10,9 @@ import sys
 from typing import Any
 
 from initspawn.cli.arguments import parse_arguments
+from initspawn.cli.boot_order import show_boot
 from initspawn.cli.compiled import FILES, add_user_option, compile_for, user_name
+from initspawn.cli.exits import UsageError
 from initspawn.cli.output import show_json, write_line
 from initspawn.cli.pick import pick, pick_extra
 from initspawn.errors import RequestError
@@ -30,6 +32,7 @@ examples:
   initspawn explain configs/demo.yaml box/env
   initspawn explain configs/demo.yaml demo/host/ls dir=/etc --calls
   initspawn explain --user root configs/demo.yaml box/env --json
+  initspawn explain configs/autostart.yaml --boot
 """
 _MARKS = {TEXT: "{}", REQUIRED: "%{}%", OPTIONAL: "?{}?"}
 
@@ -38,7 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `explain`."""
     parser.epilog = EXAMPLES
     parser.add_argument("file", metavar="FILE", help=FILES)
-    parser.add_argument("verb", metavar="VERB", help="api/verb, or the verb where only one has that name")
+    parser.add_argument(
+        "verb", metavar="VERB", nargs="?", help="api/verb, or the verb where only one has that name"
+    )
+    parser.add_argument(
+        "--boot", action="store_true", help="instead of a verb: the order of what starts by itself"
+    )
     parser.add_argument(
         "arguments", metavar="NAME=VALUE", nargs="*", default=[], help="arguments, to show its argv"
     )
@@ -49,7 +57,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the explanation. Raises ConfigError, and RequestError for a verb or arguments that do not fit."""
+    if arguments.boot == (arguments.verb is not None):
+        raise UsageError("write either a VERB or --boot")
     plan = compile_for([arguments.file], arguments.user)
+    if arguments.boot:
+        show_boot(plan, as_json=arguments.json)
+        return 0
     values = parse_arguments(arguments.arguments)
     extra = pick_extra(plan, arguments.verb)
     if extra is None:

@@ -58,7 +58,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["check", "--nonsense", "file"], "--nonsense"),
         (["call"], "required: API/VERB\n"),
         (["compare", "file"], "required: VERB\n"),
-        (["explain", "file"], "required: VERB\n"),
+        (["explain", "file"], "write either a VERB or --boot\n"),
         (["run", "file"], "required: VERB\n"),
         (["call", "a/b", "c:=/d=e"], "(for text write c=/d=e)"),
         (["call", "a/b", "--timeout", "soon"], "'soon' is no number of seconds"),
