@@ -74,14 +74,14 @@ def test_check_110_root_becomes_the_user_without_groups(run: Runner) -> None:
 def test_groups_that_are_asked_for(run: Runner, users: str) -> None:
     """They count for the machine's files, in a user namespace too, where they have no numbers."""
     kept = Path("/var/tmp") / f"initspawn-groups-{os.getpid()}"
-    kept.write_text("for audio")
+    kept.write_text("for audio\n")
     try:
         os.chown(kept, 0, grp.getgrnam("audio").gr_gid)
         kept.chmod(0o640)
         keys = {"namespace": {"shares": {"users": users}}}
         assert run({"acls": DAEMON, **keys}, "/bin/cat", str(kept)).returncode == 1
         acls = {**DAEMON, "groups": ["audio", "video"]}
-        assert run({"acls": acls, **keys}, "/bin/cat", str(kept)).stdout == "for audio"
+        assert run({"acls": acls, **keys}, "/bin/cat", str(kept)).stdout == "for audio\n"
     finally:
         kept.unlink()
     if users == "enable":
