@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _NUL = "\0"
 # In place of a variable's name: the supervisor's own variables. In place of its value: without it.
 SERVER, UNSET = "\0SERVER\0", "\0UNSET\0"
-OURS = "INITSPAWN_"  # how initspawn itself is set up, tokens included, is nothing for commands
+# Nothing for commands: how initspawn itself is set up, tokens included, and what systemd tells it.
+_OURS = ("INITSPAWN_", "LISTEN_", "NOTIFY_", "WATCHDOG_")
 # Directories that an image leaves empty and a running system fills.
 RUNTIME = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/run")
 
@@ -176,13 +177,18 @@ def _environment(
     variables: dict[str, str] = {}
     for name, value in sandbox.environment:
         if name == SERVER:
-            variables |= {key: text for key, text in environ.items() if not key.startswith(OURS)}
+            variables |= inherited(environ)
         elif value == UNSET:
             variables.pop(name, None)
         else:
             variables.pop(name, None)
             variables[name] = fill(value)
     return tuple(variables.items())
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """What `envs_from: server` gives of the supervisor's variables."""
+    return {name: text for name, text in environ.items() if not name.startswith(_OURS)}
 
 
 def _mount(mount: Mount, sandbox: Sandbox, supervisor: int, fill: Callable[[str], str]) -> Mount:

@@ -28,8 +28,7 @@ def environment(
     if ahead:
         variables[late.SERVER] = ""
     elif sandbox.envs_from == "server":
-        given = names.environ.items()
-        variables |= {name: value for name, value in given if not name.startswith(late.OURS)}
+        variables |= late.inherited(names.environ)
     variables |= {"HOME": home, "USER": user}
     for name, text, place in _settings(sandbox, spot):
         if text is None:

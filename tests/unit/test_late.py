@@ -14,7 +14,13 @@ from initspawn.errors import PlanError
 from initspawn.linux import capabilities
 from initspawn.plan import TEXT, Api, Command, Mount, Plan, Sandbox
 
-ENVIRON = {"HOME": "/home/me", "LOGNAME": "me", "INITSPAWN_TOKEN": "secret", "LANG": "x"}
+ENVIRON = {
+    "HOME": "/home/me",
+    "LOGNAME": "me",
+    "INITSPAWN_TOKEN": "secret",
+    "WATCHDOG_USEC": "1",
+    "LANG": "x",
+}
 
 
 def plan(*, user: int | None = None, command: dict[str, Any] | None = None, **sandbox: Any) -> Plan:

@@ -12,7 +12,14 @@ from initspawn.plan import Api
 
 Build = Callable[..., Api]
 Problems = Callable[..., list[str]]
-SERVER = {"PATH": "/server", "SECRET": "s", "HOME": "/server", "USER": "server", "INITSPAWN_TOKEN": "t"}
+SERVER = {
+    "PATH": "/server",
+    "SECRET": "s",
+    "HOME": "/server",
+    "USER": "server",
+    "INITSPAWN_TOKEN": "t",
+    "NOTIFY_SOCKET": "/n",
+}
 
 
 def environment(build: Build, sandbox: dict[str, Any], **options: Any) -> dict[str, str]:
