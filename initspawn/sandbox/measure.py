@@ -11,7 +11,7 @@ import stat
 
 from initspawn.linux import capabilities, cgroup, landlock, lsm, mount, scheduling
 from initspawn.plan import NAMESPACES
-from initspawn.sandbox.mounted import AS_PLANNED, compare_mounts
+from initspawn.sandbox.mounted import AS_PLANNED, MountCheck
 from initspawn.sandbox.recipe import labelled
 from initspawn.sandbox.streams import identity
 
@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     from initspawn.plan import Sandbox
     from initspawn.sandbox.launch import Start
 
+_LINES = (b"Umask", b"Uid", b"Gid", b"Groups", b"NoNewPrivs", b"Seccomp", b"Seccomp_filters")
 _CAPABILITY_SETS = (b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb")
 _SIGNAL_SETS = (b"SigBlk", b"SigIgn", b"SigCgt")
+# The lines of /proc/PID/status that are read, as they are found there: no other value holds a newline.
+_STATUS = [(name, b"\n" + name + b":\t") for name in (*_LINES, *_CAPABILITY_SETS, *_SIGNAL_SETS)]
 # The lines of /proc/PID/limits in the kernel's order of RLIMIT_* (fs/proc/base.c).
 _LIMIT_WORDS = slice(26, 66)
+_KNOWN_LIMITS = 64
+# execve(2): bytes of a script's first line, and how many scripts can be each other's interpreters.
+_FIRST_LINE, _INTERPRETERS = 256, 6
 
 
 class Baseline:
@@ -36,7 +42,7 @@ class Baseline:
         try:
             status = _status(proc)
             self.namespaces = _namespaces(proc)
-            self.limits = _limits(proc)
+            self.limits = _limits(_read(proc, "limits"))
             self.cgroup = _cgroup(proc)
             self.scheduling = _scheduling(_stat(proc))
         finally:
@@ -55,6 +61,9 @@ class Baseline:
         self.cgroup_mount = (cgroup.mount_point() or "").rstrip("/")
         null = os.stat("/dev/null")
         self._null = identity(null)
+        # What the same bytes, or the same sandbox, need not have made anew.
+        self._limits: dict[bytes, dict[int, tuple[int, int]]] = {}
+        self._mounts: dict[int, MountCheck] = {}  # by id of the sandbox, which it keeps
 
     def expected(self, start: Start) -> dict[str, Any]:
         """What the plan says the command of `start` has."""
@@ -87,6 +96,7 @@ class Baseline:
             "label": sandbox.label if labelled(sandbox, self.lsm) else None,
             "cgroup-limits": {name: cgroup.kept(name, value) for name, value in sandbox.cgroup or ()},
             "environment": start.environment,
+            "program": start.argv[0],
             "arguments": start.argv,
             "directory": sandbox.directory,
             "descriptors": dict(enumerate(descriptors)),
@@ -136,20 +146,33 @@ class Baseline:
                     for name, inode in namespaces.items()
                 },
                 "cgroup": _cgroup(proc),
-                "limits": _limits(proc),
+                "limits": self._limits_in(_read(proc, "limits")),
                 "scheduling": _scheduling(words) | _asked(proc, start),
                 "label": _label(proc) if labelled(sandbox, self.lsm) else None,
                 "cgroup-limits": cgroup.in_force(start.limited, dict(sandbox.cgroup or ())),
                 "environment": _strings(_read(proc, "environ")),
+                "program": _program(proc, start.argv[0], root, sandbox.directory),
                 "arguments": _arguments(proc, start.argv, root),
                 "directory": _directory(proc, sandbox.directory, root),
                 "descriptors": _descriptors(proc),
-                "mounts": compare_mounts(sandbox, _read(proc, "mountinfo"), root),
+                "mounts": self._mount_check(sandbox).compare(_read(proc, "mountinfo"), root),
             }
         finally:
             os.close(proc)
             if root >= 0:
                 os.close(root)
+
+    def _limits_in(self, text: bytes) -> dict[int, tuple[int, int]]:
+        if text not in self._limits:
+            if len(self._limits) == _KNOWN_LIMITS:
+                self._limits.clear()
+            self._limits[text] = _limits(text)
+        return self._limits[text]
+
+    def _mount_check(self, sandbox: Sandbox) -> MountCheck:
+        if id(sandbox) not in self._mounts:
+            self._mounts[id(sandbox)] = MountCheck(sandbox)
+        return self._mounts[id(sandbox)]
 
 
 def compare(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
@@ -177,8 +200,13 @@ def _read(proc: int, name: str) -> bytes:
 
 
 def _status(proc: int) -> dict[bytes, bytes]:
-    pairs = [line.partition(b":\t") for line in _read(proc, "status").split(b"\n")]
-    return {name: value for name, _, value in pairs}
+    text = _read(proc, "status")
+    found = {}
+    for name, begin in _STATUS:
+        at = text.find(begin) + len(begin)
+        if at >= len(begin):
+            found[name] = text[at : text.index(b"\n", at)]
+    return found
 
 
 def _stat(proc: int) -> list[bytes]:
@@ -236,9 +264,9 @@ def _cgroup(proc: int) -> str:
     return ""
 
 
-def _limits(proc: int) -> dict[int, tuple[int, int]]:
+def _limits(text: bytes) -> dict[int, tuple[int, int]]:
     limits = {}
-    for which, line in enumerate(_read(proc, "limits").split(b"\n")[1:17]):
+    for which, line in enumerate(text.split(b"\n")[1:17]):
         soft, hard = line[_LIMIT_WORDS].split()
         limits[which] = (
             -1 if soft == b"unlimited" else int(soft),
@@ -258,23 +286,45 @@ def _arguments(proc: int, argv: tuple[str, ...], root: int) -> tuple[str, ...]:
     return found
 
 
+def _program(proc: int, planned: str, root: int, directory: str) -> str:
+    """The path that was planned, if its file is what is executed, or a script for what is."""
+    running, path = os.stat("exe", dir_fd=proc), planned
+    for _ in range(_INTERPRETERS):
+        fd = mount.open_in_root(root, os.path.join(directory, path), os.O_PATH)
+        try:
+            if os.path.samestat(os.fstat(fd), running):
+                return planned
+        finally:
+            os.close(fd)
+        words = _first_line(root, os.path.join(directory, path))[2:].split(None, 1)
+        if not words:
+            break
+        path = os.fsdecode(words[0])
+    return os.readlink("exe", dir_fd=proc)
+
+
 def _is_script(root: int, path: str) -> bool:
+    return bool(_first_line(root, path))
+
+
+def _first_line(root: int, path: str) -> bytes:
+    """The line that names a script's interpreter; empty if the file is none."""
     fd = mount.open_file_in_root(root, path)
     try:
-        return os.read(fd, 2) == b"#!"
+        line = os.read(fd, _FIRST_LINE).partition(b"\n")[0]
+        return line if line.startswith(b"#!") else b""
     finally:
         os.close(fd)
 
 
 def _directory(proc: int, planned: str, root: int) -> str:
-    if planned == "/":
-        planned = "."
-    fd = mount.open_in_root(root, planned, os.O_PATH)
+    fd = root if planned == "/" else mount.open_in_root(root, planned, os.O_PATH)
     try:
         if os.path.samestat(os.fstat(fd), os.stat("cwd", dir_fd=proc)):
-            return planned if planned != "." else "/"
+            return planned
     finally:
-        os.close(fd)
+        if fd != root:
+            os.close(fd)
     return os.readlink("cwd", dir_fd=proc)
 
 

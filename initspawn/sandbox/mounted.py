@@ -18,18 +18,41 @@ AS_PLANNED = "as planned"
 _KINDS = {"tmpfs": "tmpfs", "proc": "proc", "dev": "tmpfs", "mqueue": "mqueue", "overlay": "overlay"}
 
 
-def compare_mounts(sandbox: Sandbox, mountinfo: bytes, root: int) -> str:
-    """AS_PLANNED, or what is wrong with the mounts a process sees: its mountinfo, and its root directory
-    as a descriptor. Raises OSError.
-    """
-    if "mnt" not in sandbox.namespaces:
+class MountCheck:
+    """Compares what the processes of one sandbox see with its plan."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self._binds = [entry for entry in _on_top(sandbox.mounts) if entry.operation == "bind"]
+        self._good: list[bytes] = []  # what was compared last, and was as planned
+
+    def compare(self, mountinfo: bytes, root: int) -> str:
+        """AS_PLANNED, or what is wrong with the mounts a process sees: its mountinfo, and its root
+        directory as a descriptor. Raises OSError.
+        """
+        if "mnt" not in self.sandbox.namespaces:
+            return AS_PLANNED
+        # The first four words are numbers of the mount and what it shows of its file system: they differ from
+        # one start to the next, and nothing here looks at them.
+        lines = [line.split(b" ", 4)[-1] for line in mountinfo.split(b"\n")]
+        if lines != self._good:
+            problem = _check(self.sandbox, _parsed(mountinfo))
+            if problem:
+                return problem
+            self._good = lines
+        for entry in self._binds:
+            if not _same_file(root, entry):
+                return f"bind on {entry.target}: not {entry.source}"
         return AS_PLANNED
-    found = _parsed(mountinfo)
+
+
+def _check(sandbox: Sandbox, found: Mounts) -> str:
+    """What is wrong with some mounts, whatever files they show; empty if nothing is."""
     for entry in _on_top(sandbox.mounts):
-        problem = _check_mount(sandbox, entry, found, root)
+        problem = _check_mount(sandbox, entry, found)
         if problem:
             return f"{entry.operation} on {entry.target}: {problem}"
-    return _check_rest(sandbox, found) if sandbox.new_root else AS_PLANNED
+    return _check_rest(sandbox, found) if sandbox.new_root else ""
 
 
 def _on_top(mounts: tuple[Mount, ...]) -> list[Mount]:
@@ -57,7 +80,7 @@ def _parsed(mountinfo: bytes) -> Mounts:
     return found
 
 
-def _check_mount(sandbox: Sandbox, entry: Mount, found: Mounts, root: int) -> str:
+def _check_mount(sandbox: Sandbox, entry: Mount, found: Mounts) -> str:
     if entry.operation in ("dir", "symlink", "lock"):
         return ""
     kind, options, shared = found.get(entry.target.rstrip("/") or "/", ("", frozenset(), False))
@@ -73,8 +96,6 @@ def _check_mount(sandbox: Sandbox, entry: Mount, found: Mounts, root: int) -> st
         return "writable"
     if shared:
         return "it propagates to the outside"
-    if entry.operation == "bind" and not _same_file(root, entry):
-        return f"not {entry.source}"
     if entry.operation == "proc" and sandbox.user == 0:
         for name in proc_covers():
             if "ro" not in found.get(f"{entry.target}/{name}", ("", frozenset(), False))[1]:
@@ -110,4 +131,4 @@ def _check_rest(sandbox: Sandbox, found: Mounts) -> str:
             return f"{point} is mounted, and not in the plan"
         if entry is not None and entry.operation == "bind" and entry.read_only and "ro" not in options:
             return f"{point} is writable"
-    return AS_PLANNED
+    return ""

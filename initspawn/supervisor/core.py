@@ -6,13 +6,7 @@ import os
 import sys
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import (
-    CLOSE_SECONDS,
-    ENDED_LOG_BYTES,
-    LAUNCH_SECONDS,
-    REFILL_SECONDS,
-    STOP_GRACE_SECONDS,
-)
+from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, LAUNCH_SECONDS, STOP_GRACE_SECONDS
 from initspawn.linux import process
 from initspawn.plan import PLUGIN
 from initspawn.sandbox import launch
@@ -272,7 +266,7 @@ class Supervisor:
         task.on_start(task)
         task.read()
         handler.begin(self, task)
-        task.timers.append(self.reactor.after(REFILL_SECONDS, lambda: self.reserve.follow(task)))
+        self.reserve.follow_soon(task)
 
     def _on_timeout(self, task: Task) -> None:
         if task.life.state in (life.RUNNING, life.STOPPING):
@@ -307,11 +301,14 @@ class Supervisor:
 
         def drained(task: Task) -> None:
             task.life.on(life.DRAINED)
-            self._forget(task)
+            self.roster.remove(task)
             if not task.api.hidden:
                 self.ended.append(task)
-            on_end(task)
-            self.reserve.follow(task)
+            try:
+                on_end(task)
+            finally:  # nobody need wait for this
+                self._forget(task)
+                self.reserve.follow(task)
             task.log.shrink(ENDED_LOG_BYTES)
 
         task.on_end = drained

@@ -13,7 +13,13 @@ import os
 import select
 
 from initspawn.errors import LaunchRefused
-from initspawn.limits import RESERVE_EACH, RESERVE_SANDBOXES, RESERVE_SECONDS, RESERVE_STARTS
+from initspawn.limits import (
+    REFILL_SECONDS,
+    RESERVE_EACH,
+    RESERVE_SANDBOXES,
+    RESERVE_SECONDS,
+    RESERVE_STARTS,
+)
 from initspawn.sandbox.launch import HELD
 from initspawn.supervisor.reactor import READ
 
@@ -64,6 +70,10 @@ class Reserve:
         if start is not None:
             self._leave(start)
         return start
+
+    def follow_soon(self, task: Task) -> None:
+        """Have the next starts made behind one that runs on."""
+        task.timers.append(self._reactor.after(REFILL_SECONDS, lambda: self.follow(task)))
 
     def follow(self, task: Task) -> None:
         """Have the next starts made, now that nobody waits for this one: both would need the processors."""

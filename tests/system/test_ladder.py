@@ -6,6 +6,7 @@ absence would be seen.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -24,7 +25,7 @@ from initspawn.linux.numbers import table
 from initspawn.plan import NAMESPACES, Landlock, Sandbox
 from initspawn.sandbox import ladder, steps
 from initspawn.sandbox.measure import Baseline
-from initspawn.sandbox.program import Program
+from initspawn.sandbox.program import Program, Slot
 from initspawn.sandbox.recipe import Recipe, Step
 from initspawn.supervisor import core
 from tests.support.pace import SLOWER
@@ -474,3 +475,36 @@ def _without_call(box: Sandbox, call: int) -> Result:
     ladder.descriptors = without
     with bench(box) as made:
         return made.run("/bin/true")
+
+
+# The program: what is executed is the file that was planned.
+
+
+@root_and_a_user
+@pytest.mark.parametrize("script", [False, True], ids=["program", "script"])
+def test_another_program_under_the_planned_name_is_noticed(who: Person, script: bool) -> None:
+    """In a file tree of its own and without one."""
+    for box in (boxes.full(who), without_namespaces(who)):
+        path = "/bin/echo"
+        if script:
+            (who.home / "script").write_text("#!/bin/cat\n")
+            (who.home / "script").chmod(0o755)
+            path = f"{'/data' if box.mounts else who.home}/script"
+        result = who.call(_another_program, box, path)
+        assert result.step == "measurement", result
+        assert f"program is '{os.path.realpath(PYTHON)}', not '{path}'" in result.detail
+
+
+def _another_program(box: Sandbox, planned: str) -> Result:
+    """The path that is executed is not the first of the arguments."""
+    original = Slot.store_arguments
+
+    def another(slot: Slot, argv: tuple[str, ...]) -> bool:
+        assert original(slot, (PYTHON, *argv))
+        pointers = (ctypes.c_void_p * (len(argv) + 1)).from_address(slot.argv_address)
+        pointers[:] = [*list((ctypes.c_void_p * (len(argv) + 1)).from_address(slot.argv_address + 8))]
+        return True
+
+    Slot.store_arguments = another  # type: ignore[method-assign]
+    with bench(box) as made:
+        return made.run(planned, "it")

@@ -71,6 +71,14 @@ def test_a_script_runs_by_its_interpreter(who: Person) -> None:
     assert (result.step, result.out) == ("", "/data/script a b ")
 
 
+@everybody
+def test_a_script_may_be_a_scripts_interpreter(who: Person) -> None:
+    executable(who.home, "first", b'#!/bin/sh\necho "$@"\n')
+    path = executable(who.home, "second", b"#! /data/first  with one\n")
+    result = who.run(boxes.full(who), path, "more")
+    assert (result.step, result.out) == ("", "with one /data/second more")
+
+
 FILTERS: dict[str, tuple[tuple[bytes, ...], str, str]] = {
     "kill": ((KILL_EXECVE,), "exec", "0"),
     "errno": ((DENY_EXECVE,), "exec", "EACCES"),

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from initspawn.linux.libc import syscall
+from initspawn.linux.libc import libc, syscall
 from initspawn.plan import Api, Command, Plan, Sandbox
 from initspawn.sandbox.program import Slot
-from initspawn.supervisor import core, reserve
+from initspawn.supervisor import reserve
 from initspawn.supervisor.reactor import Reactor
 from tests.support.probes import NOBODY
 from tests.system import boxes
@@ -119,6 +119,33 @@ def _mounted(box: Sandbox, home: str, noticed: bool) -> list[str]:
         Path(place, "old").touch()
         seen.append(made.run("/bin/ls", "/home/place").out)
     return seen
+
+
+@root
+def test_what_was_mounted_into_one_that_waits_is_noticed(who: Person) -> None:
+    """Also when the same mounts have been compared before, and need not be again."""
+    assert who.call(_mounted_into, boxes.full(who)) == [True, True, False]
+
+
+def _mounted_into(box: Sandbox) -> list[bool]:
+    """Whether each start used what waited."""
+    found = []
+    with bench(box) as made:
+        made.run("/bin/true")
+        for tampered in (False, False, True):
+            _, pid = waiting(made)
+            child = os.fork() if tampered else -1
+            if child == 0:
+                fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+                assert libc.setns(fd, 0) == 0
+                syscall("mount", b"none", b"/tmp", b"tmpfs", 0, 0)
+                os._exit(0)
+            if tampered:
+                assert os.waitpid(child, 0)[1] == 0
+            result = made.run("/bin/true")
+            assert result.status == {"exit": 0}
+            found.append(result.pid == pid)
+    return found
 
 
 @root_and_a_user
@@ -281,7 +308,7 @@ def _two(box: Sandbox) -> None:
 
 @root_and_a_user
 def test_the_next_is_made_when_the_end_has_been_told(who: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "REFILL_SECONDS", 60.0)
+    monkeypatch.setattr(reserve, "REFILL_SECONDS", 60.0)
     assert who.call(_told_first, boxes.sandbox(who, "pid")) == (0, 1)
 
 
