@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from initspawn.sandbox.program import Call
 
 MAX_DESCRIPTORS = 32
+MAX_JOBS = 512  # that are remembered
 _SPACE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 PACKET = 1 << 16  # longer arguments come in a memory file
 IN_FILE = b"file"
@@ -116,6 +117,9 @@ class Spawner:
         self._baseline = baseline
         self._ledger = ledger
         self._null = null
+        # By packet and descriptors: after each clone every page that is touched is copied, so what comes
+        # again, as most jobs do, is not thought out again.
+        self._jobs: dict[tuple[bytes | int, ...], Job] = {}
         self._prepared: dict[tuple[int, int, bool, bool], Prepared] = {}
 
     def live(self) -> NoReturn:
@@ -151,17 +155,26 @@ class Spawner:
             return False
         fds = _descriptors(messages)
         try:
-            found = marshal.loads(packet)
-            if isinstance(found, int):
-                self._spare(found, fds[0])
-                return True
-            job = self._job(found, fds)
+            job = self._jobs.get((packet, *fds)) or self._new(packet, fds)
             if job is not None:
                 self._clone(job)
         finally:
             for fd in fds:
                 os.close(fd)
         return True
+
+    def _new(self, packet: bytes, fds: list[int]) -> Job | None:
+        """A job that is not known yet, or None: it was to make a spare spawner, or failed, which is noted."""
+        found = marshal.loads(packet)
+        if isinstance(found, int):
+            self._spare(found, fds[0])
+            return None
+        job = self._job(found, fds)
+        if job is not None:
+            if len(self._jobs) == MAX_JOBS:
+                self._jobs.clear()
+            self._jobs[(packet, *fds)] = job
+        return job
 
     def _spare(self, slot_index: int, sock: int) -> None:
         """Clone another spawner, the supervisor's child as we are, to wait at the socket `sock`."""
