@@ -56,7 +56,7 @@ class Loop:
         self._running = ""
         self._wrap_measurement()
 
-    def actions(self) -> dict[str, Callable[[], None]]:
+    def actions(self) -> dict[str, Callable[[], int | None]]:
         """A run of each of the plan's commands, from the call of `start` to `on_end`."""
         found = {}
         for api in self.supervisor.plan.apis:
@@ -65,7 +65,7 @@ class Loop:
                 found[FIRST + command.uid] = self._action(api, command, named=FIRST + command.uid)
         return found
 
-    def at_once(self, uid: str, count: int) -> Callable[[], None]:
+    def at_once(self, uid: str, count: int) -> Callable[[], int | None]:
         """Runs of one of the plan's commands that are all asked for at the same time."""
         api, command = next(
             (api, command) for api in self.supervisor.plan.apis for command in api.commands
@@ -73,17 +73,28 @@ class Loop:
         )  # fmt: skip
         return self._action(api, command, named=f"{count} x {uid}", count=count)
 
-    def _action(self, api: Api, command: Command, *, named: str = "", count: int = 1) -> Callable[[], None]:
-        def action() -> None:
+    def _action(
+        self, api: Api, command: Command, *, named: str = "", count: int = 1
+    ) -> Callable[[], int | None]:
+        ended: list[Task] = []
+        last = 0
+
+        def on_end(task: Task) -> None:
+            nonlocal last
+            last = time.perf_counter_ns()
+            ended.append(task)
+
+        def action() -> int:
             self._running = named or command.uid
-            ended: list[Task] = []
+            ended.clear()
             for _ in range(count):
-                self.supervisor.start(api, command, bind(command, None), on_end=ended.append)
+                self.supervisor.start(api, command, bind(command, None), on_end=on_end)
             while len(ended) < count:
                 self.reactor.turn(None)
             for task in ended:
                 if task.refusal is not None or task.status != {"exit": 0}:
                     raise RuntimeError(f"{command.uid}: {task.refusal or task.status}")
+            return last
 
         return action
 
