@@ -50,6 +50,7 @@ MEASURED = {
     "label": "the security label, where the plan sets one",
     "cgroup-limits": "that its group's limits are in force",
     "environment": "all variables",
+    "program": "the file it executes, through the interpreters of scripts",
     "arguments": "its argv",
     "directory": "its working directory",
     "descriptors": "which are open, and that they are the right files",
