@@ -60,7 +60,7 @@ def compile_command(
         most=_most(command, spot),
         queue=command.queue.length if command.queue else 0,
         oldest_out=command.queue is not None and command.queue.full == "oldest-out",
-        warm=command.warm,
+        warm=_warm(command, compiled, spot),
         verbose=sandbox.verbose if command.verbose is None else command.verbose,
         dash=command.dash == "allow",
         kill_on_disconnect=command.kill_on_disconnect,
@@ -91,6 +91,16 @@ def _most(command: Command, spot: Spot) -> int:
     if command.queue is not None and not most:
         spot["queue"].refuse("nothing ever waits", "say with `max` how many may be alive at once")
     return most
+
+
+def _warm(command: Command, sandbox: PlanSandbox, spot: Spot) -> int | None:
+    """How many starts wait; None where nothing is said."""
+    if command.warm and any(entry.operation == "overlay" for entry in sandbox.mounts):
+        spot["warm"].refuse(
+            "nothing waits in a sandbox with an `overlay`, for no measurement tells whether its directory "
+            "is still the one of that name", "leave it out, or show the directory with `ro`",
+        )  # fmt: skip
+    return command.warm
 
 
 def _path(program: Exec, names: Names, spot: Spot) -> str | None:

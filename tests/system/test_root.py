@@ -77,6 +77,17 @@ def test_a_link_in_the_image_leads_no_mount_out(who: Person, image: Path, overla
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.needs("bwrap")
+@root_and_a_user
+def test_bubblewrap_begins_with_it_too(who: Person, image: Path) -> None:
+    sandbox = box(who, image).replace(bwrap="/usr/bin/bwrap")
+    result = who.run(sandbox, "/bin/sh", "-c", LINE)
+    assert result.out.split("\n") == ["from the image", "tmp", "from the image"], result
+    assert result.err.count("Read-only file system") == 2
+    assert result.measurement["mounts"] == "as planned"
+    assert not (image / "new").exists()
+
+
 @root_and_a_user
 def test_another_directory_of_that_name_is_noticed(who: Person, image: Path) -> None:
     sandbox = box(who, image)

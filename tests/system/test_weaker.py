@@ -26,6 +26,9 @@ from tests.system.harness import PYTHON, Person
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "sandbox.md"
 BEGIN, END = "<!-- weaker: begin -->\n", "<!-- weaker: end -->\n"
 
+# The same attempt as "writes where its user may": what came of it outside tells which it was.
+LAYER = "writes over the machine's files, seen by itself alone"
+
 # What is tried, as the table calls it: a Python expression that is true if it works, or raises OSError.
 ATTEMPTS = {
     "sees the machine's processes": "comm(facts['victim']) == facts['comm']",
@@ -33,6 +36,7 @@ ATTEMPTS = {
     "reads their environment": "b'SECRET' in open('/proc/%d/environ' % facts['victim'], 'rb').read()",
     "reads the machine's files": "open(facts['file']).read() == 'secret'",
     "writes where its user may": "write(facts['open'] + '/written')",
+    LAYER: "write(facts['open'] + '/written')",
     "writes into a directory bound `rw`": "write('/data/written')",
     "talks to the machine's TCP ports": "connect(socket.AF_INET, ('127.0.0.1', facts['port']))",
     "talks to abstract unix sockets": "connect(socket.AF_UNIX, facts['abstract'])",
@@ -140,6 +144,16 @@ ROWS = (
     Row("a bound directory with mode `rw`",
         {"namespace": {"shares": {"all": "disable"}, "mounts": "VIEW AND DATA"}},
         ("writes into a directory bound `rw`",)),
+    Row("a directory of the machine in mode `overlay`",
+        {"namespace": {"shares": {"all": "disable"}, "mounts": "VIEW AND LAYER"}},
+        ("reads the machine's files", LAYER)),
+    Row("`root: {directory: /}`",
+        {"namespace": {"shares": {"all": "disable"}, "root": {"directory": "/"}, "mounts": "VIEW IN ROOT"}},
+        ("reads the machine's files",)),
+    Row("`root: {directory: /, overlay: true}`, as root",
+        {"namespace": {"shares": {"all": "disable"}, "root": {"directory": "/", "overlay": True},
+                       "mounts": "VIEW IN ROOT"}},
+        ("reads the machine's files", LAYER), root=True),
     Row("`namespace` without `mounts`", {"namespace": {"shares": {"all": "disable"}}}, FILES),
     Row("the same with `shares.pid: enable`",
         {"namespace": {"shares": {"all": "disable", "pid": "enable"}}},
@@ -231,19 +245,24 @@ OPTIONAL = {
 @pytest.mark.needs("userns", "seccomp", "bwrap")
 @root_and_a_user
 def test_each_row_is_true(who: Person, facts: dict[str, Any]) -> None:
-    data = {"target": "/data", "source": str(who.home), "mode": "rw"}
+    more: dict[str, list[dict[str, Any]]] = {
+        "VIEW AND DATA": [{"target": "/data", "source": str(who.home), "mode": "rw"}],
+        "VIEW AND LAYER": [{"target": facts["open"], "mode": "overlay"}],
+    }
     for number, row in enumerate(reversed(ROWS)):
         if row.root and not who.root:
             continue
         keys = dict(row.keys)
         namespace = keys.get("namespace")
         if namespace and "mounts" in namespace:
-            more = [data] if namespace["mounts"] == "VIEW AND DATA" else []
-            keys["namespace"] = {**namespace, "mounts": boxes.view(*more)}
+            mounts = boxes.view(*more.get(namespace["mounts"], ()))
+            if namespace["mounts"] == "VIEW IN ROOT":  # the links are there
+                mounts = [mount for mount in mounts if mount["mode"] != "symlink"]
+            keys["namespace"] = {**namespace, "mounts": mounts}
         found = _tried(who, _sandbox(who, keys), facts)
         if number == 0:  # with nothing in the way: what the machine has at all
             had = found
-            assert ATTEMPTS.keys() - had - OPTIONAL == {"mounts", "writes into a directory bound `rw`"}
+            assert ATTEMPTS.keys() - had - OPTIONAL == {"mounts", LAYER, "writes into a directory bound `rw`"}
             missing = OPTIONAL - had
         wanted = {*row.works, *(() if who.root else row.user)}
         assert found == wanted - missing, row.said
@@ -265,7 +284,10 @@ def _tried(who: Person, box: Any, facts: dict[str, Any]) -> set[str]:
         box, PYTHON, "-I", "-S", "-c", SCRIPT, json.dumps(facts), json.dumps(ATTEMPTS)
     )
     assert (result.step, result.status, result.err) == ("", {"exit": 0}, ""), result
-    return set(json.loads(result.out))
+    found, outside = set(json.loads(result.out)), Path(facts["open"], "written")
+    found.discard(LAYER if outside.exists() else "writes where its user may")
+    outside.unlink(missing_ok=True)
+    return found
 
 
 def write() -> None:

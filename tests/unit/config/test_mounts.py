@@ -271,3 +271,20 @@ def test_a_writable_root_is_an_empty_one(problems: Problems) -> None:
     namespace = {"root": {"directory": "/usr"}, "opts": {"writable_root": True}}
     (said,) = problems({"namespace": namespace, "commands": []})
     assert "write `root: {overlay: true}`" in said
+
+
+@pytest.mark.parametrize("by", ["mounts", "root"])
+def test_nothing_is_kept_warm_under_an_overlay(build: Build, problems: Problems, by: str) -> None:
+    root: dict[str, Any] = {"directory": "/", "overlay": by == "root"}
+    mounts = [{"target": "/usr", "mode": "overlay"}] if by == "mounts" else []
+
+    def given(warm: int) -> dict[str, Any]:
+        command = {"uid": "c", "exec": {"cmdpath": "/bin/true"}, "warm": warm}
+        return {"namespace": {"root": root, "mounts": mounts}, "commands": [command]}
+
+    (said,) = problems(given(2))
+    assert "warm: nothing waits in a sandbox with an `overlay`" in said
+    assert "show the directory with `ro`" in said
+    assert build(given(0)).commands[0].warm == 0
+    root["overlay"], mounts[:] = False, []
+    assert build(given(2)).commands[0].warm == 2
