@@ -9,26 +9,26 @@ says it, when supervisor and tasks are in the unit's group already; then it ends
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import struct
 import sys
+import time
 
 from initspawn.boot.adoption import PACKET, SOCKET, own_group
-from initspawn.boot.early import RUN_DIR
+from initspawn.boot.early import RUN_DIR, be_unit, take_lock
 from initspawn.boot.notify import notify
+
+_PATIENCE_SECONDS = 30.0
 
 
 def main() -> int:
     """Returns the exit code: 0, or 111 with a line on stderr. Does not return as a supervisor."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     try:
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-        try:
-            sock.connect(os.path.join(RUN_DIR, SOCKET))
-        except (FileNotFoundError, ConnectionRefusedError):
-            from initspawn.boot.early import be_unit
-
-            return be_unit(address, os.environ.get("WATCHDOG_USEC", ""))
+        sock, lock = _find()
+        if sock is None:
+            return be_unit(address, os.environ.get("WATCHDOG_USEC", ""), lock)
         watchdog = os.environ.get("WATCHDOG_USEC", "")
         packet = f"group {own_group()}\nnotify {address}\nwatchdog {watchdog}"
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("2i", 1, 2))]
@@ -39,8 +39,30 @@ def main() -> int:
                 f"initspawn: the early supervisor stays as it is: {text or 'it has ended'}", file=sys.stderr
             )
             return 111
-        notify(address, f"MAINPID={text}\nREADY=1")
+        notify(address, f"MAINPID={text}\nREADY=1", wait=True)
     except OSError as error:
         print(f"initspawn: {error.filename or 'adopt'}: {error.strerror}", file=sys.stderr)
         return 111
     return 0
+
+
+def _find() -> tuple[_socket.socket | None, int]:
+    """A connection to the supervisor; or none, and the lock that says there is no other (`take_lock`). One
+    that lives and does not answer yet is waited for. Raises OSError.
+    """
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(os.path.join(RUN_DIR, SOCKET))
+            return sock, -1
+        except (FileNotFoundError, ConnectionRefusedError):
+            sock.close()
+        try:
+            return None, take_lock()
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    errno.ETIMEDOUT, "a supervisor runs, but is not to be reached", RUN_DIR
+                ) from None
+        time.sleep(0.05)

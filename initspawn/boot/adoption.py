@@ -14,6 +14,7 @@ import struct
 import sys
 
 from initspawn.boot.notify import notify
+from initspawn.control.server import who
 from initspawn.linux import cgroup
 from initspawn.supervisor.moving import move
 from initspawn.supervisor.reactor import READ
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 SOCKET = "adopt"  # in the run directory
 PACKET = 4096
 SPACE = _socket.CMSG_SPACE(2 * 4)
-_CREDENTIALS = "3i"
+_REQUEST_SECONDS = 5.0
 _TRIES, _PAUSE = 500, 0.01  # until nobody is on the way to an exec
 
 
@@ -76,7 +77,7 @@ class Adoption:
     def tell(self, text: str) -> None:
         """Tell systemd something; nothing happens while we belong to no unit."""
         try:
-            notify(self._address, text)
+            notify(self._address, text, wait=False)
         except OSError as error:  # it shuts down
             print(f"initspawn: {self._address}: {error.strerror}", file=sys.stderr)
 
@@ -86,17 +87,39 @@ class Adoption:
             self._main.reactor.after(self._pause, self._renew)
 
     def _accept(self) -> None:
-        fd, _ = self._socket._accept()  # type: ignore[attr-defined]  # `socket` is built on it
+        try:
+            fd, _ = self._socket._accept()  # type: ignore[attr-defined]  # `socket` is built on it
+        except OSError:  # gone again
+            return
         peer = _socket.socket(fileno=fd)
-        peer.settimeout(1)  # its packet is there when it connects, or it is none of ours
-        size = struct.calcsize(_CREDENTIALS)
-        pid, user, _ = struct.unpack(
-            _CREDENTIALS, peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size)
-        )
+        peer.setblocking(False)
+        user, pid, pidfd = who(peer)
+        try:
+            trusted = user in (0, os.geteuid()) and not self._main.supervisor.owns(pid, pidfd)
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+        if not trusted:
+            self._answer(peer, [], "error only root may adopt")
+            return
+
+        def late() -> None:
+            self._main.reactor.forget(fd)
+            self._answer(peer, [], "error no request came")
+
+        timer = self._main.reactor.after(_REQUEST_SECONDS, late)
+
+        def heard(_: int) -> None:
+            timer.cancel()
+            self._main.reactor.forget(fd)
+            self._hear(peer, pid)
+
+        self._main.reactor.watch(fd, READ, heard)
+
+    def _hear(self, peer: _socket.socket, pid: int) -> None:
+        """What it asks for, and the descriptors that come with it."""
         fds: list[int] = []
         try:
-            if user not in (0, os.geteuid()) or self._main.supervisor.owns(pid):
-                raise ValueError("only root may adopt")
             packet, messages, _, _ = peer.recvmsg(PACKET, SPACE, _socket.MSG_CMSG_CLOEXEC)
             for _, _, data in messages:
                 fds += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])

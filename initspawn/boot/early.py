@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import time
 
 from initspawn.boot.mounts import mount_missing
 from initspawn.boot.supervise import LOCK, Main
@@ -36,6 +37,7 @@ WORDS = {BOOT: b"go......", RECOVERY: b"recovery", REBOOT: b"reboot.."}
 HOLD = "/var/lib/initspawn/hold"
 _RENEW_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
+_LOCK_TRIES = 20
 
 
 def main() -> int:
@@ -50,18 +52,45 @@ def main() -> int:
         _tell(f"no cgroup before systemd's: {error.filename}: {error.strerror}")
     barrier = Barrier(BARRIER)
     try:
-        plan = find_plan(kernel_option("plan"))
-        return Early(plan, barrier).run()
+        return Early(find_plan(kernel_option("plan")), _lock(), barrier).run()
     except Exception as error:
         _tell(f"{type(error).__name__}: {error}")
         return 111
 
 
-def be_unit(address: str, watchdog: str) -> int:
+def be_unit(address: str, watchdog: str, lock: int) -> int:
     """Be the supervisor as a unit's main process, which nobody was before it. Returns the exit code."""
     os.umask(0o022)
     _end_leftovers()
-    return Early(find_plan(kernel_option("plan")), None, address, watchdog).run()
+    return Early(find_plan(kernel_option("plan")), lock, None, address, watchdog).run()
+
+
+def take_lock() -> int:
+    """The run directory's lock, which makes us its only supervisor; -1 where it cannot be made, because /run
+    is full: commands need nothing of it. Raises BlockingIOError when another one has it.
+    """
+    try:
+        os.makedirs(RUN_DIR, 0o700, exist_ok=True)
+        fd = os.open(f"{RUN_DIR}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        _tell(f"{RUN_DIR}: {error.strerror}")
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _lock() -> int:
+    """That lock, when whoever had it before is gone. Raises BlockingIOError."""
+    for _ in range(_LOCK_TRIES):  # PID 1 starts us again as soon as one of us has been killed
+        try:
+            return take_lock()
+        except BlockingIOError:
+            time.sleep(0.1)
+    return take_lock()
 
 
 def find_plan(named: str = "") -> Plan:
@@ -132,18 +161,15 @@ class Barrier:
 class Early(Main):
     """The supervisor of a machine that is booting."""
 
-    def __init__(self, plan: Plan, barrier: Barrier | None, address: str = "", watchdog: str = "") -> None:
+    def __init__(
+        self, plan: Plan, lock: int, barrier: Barrier | None, address: str = "", watchdog: str = ""
+    ) -> None:
         self._barrier = barrier
         self._unit = (address, watchdog)
         self._adopted = False
         self._boot: Handover | None = None
         self._adoption: Adoption | None = None
-        try:
-            os.makedirs(RUN_DIR, 0o700, exist_ok=True)
-            self._lock = os.open(f"{RUN_DIR}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # /run may be full: commands need nothing of this
-            _tell(f"{RUN_DIR}: {error.strerror}")
+        self._lock = lock  # held for as long as we are
         super().__init__(plan, "", RUN_DIR, -1)
         self.supervisor.groups.each = True  # found by its group when we are gone, moved with it when adopted
 

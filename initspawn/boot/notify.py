@@ -5,8 +5,9 @@ from __future__ import annotations
 import _socket
 
 
-def notify(address: str, text: str) -> None:
-    """Send lines such as READY=1 to the socket at `address`: a path, or with `@` an abstract name.
+def notify(address: str, text: str, *, wait: bool) -> None:
+    """Send lines such as READY=1 to the socket at `address`: a path, or with `@` an abstract name. `wait`
+    until there is room for them.
 
     Nothing happens without an address. Raises OSError.
     """
@@ -15,6 +16,6 @@ def notify(address: str, text: str) -> None:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         sock.connect("\0" + address[1:] if address.startswith("@") else address)
-        sock.send(text.encode())
+        sock.send(text.encode(), 0 if wait else _socket.MSG_DONTWAIT)
     finally:
         sock.close()

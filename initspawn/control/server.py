@@ -41,6 +41,17 @@ def listen(path: str, mode: int = 0o600) -> _socket.socket:
     return listener
 
 
+def who(peer: _socket.socket) -> tuple[int, int, int]:
+    """Who has connected, as the kernel knows it: user, pid (GONE: it has ended), and a pidfd that the caller
+    closes; -1 where the kernel gives none. Raises OSError.
+    """
+    pid, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+    try:
+        return user, pid, peer.getsockopt(_socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        return user, pid if error.errno == errno.ENOPROTOOPT else GONE, -1
+
+
 class Door:
     """A listening socket. `identify` says who a peer is from its user number, its pid and its pidfd, which is
     -1 on a kernel that has none for it.
@@ -102,21 +113,14 @@ class Door:
         if len(self.connections) >= CONNECTIONS:
             self._refuse(peer)
             return
-        pid, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
-        self._admit(peer, self._who(peer, user, pid), user)
-        self._on_connect()
-
-    def _who(self, peer: _socket.socket, user: int, pid: int) -> Identity:
-        """Who has connected, as the kernel knows it."""
+        user, pid, pidfd = who(peer)
         try:
-            pidfd = peer.getsockopt(_socket.SOL_SOCKET, _SO_PEERPIDFD)
-        except OSError as error:
-            older = error.errno == errno.ENOPROTOOPT
-            return self._identify(user, pid if older else GONE, -1)
-        try:
-            return self._identify(user, pid, pidfd)
+            identity = self._identify(user, pid, pidfd)
         finally:
-            os.close(pidfd)
+            if pidfd >= 0:
+                os.close(pidfd)
+        self._admit(peer, identity, user)
+        self._on_connect()
 
     def _refuse(self, peer: _socket.socket) -> None:
         """There are too many already."""

@@ -24,7 +24,7 @@ def move(groups: Groups, base: str, tasks: Iterable[Task], guest: int) -> None:
     """Have all groups below `base`, a group that is handed to us; its only process, `guest`, goes into the
     supervisor's own group. No task may be on its way to its exec.
 
-    Raises OSError before anything of ours has been moved.
+    Raises OSError, nearly always before anything of ours has been moved: what fails then is the kernel.
     """
     grouped = [task for task in tasks if task.start is not None and task.start.cgroup is not None]
     fresh = Groups(base, each=groups.each)
@@ -44,10 +44,8 @@ def move(groups: Groups, base: str, tasks: Iterable[Task], guest: int) -> None:
         raise
     for start, place in places:
         assert start.cgroup is not None
-        old = os.path.dirname(start.cgroup)
-        cgroup.write(old, "cgroup.freeze", "1")
-        _carry(old, place)
-        start.used = cgroup.usage(old, start.used)
+        _carry_frozen(os.path.dirname(start.cgroup), place)
+        start.used = cgroup.usage(os.path.dirname(start.cgroup), start.used)
         start.cgroup = place
     old_base, old_root = groups.base, groups.root
     for path in (groups.own, old_base):
@@ -57,6 +55,16 @@ def move(groups: Groups, base: str, tasks: Iterable[Task], guest: int) -> None:
     for path in (old_root, old_base):
         if path is not None:
             _remove(path)
+
+
+def _carry_frozen(old: str, new: str) -> None:
+    """Move a task's processes. What stays behind because that fails runs on. Raises OSError."""
+    cgroup.write(old, "cgroup.freeze", "1")
+    try:
+        _carry(old, new)
+    except OSError:
+        cgroup.write(old, "cgroup.freeze", "0")
+        raise
 
 
 def _carry(old: str, new: str, *, below: bool = True) -> None:
