@@ -24,7 +24,7 @@ from initspawn.gateway.admission import (
 )
 from initspawn.gateway.bounds import BODY_SECONDS
 from initspawn.gateway.link import Link, Way
-from initspawn.gateway.quota import TOO_MANY_CALLS, TOO_MANY_FAILURES, Guest
+from initspawn.gateway.quota import TOO_MANY_CALLS, TOO_MANY_FAILURES
 from initspawn.limits import FRAME_BYTES
 
 SESSION_SECONDS = 32_000_000  # how long a browser keeps a session's name: what AFB servers say
@@ -86,20 +86,11 @@ async def _respond(scope: Scope, receive: Receive) -> Response:
     way: Way = scope["state"]["way"]
     if not way.guest.call():
         raise too_many(TOO_MANY_CALLS, way.guest.call_wait())
-    if token is not None:
-        check_failures(way.guest)
-    answer = await ask(way, call)
+    answer = await ask(way, call, token)
     status, more = rest.status(answer)
     cookie = f"{session_cookie(port)}={session}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Lax"
     more = {**more, "Set-Cookie": cookie + secure(scope)}
     return Response(afb.answer_object(answer), status, more, rest.JSON)
-
-
-def check_failures(guest: Guest) -> None:
-    """Who has shown too many wrong tokens shows no others for a while. Raises Refused(429)."""
-    seconds = guest.locked()
-    if seconds:
-        raise too_many(TOO_MANY_FAILURES, seconds)
 
 
 def too_many(reason: str, seconds: float) -> Refused:
@@ -108,8 +99,24 @@ def too_many(reason: str, seconds: float) -> Refused:
     return Refused(429, retry, body=afb.reply_object("not-available", reason))
 
 
-async def ask(way: Way, call: bytes) -> afb.Answer:
-    """The supervisor's answer. Raises Refused(503) without a way to it, (500) if it goes away meanwhile."""
+async def ask(way: Way, call: bytes, token: str | None) -> afb.Answer:
+    """The supervisor's answer to a call that shows this token. Raises Refused(503) without a way to it, (500)
+    if it goes away meanwhile, (429) for who has shown too many wrong tokens.
+    """
+    if token is None:
+        return await _exchange(way, call)
+    shown, guest, valid = afb.text_json(token), way.guest, False
+    if not guest.begin_trial(shown):
+        raise too_many(TOO_MANY_FAILURES, guest.locked(shown))
+    try:
+        answer = await _exchange(way, call)
+        valid = not answer.unknown
+    finally:
+        guest.end_trial(shown, valid=valid)
+    return answer
+
+
+async def _exchange(way: Way, call: bytes) -> afb.Answer:
     exchange = Exchange()
     try:
         link: Link = await way.link(exchange)
@@ -120,13 +127,10 @@ async def ask(way: Way, call: bytes) -> afb.Answer:
         logger.error("no way to the supervisor: %s", error)
         raise Refused(503, _RETRY) from None
     try:
-        answer = await exchange.answer
+        return await exchange.answer
     except ConnectionError as error:
         logger.debug("control connection lost: %s", error)
         raise Refused(500, body=afb.reply_object("disconnected")) from None
-    if answer.unknown:
-        way.guest.failed()
-    return answer
 
 
 async def _body(headers: Headers, receive: Receive) -> bytes:

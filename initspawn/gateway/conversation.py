@@ -45,8 +45,8 @@ class Dialect(Protocol):
     opcode: Opcode  # of all its messages
 
     @property
-    def showing(self) -> bool:
-        """Whether the call that was taken last shows a token that no call of this client has shown before."""
+    def showing(self) -> bytes | None:
+        """The token, as JSON, that the call taken last shows and no call of this client before it."""
 
     def take(self, number: int, message: bytes) -> tuple[list[bytes], bytes | None, object]:
         """(messages to the client, the control message of call `number`, what to remember of the call).
@@ -82,7 +82,7 @@ class Conversation(asyncio.Protocol):
         self._link: Link | None = None
         self._number = 0
         self._pending: dict[int, Any] = {}  # control id to what the dialect remembers
-        self._trials: set[int] = set()  # of them those that show a new token
+        self._trials: dict[int, bytes] = {}  # of them those that show a new token
         self._backlog: deque[bytes | None] = deque()  # messages of one read; None is of the wrong kind
         self._partial: bytearray | None = None  # a fragmented message so far
 
@@ -114,6 +114,9 @@ class Conversation(asyncio.Protocol):
             self._timer.cancel()
         self._closing = True
         self._leave()
+        for token in self._trials.values():
+            self._way.guest.end_trial(token, valid=False)
+        self._trials.clear()
         self._way.close()
 
     def shutdown(self) -> None:
@@ -207,10 +210,11 @@ class Conversation(asyncio.Protocol):
         guest = self._way.guest
         if not guest.call():
             return TOO_MANY_CALLS
-        if self._dialect.showing:
-            if guest.locked():
+        token = self._dialect.showing
+        if token is not None:
+            if not guest.begin_trial(token):
                 return TOO_MANY_FAILURES
-            self._trials.add(self._number)
+            self._trials[self._number] = token
         return ""
 
     # From the supervisor to the client.
@@ -227,10 +231,9 @@ class Conversation(asyncio.Protocol):
     def _answer(self, answer: afb.Answer) -> None:
         if answer.id is not None:
             asked = self._pending.pop(answer.id, None)
-            if answer.id in self._trials:
-                self._trials.discard(answer.id)
-                if answer.unknown:
-                    self._way.guest.failed()
+            token = self._trials.pop(answer.id, None)
+            if token is not None:
+                self._way.guest.end_trial(token, valid=not answer.unknown)
             if asked is not None:
                 self._send(self._dialect.reply(asked, answer))
         elif answer.fault:

@@ -26,9 +26,10 @@ from initspawn.gateway.admission import (
     query_fields,
 )
 from initspawn.gateway.bounds import WEBSOCKETS
-from initspawn.gateway.calls import check_failures
+from initspawn.gateway.calls import too_many
 from initspawn.gateway.conversation import Conversation
 from initspawn.gateway.core import UpgradeCore
+from initspawn.gateway.quota import TOO_MANY_FAILURES
 from initspawn.limits import FRAME_BYTES
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Json:
         return [], afb.encode_call(number, call, self.token, self.session), call.id
 
     @property
-    def showing(self) -> bool:
-        return self.token is not None and self.token != self._shown
+    def showing(self) -> bytes | None:
+        return self.token if self.token != self._shown else None
 
     def sent(self) -> None:
         self._shown = self._shown if self.token is None else self.token
@@ -134,8 +135,10 @@ class Door(Conversation):
         fields = query_fields(request.path.partition("?")[2])
         token = find_token(headers, fields) or believed_cookie(headers, port)
         if token is not None:
-            check_failures(self._way.guest)
-        self._json.token = afb.text_json(token) if token is not None else None
+            self._json.token = afb.text_json(token)
+            seconds = self._way.guest.locked(self._json.token)
+            if seconds:
+                raise too_many(TOO_MANY_FAILURES, seconds)
         self._json.session = afb.text_json(find_session(headers, fields, port))
         self._json.numbered = fields.get("events") == "numbered"
         return response

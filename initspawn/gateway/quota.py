@@ -54,6 +54,10 @@ class Bucket:
         self._level = level - 1.0
         return True
 
+    def give_back(self) -> None:
+        """Put a token that was taken in again."""
+        self._level = min(self.size, self._level + 1.0)
+
     def wait(self, now: float) -> float:
         """Seconds until there is a token; 0 if there is one."""
         if self.size == 0:
@@ -65,10 +69,20 @@ class Bucket:
         return self._level + (now - self._when) * self.rate >= self.size
 
 
+class Trial:
+    """A token that is shown by so many unanswered calls, and whether an answer says that it is ours."""
+
+    __slots__ = ("calls", "valid")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.valid = False
+
+
 class Guest:
     """One address; its connections share it."""
 
-    __slots__ = ("_calls", "_clock", "_failures", "connections")
+    __slots__ = ("_calls", "_clock", "_failures", "_trials", "connections")
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -76,6 +90,7 @@ class Guest:
         self.connections = 0
         self._calls = Bucket(limits.calls * ADDRESS_CALLS_SECONDS, limits.calls, now)
         self._failures = Bucket(limits.failures, limits.failures / MINUTE, now)
+        self._trials: dict[bytes, Trial] = {}
 
     def call(self) -> bool:
         """Whether it may make another call now, which is counted."""
@@ -85,13 +100,32 @@ class Guest:
         """Seconds until it may."""
         return self._calls.wait(self._clock())
 
-    def failed(self) -> None:
-        """It has shown a token that is none of ours."""
-        self._failures.take(self._clock())
+    def begin_trial(self, token: bytes) -> bool:
+        """Whether it may show this token now. If so, it counts as a wrong one until `end_trial`, to be called
+        once for each: calls sent one behind the other would all be judged before the first answer. Calls that
+        show the same token meanwhile are one trial.
+        """
+        trial = self._trials.get(token)
+        if trial is None:
+            if not self._failures.take(self._clock()):
+                return False
+            trial = self._trials[token] = Trial()
+        trial.calls += 1
+        return True
 
-    def locked(self) -> float:
-        """Seconds until it may show another token; 0: now."""
-        return self._failures.wait(self._clock())
+    def end_trial(self, token: bytes, *, valid: bool) -> None:
+        """The token has turned out as one of ours, or as none; without an answer it stays a wrong one."""
+        trial = self._trials[token]
+        if valid and not trial.valid:
+            trial.valid = True
+            self._failures.give_back()
+        trial.calls -= 1
+        if not trial.calls:
+            del self._trials[token]
+
+    def locked(self, token: bytes) -> float:
+        """Seconds until it may show this token; 0: now."""
+        return 0.0 if token in self._trials else self._failures.wait(self._clock())
 
     def forgettable(self) -> bool:
         """Whether nothing would be lost by starting anew."""

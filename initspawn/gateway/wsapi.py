@@ -92,7 +92,7 @@ class Wsapi:
         self._sessions: dict[int, str] = {}
         self._tokens: dict[int, str] = {}
         self._events: dict[str, int] = {}  # those the client knows, and their numbers
-        self.showing = False
+        self.showing: bytes | None = None
         self._tried: tuple[int, str] | None = None  # number and text of the last call's token
         self._shown: dict[int, str] = {}  # tokens of earlier calls by their numbers
         self._marked: set[Asked] = set()  # calls that have told of their subscription
@@ -111,6 +111,7 @@ class Wsapi:
 
     def take(self, number: int, message: bytes) -> tuple[list[bytes], bytes | None, Asked | None]:
         """See Dialect. Raises BadFrame."""
+        self._tried = self.showing = None
         taker = self._takers.get(message[0]) if message else None
         if taker is None:
             return [], None, None
@@ -153,10 +154,11 @@ class Wsapi:
         body = b'{"id":%d,"call":%b,"args":%b,"single":true' % (
             number, encode(asked.procedure), _value(arguments)
         )  # fmt: skip
-        self._tried = (token, self._tokens[token]) if token in self._tokens else None
-        self.showing = self._tried is not None and self._shown.get(token) != self._tokens[token]
-        if self._tried is not None:
-            body += b',"token":%b' % encode(self._tokens[token])
+        if token in self._tokens:
+            self._tried = (token, self._tokens[token])
+            shown = encode(self._tokens[token])
+            self.showing = shown if self._shown.get(token) != self._tokens[token] else None
+            body += b',"token":%b' % shown
         if session:
             body += b',"session":%b' % encode(self._sessions[session])
         if user is not None:

@@ -12,11 +12,13 @@ from initspawn.gateway.quota import (
     TOO_MANY_CALLS,
     TOO_MANY_FAILURES,
     Bucket,
+    Guest,
     Limits,
     Quotas,
     network,
     parse,
 )
+from initspawn.gateway.wsapi import nstr
 from initspawn.limits import ADDRESS_CALLS_SECONDS, ADDRESSES
 from tests.gateway.conftest import Gateway
 from tests.gateway.fake_supervisor import until
@@ -87,14 +89,38 @@ def test_wrong_tokens_of_one_address(clock: Clock) -> None:
     quotas = Quotas(Limits(failures=3), clock)
     guest = quotas.enter("a")
     assert guest is not None
-    for _ in range(3):
-        assert not guest.locked()
-        guest.failed()
-    assert guest.locked() == 20.0
+    for token in (b"1", b"2", b"3"):
+        assert not guest.locked(token)
+        show(guest, token)
+    assert guest.locked(b"4") == 20.0
+    assert not guest.begin_trial(b"4")
     quotas.leave(guest)
     assert quotas.enter("a") is guest  # coming anew does not help
     clock.now += 20
-    assert not guest.locked()
+    assert not guest.locked(b"4")
+
+
+def show(guest: Guest, token: bytes, *, valid: bool = False) -> None:
+    assert guest.begin_trial(token)
+    guest.end_trial(token, valid=valid)
+
+
+def test_a_token_without_an_answer_yet_counts_as_wrong(clock: Clock) -> None:
+    guest = Guest(Limits(failures=2), clock)
+    assert [guest.begin_trial(token) for token in (b"1", b"2", b"3")] == [True, True, False]
+    assert [guest.begin_trial(b"1") for _ in range(9)] == [True] * 9, "it is one trial"
+    for token in (b"2", *[b"1"] * 10):
+        guest.end_trial(token, valid=True)
+    assert [guest.begin_trial(token) for token in (b"1", b"2", b"3")] == [True, True, False]
+    guest.end_trial(b"1", valid=False)
+    assert (guest.begin_trial(b"1"), guest.locked(b"2"), guest.locked(b"1")) == (False, 0, 30)
+
+
+def test_valid_tokens_are_no_store_of_wrong_ones(clock: Clock) -> None:
+    guest = Guest(Limits(failures=2), clock)
+    for number in range(100):
+        show(guest, b"%d" % number, valid=True)
+    assert [guest.begin_trial(b"x%d" % number) for number in range(3)] == [True, True, False]
 
 
 def test_the_addresses_remembered_are_bounded(clock: Clock) -> None:
@@ -103,7 +129,7 @@ def test_the_addresses_remembered_are_bounded(clock: Clock) -> None:
     for number in range(3 * ADDRESSES):
         guest = quotas.enter(str(number))
         assert guest is not None
-        guest.failed()
+        show(guest, b"wrong")
         quotas.leave(guest)
         assert len(quotas._guests) <= ADDRESSES + 1
     assert quotas.enter("stays") is stays
@@ -251,3 +277,75 @@ def test_wrong_tokens_over_rest(strict: Gateway) -> None:
             client.request("/login", "Authorization: Bearer x", "Content-Length: 0", method="POST")[0] == 429
         )
         assert client.request("/api/x/echo")[0] == 200
+
+
+@pytest.fixture
+def trials() -> Iterator[Gateway]:
+    """Two wrong tokens a minute, and no other limit."""
+    with Gateway("--limit", "failures=2") as running:
+        running.supervisor.script["x/wrong"] = [UNKNOWN]
+        yield running
+        assert running.stop() == 0
+        assert running.errors == b""
+
+
+def test_wrong_tokens_sent_without_waiting_over_a_websocket(trials: Gateway) -> None:
+    with trials.client() as client:
+        client.open()
+        calls = (json.dumps([2, str(n), "x/wrong", None, f"bad{n}"]).encode() for n in range(40))
+        client.send(b"".join(map(frame, calls)))
+        told = [client.message()[2]["request"]["status"] for _ in range(40)]
+        assert (told.count("insufficient-scope"), told.count("not-available")) == (2, 38)
+        assert len(trials.supervisor.calls) == 2
+
+
+def test_wrong_tokens_sent_without_waiting_over_a_service_socket(trials: Gateway) -> None:
+    with trials.local("wsapi x") as client:
+        messages: list[bytes] = []
+        for number in range(1, 41):
+            messages.append(b"T" + number.to_bytes(2, "little") + nstr(b"bad%d" % number))
+            messages.append(call("wrong", "1", number=number, token=number))
+        client.send(b"".join(frame(message, BINARY) for message in messages))
+        told = [client.frame()[1] for _ in range(40)]
+        assert sum(b"not-available" in answer for answer in told) == 38
+        assert len(trials.supervisor.calls) == 2
+
+
+def test_tokens_without_an_answer_yet_over_rest(trials: Gateway) -> None:
+    bearer = "Authorization: Bearer {}".format
+    with trials.client() as one, trials.client() as two, trials.client() as three:
+        for client, token in ((one, "a"), (two, "b")):
+            line = f"GET /api/x/hang HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n{bearer(token)}\r\n\r\n"
+            client.send(line.encode())
+        until(lambda: len(trials.supervisor.calls) == 2, "two calls without an answer")
+        assert three.request("/api/x/echo", bearer("c"))[0] == 429
+        with trials.client() as four:
+            assert four.upgrade("/api?token=c")[0] == 429
+        with trials.client() as five:
+            five.open("/api?token=b")
+        assert three.request("/api/x/echo", bearer("a"))[0] == 200, "it is being tried already"
+        for connection in trials.supervisor.connections:
+            connection.release()
+        assert (one.response()[0], two.response()[0]) == (200, 200)
+        assert three.request("/api/x/echo", bearer("c"))[0] == 200
+
+
+def test_who_leaves_before_the_answer_has_tried(trials: Gateway) -> None:
+    with trials.client() as one, trials.client() as two:
+        one.open("/api?token=a").text('[2, "1", "x/hang", null]')
+        two.open("/api?token=b").text('[2, "1", "x/hang", null]')
+        until(lambda: len(trials.supervisor.calls) == 2, "both calls")
+    until(lambda: trials.supervisor.alive() == 1, "the end of both")
+    with trials.client() as client:
+        assert client.upgrade("/api?token=c")[0] == 429
+
+
+def test_a_good_token_in_many_calls_at_once_is_not_refused(trials: Gateway) -> None:
+    clients = [trials.client() for _ in range(8)]
+    for client in clients:
+        client.open("/api?token=good")
+        calls = (json.dumps([2, str(n), "x/echo", None, "good"]).encode() for n in range(60))
+        client.send(b"".join(map(frame, calls)))
+    for client in clients:
+        assert [client.message()[0] for _ in range(60)] == [3] * 60
+        client.socket.close()
