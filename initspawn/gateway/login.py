@@ -20,7 +20,9 @@ from initspawn.gateway.admission import (
     secure,
     token_cookie,
 )
-from initspawn.gateway.calls import ask
+from initspawn.gateway.calls import ask, too_many
+from initspawn.gateway.link import Way
+from initspawn.gateway.quota import TOO_MANY_CALLS
 
 _FOR_EVER = 12 * 3600  # seconds; the token in it is over by then
 
@@ -44,7 +46,9 @@ async def _answer(request: Request, order: str) -> Response:
         token = find_token(headers, {}) if order == "login" else believed_cookie(headers, port)
         if not token:
             raise Refused(401)
-        way = scope["state"]["way"]
+        way: Way = scope["state"]["way"]
+        if not way.guest.call():
+            raise too_many(TOO_MANY_CALLS, way.guest.call_wait())
         # Nobody is told whether what was to be ended was there, so a log-out is no trial.
         answer = await ask(way, afb.encode_order(1, order, token), token if order == "login" else None)
     except Refused as refused:

@@ -154,7 +154,7 @@ class Tokens:
         for entry in list(self._sessions):
             if entry[1].digest == shown:
                 self._sessions.remove(entry)
-        self.changed()
+                self.changed()
 
     def _valid(self) -> list[Token]:
         now = self._clock()

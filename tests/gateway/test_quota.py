@@ -210,6 +210,20 @@ def test_too_many_calls_over_rest(strict: Gateway) -> None:
         assert client.request("/")[0] == 200  # a page is no call
 
 
+@pytest.mark.parametrize("order", ["login", "logout"])
+def test_too_many_log_ins_and_log_outs(strict: Gateway, order: str) -> None:
+    with strict.client() as client:
+        shown = "Authorization: Bearer good", f"Cookie: initspawn-token-{client.port}=good"
+        headers = (*shown, f"Origin: http://127.0.0.1:{client.port}", "Content-Length: 0")
+        answers = [client.request(f"/{order}", *headers, method="POST") for _ in range(2 * FEW)]
+        done = [status for status, _, _ in answers if status == 204]
+        assert FEW <= len(done) <= FEW + 3
+        assert len(strict.supervisor.called(order)) == len(done)
+        status, head, body = answers[-1]
+        assert (status, "retry-after: 1" in head.lower()) == (429, True)
+        assert json.loads(body)["request"]["info"] == TOO_MANY_CALLS
+
+
 def test_too_many_calls_over_a_service_socket(strict: Gateway) -> None:
     with strict.local("wsapi x") as client:
         answers = []

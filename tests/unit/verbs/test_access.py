@@ -243,10 +243,14 @@ def test_logging_in() -> None:
     identity = tokens.identity(fresh)
     assert (identity.name, identity.scopes) == ("token:one", {"see"})
     assert tokens.log_in(fresh) is None  # it does not renew itself
+    told = []
+    tokens.on_change.append(lambda: told.append(True))
     tokens.log_out("one")
     tokens.log_out("wrong")
+    assert told == []  # every open connection would be looked at
     assert tokens.identity(fresh) == identity
     tokens.log_out(fresh)
+    assert told == [True]
     assert tokens.identity(fresh) is NOBODY
     again = tokens.log_in("one")
     clock.now = 5000.0  # with the token it came from
