@@ -12,6 +12,7 @@ from _collections import deque
 
 from initspawn.errors import STATUS_CODES
 from initspawn.limits import (
+    EVENTS_PER_WAKE,
     IMPORT_BYTES,
     IMPORT_CALLS,
     IMPORT_LONGEST_PAUSE,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 DISCONNECTED = "disconnected"
 FIRST_PAUSE = 0.1  # seconds until the next attempt to connect; doubled by each that fails
+STEADY_SECONDS = 10.0  # that a connection must last for the next pause to be the first again
 _INFO_CHARACTERS = 1000  # of a service's own explanation
 
 
@@ -52,6 +54,10 @@ class Imported:
         self._socket: _socket.socket | None = None
         self._up = False  # it has welcomed us
         self._frames = wsapi.Frames()
+        self._more = False  # whether not all frames that were read have been handed on
+        self._ping: bytes | None = None  # the last one that is unanswered
+        self._watched = 0
+        self._since = 0.0  # when it has welcomed us
         self._out = bytearray()
         self._pause = FIRST_PAUSE
         self._number = 0
@@ -97,8 +103,9 @@ class Imported:
         except OSError as error:
             self._end(error.strerror or str(error))
             return
-        self._frames = wsapi.Frames()
+        self._frames, self._more, self._ping = wsapi.Frames(), False, None
         self._out += wsapi.frame(wsapi.HELLO)
+        self._watched = READ
         self._reactor.watch(self._socket.fileno(), READ, self._on_ready)
         mine = self._socket
         self._reactor.after(IMPORT_SECONDS, lambda: self._check_welcome(mine))
@@ -111,7 +118,7 @@ class Imported:
     def _on_ready(self, events: int) -> None:
         if events & WRITE:
             self._flush()
-        if self._socket is None or not events & ~WRITE:
+        if self._socket is None or self._more or not events & ~WRITE:
             return
         try:
             data = self._socket.recv(READ_CHUNK)
@@ -123,26 +130,40 @@ class Imported:
         if not data:
             self._end("it has closed the connection")
             return
+        self._hand_on(data)
+
+    def _hand_on(self, data: bytes = b"") -> None:
+        """As many frames as one wake-up may take; the others at the next: who waits beside has its turn."""
         try:
-            for opcode, payload in self._frames.feed(data):
+            frames = self._frames.feed(data, EVENTS_PER_WAKE)
+            for opcode, payload in frames:
                 self._take(opcode, payload)
         except wsapi.ServiceError as error:
             self._end(f"it sent {error}")
+        mine = self._socket
+        if mine is None:
+            return
+        self._more = len(frames) == EVENTS_PER_WAKE
+        if self._more:
+            self._reactor.after(0, lambda: self._hand_on() if mine is self._socket else None)
+        elif self._ping is not None and len(self._out) <= OUT_BYTES:
+            self._out += wsapi.frame(self._ping, wsapi.PONG)
+            self._ping = None
+        self._flush()
 
     def _take(self, opcode: int, payload: bytes) -> None:
         """One frame. Raises ServiceError."""
         if self._socket is None:
             return
-        if opcode == wsapi.PING and len(self._out) <= OUT_BYTES:
-            self._out += wsapi.frame(payload, wsapi.PONG)
-            self._flush()
+        if opcode == wsapi.PING:
+            self._ping = payload  # the last of a read is the only one that needs an answer (RFC 6455, 5.5.3)
         elif opcode == wsapi.CLOSE:
             self._end("it has closed the connection")
         elif opcode == wsapi.BINARY:
             message = wsapi.decode(payload)
             if message is not None:
                 self._obey(message)
-        elif opcode not in (wsapi.PING, wsapi.PONG):
+        elif opcode != wsapi.PONG:
             raise wsapi.ServiceError("a frame of another kind")
 
     def _obey(self, message: wsapi.Message) -> None:
@@ -165,7 +186,7 @@ class Imported:
         if self._up:
             return
         self._up = True
-        self._pause = FIRST_PAUSE
+        self._since = self._reactor.clock()
         if self.problem:
             self._tell("is there")
         self.problem = ""
@@ -182,18 +203,18 @@ class Imported:
     def _flush(self) -> None:
         if self._socket is None:
             return
-        if not self._out:
-            self._reactor.change(self._socket.fileno(), READ)
-            return
         try:
-            sent = self._socket.send(self._out)
+            sent = self._socket.send(self._out) if self._out else 0
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._end(error.strerror or str(error))
             return
         del self._out[:sent]
-        self._reactor.change(self._socket.fileno(), READ | (WRITE if self._out else 0))
+        wanted = (0 if self._more else READ) | (WRITE if self._out else 0)
+        if wanted != self._watched:
+            self._watched = wanted
+            self._reactor.change(self._socket.fileno(), wanted)
 
     def _end(self, reason: str) -> None:
         """It is not there: say so once, answer what waits, try again later."""
@@ -209,6 +230,8 @@ class Imported:
             self._tell(f"is not there: {reason}")
         for number in list(self._pending):
             self._answer(number, Answer(status="disconnected"))
+        if was_up and self._reactor.clock() - self._since >= STEADY_SECONDS:
+            self._pause = FIRST_PAUSE
         self._reactor.after(self._pause, self.connect)
         self._pause = min(self._pause * 2, IMPORT_LONGEST_PAUSE)
         if was_up:

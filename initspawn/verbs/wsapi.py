@@ -8,6 +8,7 @@ at most, and raises nothing but `ServiceError`, after which the connection canno
 from __future__ import annotations
 
 import json
+import sys
 
 from initspawn.errors import InitspawnError
 from initspawn.limits import FRAME_BYTES
@@ -69,12 +70,14 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """(opcode, payload) of the frames that these bytes complete. Raises ServiceError."""
+    def feed(self, data: bytes, most: int = sys.maxsize) -> list[tuple[int, bytes]]:
+        """(opcode, payload) of the frames that these bytes complete; if it is the `most` that are wanted,
+        there may be others. Raises ServiceError.
+        """
         self._buffer += data
         found: list[tuple[int, bytes]] = []
         at = 0
-        while True:
+        while len(found) < most:
             head = self._buffer[at : at + 10]
             if len(head) < 2:
                 break

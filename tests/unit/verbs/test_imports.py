@@ -13,6 +13,7 @@ import pytest
 
 from initspawn.gateway.wsapi import nstr
 from initspawn.limits import (
+    EVENTS_PER_WAKE,
     IMPORT_BYTES,
     IMPORT_CALLS,
     IMPORT_LONGEST_PAUSE,
@@ -22,7 +23,7 @@ from initspawn.limits import (
 from initspawn.supervisor.reactor import Reactor
 from initspawn.verbs import wsapi
 from initspawn.verbs.answer import Answer
-from initspawn.verbs.imports import FIRST_PAUSE, Backlog, Imported, merged
+from initspawn.verbs.imports import FIRST_PAUSE, STEADY_SECONDS, Backlog, Imported, merged
 
 
 def reply(number: int, error: str | None = None, info: str | None = None, data: str = "null") -> bytes:
@@ -281,6 +282,82 @@ def test_a_ping_is_answered_and_a_pong_is_not(bench: Bench) -> None:
     bench.say(wsapi.frame(b"you?", wsapi.PING) + wsapi.frame(b"", wsapi.PONG))
     assert bench.peer is not None
     assert bench.peer.recv(100) == wsapi.frame(b"you?", wsapi.PONG)
+
+
+def test_of_the_pings_of_a_read_the_last_is_answered(bench: Bench) -> None:
+    bench.up()
+    assert bench.peer is not None
+    bench.peer.sendall(b"".join(wsapi.frame(b"%d" % number, wsapi.PING) for number in range(5000)))
+    for _ in range(5000):
+        bench.reactor.turn()
+    said = bench.peer.recv(1 << 16)
+    assert said == wsapi.frame(b"4999", wsapi.PONG)
+
+
+def test_a_wake_up_hands_on_so_many_frames(bench: Bench) -> None:
+    """A service that says much at once delays nobody; what it said comes in its order."""
+    bench.up()
+    assert bench.peer is not None
+    count = 3 * EVENTS_PER_WAKE + 5
+    bench.peer.sendall(event(1, "lights/e") + b"".join(push(1, str(number)) for number in range(count)))
+    bench.reactor.clock = itertools.count(1.0, 1e-6).__next__
+    handed = []
+    while len(bench.events) < count:
+        before = len(bench.events)
+        bench.reactor.turn()
+        handed.append(len(bench.events) - before)
+    assert max(handed) <= 2 * EVENTS_PER_WAKE  # those of the read, and of the timer after it
+    assert [data for _, data in bench.events] == [b"%d" % number for number in range(count)]
+    bench.peer.sendall(push(1, '"then"'))  # it is read again
+    bench.reactor.turn()
+    assert bench.events[-1] == ("lights/e", b'"then"')
+
+
+def test_frames_of_a_lost_connection_are_lost_with_it(bench: Bench) -> None:
+    bench.up()
+    assert bench.peer is not None
+    said = event(1, "lights/e") + b"".join(push(1, "0") for _ in range(3 * EVENTS_PER_WAKE))
+    bench.reactor.clock = itertools.count(1.0, 1e-6).__next__
+    bench.peer.sendall(said + wsapi.frame(b"", wsapi.CLOSE) + said)
+    for _ in range(20):
+        bench.reactor.turn()
+    assert (len(bench.events), bench.lost) == (3 * EVENTS_PER_WAKE, 1)
+
+
+def test_who_welcomes_us_and_closes_is_asked_ever_more_rarely(bench: Bench) -> None:
+    bench.listen()
+    assert bench.listener is not None
+    bench.listener.setblocking(False)
+    bench.imported.connect()
+    times = []
+    while bench.now < 60:
+        try:
+            peer, _ = bench.listener.accept()
+        except BlockingIOError:
+            bench.later(0.05)
+            continue
+        times.append(bench.now)
+        with peer:
+            peer.sendall(wsapi.frame(b"v\x01"))
+            bench.reactor.turn()
+        bench.reactor.turn()
+    assert 5 < len(times) < 15
+    assert times[-1] - times[-2] == pytest.approx(IMPORT_LONGEST_PAUSE, abs=0.2)
+
+
+def test_after_a_connection_that_lasted_the_pause_is_the_first(bench: Bench) -> None:
+    bench.imported.connect()
+    for _ in range(20):
+        bench.later(IMPORT_LONGEST_PAUSE)
+    bench.listen()
+    bench.later(IMPORT_LONGEST_PAUSE)
+    bench.accept()
+    bench.later(STEADY_SECONDS)
+    bench.vanish()
+    bench.listen()
+    bench.later(FIRST_PAUSE)
+    bench.accept()
+    assert bench.imported.about()["connected"]
 
 
 def test_a_service_that_reads_nothing(bench: Bench) -> None:
