@@ -233,6 +233,7 @@ class Main:
             os.set_inheritable(fd, False)
             door = ServiceDoor(
                 _socket.socket(fileno=fd), ours, protocol.encode(), name=f"unix {protocol}",
+                serving=lambda: self._keeper is not None and self._keeper.serving,
                 reactor=self.reactor, registry=self.registry, tokens=tokens,
                 identify=lambda user, pid, fd: self._peer(user, pid, fd, stranger),
             )  # fmt: skip

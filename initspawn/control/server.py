@@ -139,11 +139,16 @@ class ServiceDoor(Door):
     credentials. So a gateway that was taken over can act for a local user only while that one is connected.
 
     `gateway`: where to hand them to, a SOCK_SEQPACKET socket. `protocol`: what they speak; the message that
-    goes with them is their user number and this.
+    goes with them is their user number and this. `serving`: whether a gateway is there; without, who comes
+    is hung up on.
     """
 
-    def __init__(self, listener: _socket.socket, gateway: _socket.socket, protocol: bytes, **others: Any):
+    def __init__(
+        self, listener: _socket.socket, gateway: _socket.socket, protocol: bytes,
+        serving: Callable[[], bool], **others: Any,
+    ) -> None:  # fmt: skip
         super().__init__(listener, **others)
+        self._serving = serving
         self._gateway = gateway
         self._protocol = protocol
 
@@ -151,6 +156,9 @@ class ServiceDoor(Door):
         peer.close()
 
     def _admit(self, peer: _socket.socket, identity: Identity, user: int) -> None:
+        if not self._serving():  # they would wait, each with its descriptors, until nobody can connect
+            peer.close()
+            return
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
         descriptors = struct.pack("2i", peer.fileno(), theirs.fileno())
         try:

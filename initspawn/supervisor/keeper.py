@@ -44,6 +44,11 @@ class Keeper:
         self.task: Task | None = None
         self.starts = 0
 
+    @property
+    def serving(self) -> bool:
+        """Whether it runs, or is on its way to it, and shall go on."""
+        return self._alive and self._wanted
+
     def start(self) -> None:
         """Start it, now and whenever it ends, until `stop` or the supervisor closes."""
         if not self._wanted:

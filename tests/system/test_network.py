@@ -6,6 +6,7 @@ import ctypes
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,6 +201,18 @@ def is_silent(process: subprocess.Popen[str]) -> bool:
     return not select.select([process.stdout], [], [], 0.5)[0]
 
 
+def hung_up(path: str) -> bool:
+    """Whether who connects here and asks is sent away without an answer."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(PATIENCE)
+        one.connect(path)
+        try:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return not one.recv(100)
+        except (BrokenPipeError, ConnectionResetError):
+            return True
+
+
 def gateways(process: subprocess.Popen[str]) -> int:
     found = [pid for reaper in children(process.pid) for pid in children(reaper)]
     return sum(b"initspawn.gateway" in read(f"/proc/{pid}/cmdline") for pid in found)
@@ -207,8 +220,10 @@ def gateways(process: subprocess.Popen[str]) -> int:
 
 @pytest.mark.parametrize("word", ["up", "while-up"])
 def test_the_gateway_waits_for_the_network(alone: None, tmp_path: Path, word: str) -> None:
-    with waiting(tmp_path, "--gateway", word) as (process, client):
+    door = str(tmp_path / "door")
+    with waiting(tmp_path, "--gateway", word, "--unix", door) as (process, client):
         assert is_silent(process)
+        assert hung_up(door)
         assert service(client, "c")["why"] == "stage api is not reached"
         assert client.call("test/ping").response == "pong=1", "the same verbs, before any network"
         cable("d0")
@@ -219,12 +234,14 @@ def test_the_gateway_waits_for_the_network(alone: None, tmp_path: Path, word: st
         assert process.stdout.readline().startswith("initspawn: ready at http://")
         until(client, "c", "running")
         assert gateways(process) == 1
+        assert not hung_up(door)
         ip("link", "set", "d0", "down")
         if word == "up":
             assert is_silent(process)
             assert gateways(process) == 1
             return
         wait_for(lambda: gateways(process) == 0, "the gateway to go")
+        assert hung_up(door)
         assert service(client, "c")["state"] == "running", "no task notices"
         ip("link", "set", "d0", "up")
         wait_for(lambda: gateways(process) == 1, "the gateway to come back")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from initspawn.control.server import GONE, Door, listen
+from initspawn.control.server import GONE, Door, ServiceDoor, listen
 from initspawn.linux import process
 from initspawn.linux.libc import syscall
 from initspawn.supervisor.core import Supervisor
@@ -43,6 +43,37 @@ def door(tmp_path: Path) -> Any:
     yield reactor, asked
     made.close()
     reactor.close()
+
+
+def test_without_a_gateway_its_clients_are_hung_up_on(tmp_path: Path) -> None:
+    reactor, there = Reactor(), False
+    registry: Any = SimpleNamespace(supervisor=SimpleNamespace(disconnected=lambda _: None), watchers={})
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made = ServiceDoor(
+        listen(str(tmp_path / "s")), ours, b"http", lambda: there, name="t", reactor=reactor,
+        registry=registry, tokens=Tokens(), identify=lambda *_: NOBODY,
+    )  # fmt: skip
+    theirs.setblocking(False)
+    before = len(os.listdir("/proc/self/fd"))
+    for there in (False, True):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(str(tmp_path / "s"))
+            reactor.turn()
+            if there:
+                message, descriptors, _, _ = socket.recv_fds(theirs, 100, 2)
+                assert (message, len(descriptors)) == (b"%d http" % os.getuid(), 2)
+                for fd in descriptors:
+                    os.close(fd)
+            else:
+                assert client.recv(1) == b""
+                with pytest.raises(BlockingIOError):
+                    theirs.recv(100)
+                assert len(os.listdir("/proc/self/fd")) == before + 1
+    made.close()
+    reactor.close()
+    for one in (ours, theirs):
+        one.close()
 
 
 def connected_child(path: Path) -> int:

@@ -90,6 +90,14 @@ def test_to_start_what_is_kept_changes_nothing(supervisor: Supervisor, keeper: K
     assert supervisor.calls == ["start"]
 
 
+def test_whether_it_serves(supervisor: Supervisor, keeper: Keeper) -> None:
+    found = [keeper.serving]
+    for step in (supervisor.end, supervisor.pass_time, keeper.stop, supervisor.end, keeper.start):
+        step()
+        found.append(keeper.serving)
+    assert found == [True, False, True, False, False, True]
+
+
 def test_what_is_stopped_stays_so_until_it_is_started(
     supervisor: Supervisor, keeper: Keeper, capsys: Any
 ) -> None:
