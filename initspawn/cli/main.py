@@ -42,6 +42,7 @@ COMMANDS = {
     "call": "call a verb of a running supervisor and follow its output",
     "attach": "connect this terminal with that of a running task",
     "token": "make, list and revoke tokens, also while the supervisor runs",
+    "audit": "say whether the audit log is as it was written",
     "compile": "compile files into a plan, for this machine or an image of another",
     "check": "say what is wrong in configuration files, or what they offer",
     "explain": "say what a verb runs, as whom, and how it is confined",

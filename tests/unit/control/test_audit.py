@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from initspawn.control.audit import Audit
+from initspawn.control.audit import Audit, Found, verify
 
 
 class Clock:
@@ -21,7 +21,9 @@ class Clock:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The records, without what chains them."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in one.items() if name not in ("n", "chain")} for one in found]
 
 
 def test_a_record(tmp_path: Path) -> None:
@@ -84,3 +86,108 @@ def test_a_full_disk_stops_nobody(capfd: pytest.CaptureFixture[str]) -> None:
     audit.record("network", "nobody", "a/b", None, "allowed")
     audit.close()
     assert capfd.readouterr().err == "initspawn: the audit log /dev/full: No space left on device\n"
+
+
+def written(tmp_path: Path, count: int = 5) -> Path:
+    path = tmp_path / "audit"
+    audit = Audit(str(path), clock=Clock())
+    for number in range(count):
+        audit.record("network", f"token:{number}", "a/b", "start", "allowed")
+    audit.close()
+    return path
+
+
+def test_what_is_as_it_was_written(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    found = verify(str(path))
+    assert (found.records, found.last, found.wrong) == (5, 5, "")
+    assert verify(str(path), (5, found.chain)).wrong == ""
+
+
+def test_an_empty_log(tmp_path: Path) -> None:
+    assert verify(str(written(tmp_path, 0))) == Found()
+
+
+def test_the_chain_goes_on_across_supervisors_and_files(tmp_path: Path) -> None:
+    path = written(tmp_path, 2)
+    audit = Audit(str(path), limit=500, clock=Clock())
+    for number in range(10):
+        audit.record("control", f"user:{number}", "a/b", None, "forbidden")
+    audit.close()
+    found = verify(str(path))
+    assert found.wrong == ""
+    assert found.last == 12
+    assert found.records < 12, "the oldest file is lost"
+    Audit(str(path), clock=Clock()).close()
+    assert verify(str(path)) == found
+
+
+def changed(lines: list[str], how: str) -> list[str]:
+    """The five lines with something done to the third."""
+    line = lines[2]
+    return {
+        "altered": [*lines[:2], line.replace("token:2", "token:9"), *lines[3:]],
+        "taken out": [*lines[:2], *lines[3:]],
+        "moved": [*lines[:2], lines[3], line, lines[4]],
+        "doubled": [*lines[:3], line, *lines[3:]],
+        "torn": [*lines[:2], line[:40], *lines[3:]],
+        "inserted": [*lines[:2], '{"n": 3, "time": 1.0, "chain": "00"}', *lines[2:]],
+        "no number": [*lines[:2], "[1, 2]", *lines[3:]],
+        "deep": [*lines[:2], "[" * 100_000, *lines[3:]],
+    }[how]
+
+
+@pytest.mark.parametrize(
+    ("how", "line", "said"),
+    [
+        ("altered", 3, "record 3 is not as it was written"),
+        ("taken out", 3, "record 3 is missing, this is 4"),
+        ("moved", 3, "record 3 is missing, this is 4"), ("doubled", 4, "record 4 is missing, this is 3"),
+        ("torn", 3, "it is no record"), ("inserted", 3, "record 3 is not as it was written"),
+        ("no number", 3, "it is no record"), ("deep", 3, "it is no record"),
+    ],
+)  # fmt: skip
+def test_the_first_record_that_is_not_is_named(tmp_path: Path, how: str, line: int, said: str) -> None:
+    path = written(tmp_path)
+    path.write_text("\n".join(changed(path.read_text().splitlines(), how)) + "\n")
+    found = verify(str(path))
+    assert found.wrong == f"{path}:{line}: {said}"
+    assert found.records == line - 1
+
+
+def test_a_cut_or_a_new_chain_is_found_by_who_kept_the_last(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    last = verify(str(path))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:3]) + "\n")
+    assert verify(str(path)).wrong == "", "nobody can tell"
+    assert verify(str(path), (last.last, last.chain)).wrong == f"{path}: record 5 is not there any more"
+    path.unlink()
+    anew = Audit(str(path), clock=Clock())
+    for _ in range(6):
+        anew._write({"time": 1.0})
+    anew.close()
+    assert verify(str(path)).wrong == ""
+    assert verify(str(path), (last.last, last.chain)).wrong.endswith(
+        ":5: it is not the one that was expected"
+    )
+
+
+def test_a_torn_end_is_told_and_the_log_goes_on(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_bytes(path.read_bytes()[:-20])
+    audit = Audit(str(path), clock=Clock())
+    audit.record("control", "user:0", "a/b", None, "allowed")
+    audit.close()
+    assert lines_that_are(path) == [1, 2, 3, 4, 5]
+    assert verify(str(path)).wrong == f"{path}:5: it is no record"
+
+
+def lines_that_are(path: Path) -> list[int]:
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line)["n"])
+        except ValueError:
+            pass
+    return found
