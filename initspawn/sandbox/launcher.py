@@ -7,6 +7,7 @@ import _socket
 import marshal
 import os
 import sys
+from _collections import deque
 
 from initspawn.errors import LaunchRefused
 from initspawn.limits import RESERVE_STARTS, TASKS
@@ -18,17 +19,23 @@ from initspawn.sandbox.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from initspawn.plan import Sandbox
 
+_JOBS_BYTES = 1 << 20  # of jobs on their way; the kernel gives what it allows (net.core.wmem_max)
+_FULL_PAUSE = 0.002  # seconds until the next attempt
 _SOCKET_KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 
 
 class Launcher:
     """What all starts of one supervisor share: the spawner, the slots it answers in, /dev/null, and what
-    an unconfined child would have.
+    an unconfined child would have. `later` calls back once after so many seconds.
     """
 
-    def __init__(self, sandboxes: list[Sandbox]) -> None:
+    def __init__(
+        self, sandboxes: list[Sandbox], later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
         self.baseline = measure.Baseline()
         self.ledger = Ledger(TASKS + 2 * RESERVE_STARTS + 1)  # and one for the spare spawner
         self._sandboxes = sandboxes
@@ -37,6 +44,8 @@ class Launcher:
         self._socket: _socket.socket | None = None
         self._spare: _socket.socket | None = None
         self._spare_slot: Slot | None = None
+        self._later = later
+        self._waiting: deque[tuple[bytes, list[int]]] = deque()  # jobs, with copies of their descriptors
         self.spawner_pid = 0
         self.fork()
 
@@ -85,6 +94,7 @@ class Launcher:
             self._socket.close()
         self._socket = sock
         self._socket.setblocking(False)
+        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _JOBS_BYTES)
         self.spawner_pid = pid
         self.renew_spare()
 
@@ -117,7 +127,7 @@ class Launcher:
         return BwrapStart
 
     def send(self, job: bytes, descriptors: list[int]) -> None:
-        """Hand a job to the spawner. Raises OSError."""
+        """Hand a job to the spawner, now or when it has done some of those before it. Raises OSError."""
         try:
             self._send(job, descriptors)
         except (BrokenPipeError, ConnectionResetError):  # it has died, and nobody has noticed yet
@@ -126,7 +136,27 @@ class Launcher:
 
     def _send(self, job: bytes, descriptors: list[int]) -> None:
         assert self._socket is not None
-        send(self._socket, job, descriptors)
+        if not self._waiting:
+            try:
+                return send(self._socket, job, descriptors)
+            except BlockingIOError:
+                self._later(_FULL_PAUSE, self._send_waiting)
+        self._waiting.append((job, [os.dup(fd) for fd in descriptors]))
+
+    def _send_waiting(self) -> None:
+        """Send what had no room on the socket, as far as there is some now."""
+        while self._waiting and self._socket is not None:
+            job, descriptors = self._waiting[0]
+            try:
+                send(self._socket, job, descriptors)
+            except OSError:  # it is full still; or has died, and is replaced when it has been waited for
+                self._later(_FULL_PAUSE, self._send_waiting)
+                return
+            self._forget_waiting()
+
+    def _forget_waiting(self) -> None:
+        for fd in self._waiting.popleft()[1]:
+            os.close(fd)
 
     def number(self, sandbox: Sandbox) -> int:
         """The number the spawner knows a sandbox by. Raises ValueError for one it does not know."""
@@ -167,6 +197,8 @@ class Launcher:
             if sock is not None:
                 sock.close()
         self._socket = self._spare = None
+        while self._waiting:
+            self._forget_waiting()
         os.close(self._null)
         for pid in pids:
             try:

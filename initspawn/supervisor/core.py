@@ -45,7 +45,7 @@ class Supervisor:
         self._reapers: dict[int, Task] = {}  # by pid, until waited for
         self._held: dict[int, Task] = {}  # by the pid of a command that we trace
         self._leaving: set[int] = set()  # reapers that have told the end of their task, and are not gone yet
-        self._launcher = Launcher(plan.sandboxes())
+        self._launcher = Launcher(plan.sandboxes(), reactor.after)
         self._preparer = Preparer(self._launcher, self.groups, reactor)
         self.reserve = Reserve(reactor, self._preparer)
         reactor.on_child = self._on_child

@@ -6,6 +6,8 @@ import gc
 import os
 import resource
 import signal
+import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from initspawn.event import DATA, FINAL
+from initspawn.limits import TASKS
 from initspawn.plan import Sandbox
 from initspawn.supervisor import core, prepare, running
 from tests.support.pace import SLOWER
@@ -362,6 +365,37 @@ def _at_once(box: Sandbox, count: int) -> list[tuple[str, dict[str, Any]]]:
         os.close(reader)
         os.close(writer)
         return [(result.out, result.status) for result in results]
+
+
+@root_and_a_user
+def test_as_many_as_may_be_alive_are_started_in_one_go(who: Person) -> None:
+    assert who.call(_burst, boxes.sandbox(who, "pid"), TASKS, 0, False) == {"": TASKS}
+
+
+@root_and_a_user
+@pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
+def test_starts_wait_for_a_spawner_that_has_much_to_do(who: Person, killed: bool) -> None:
+    assert who.call(_burst, boxes.sandbox(who, "pid"), 60, 4096, killed) == {"": 60}
+
+
+def _burst(box: Sandbox, count: int, room: int, killed: bool) -> dict[str, int]:
+    """How many starts, made in one go, came to which refusal. `room`: bytes on its socket; `killed`: the
+    spawner, before it has begun with any.
+    """
+    with bench(box) as made:
+        launcher = made.supervisor._launcher
+        assert launcher._socket is not None
+        made.until(lambda: launcher.spare_pid, "the spare spawner")
+        if room:
+            launcher._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+            os.kill(launcher.spawner_pid, signal.SIGSTOP)
+        runs = [made.start("/bin/true") for _ in range(count)]
+        if room:
+            assert launcher._waiting
+            os.kill(launcher.spawner_pid, signal.SIGKILL if killed else signal.SIGCONT)
+        steps = [run.end().step for run in runs]
+        assert not launcher._waiting
+    return dict(Counter(steps))
 
 
 @root_and_a_user
