@@ -9,7 +9,7 @@ from initspawn.errors import InitspawnError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 _MAX_LINKS = 40  # as the kernel
 
@@ -83,6 +83,10 @@ class Tree:
     def owns(self, found: os.stat_result) -> bool:
         """Whether something belongs to whoever unpacked this tree; never so for our own."""
         return bool(self.root) and found.st_uid == os.stat(self.root).st_uid
+
+    def trusts(self, found: os.stat_result, users: Collection[int]) -> bool:
+        """Whether nobody but these users, and whoever unpacked the tree, could have written a file."""
+        return (found.st_uid in users or self.owns(found)) and not found.st_mode & stat.S_IWOTH
 
     def exists(self, path: str) -> bool:
         """Whether something is there."""

@@ -65,7 +65,7 @@ def read(path: str, trusted: Collection[int], tree: Tree = HERE) -> bytes:
         raise FilterFault(f"{shown(path)} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise FilterFault(f"{shown(path)} is no plain file")
-    if not (found.st_uid in trusted or tree.owns(found)) or found.st_mode & stat.S_IWOTH:
+    if not tree.trusts(found, trusted):
         raise FilterFault(f"{shown(path)} could have been written by others: say `chmod o-w`, `chown root`")
     reason = fault(program)
     if reason:

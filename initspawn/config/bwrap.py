@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from collections.abc import Collection
 
 from initspawn.config.namespace import Isolation
 from initspawn.config.schema import Sandbox
@@ -21,15 +23,18 @@ _INSTALL = f"install the package bubblewrap, {'.'.join(map(str, OLDEST))} or new
 
 
 def bubblewrap(
-    sandbox: Sandbox, isolation: Isolation, label: str | None, target: Target, spot: Spot
+    sandbox: Sandbox, isolation: Isolation, label: str | None, supervisor: int, target: Target, spot: Spot
 ) -> str:
-    """The path in `opts.bwrap`, empty without. What is wrong is noted at the sandbox's `spot`."""
+    """The path in `opts.bwrap`, empty without. What is wrong is noted at the sandbox's `spot`.
+
+    `supervisor`: the user who runs it, to whom it may belong; it may be root's too.
+    """
     namespace = sandbox.namespace
     if namespace is None or namespace.opts.bwrap is None:
         return ""
     path = namespace.opts.bwrap
     place = spot["namespace"]["opts"]["bwrap"]
-    _check_binary(path, target, place)
+    _check_binary(path, (0, supervisor), target, place)
     own_tree = "leave `opts.bwrap` out: then initspawn builds the sandbox itself"
     if sandbox.allow_setuid:
         spot["allow_setuid"].refuse("bubblewrap always sets no-new-privileges", own_tree)
@@ -54,13 +59,15 @@ def bubblewrap(
     return path
 
 
-def _check_binary(path: str, target: Target, spot: Spot) -> None:
+def _check_binary(path: str, trusted: Collection[int], target: Target, spot: Spot) -> None:
     if not path.startswith("/"):
         spot.refuse(f"{shown(path)} is not absolute", "write its full path, such as /usr/bin/bwrap")
     elif target.tree.is_directory(path) or not target.tree.exists(path):
         spot.refuse(f"there is no program {shown(path)}", _INSTALL)
     elif not target.tree.is_executable(path):
         spot.refuse(f"{shown(path)} is not executable", "chmod 755, or name another")
+    elif not target.tree.trusts(os.stat(target.tree.place(path)), trusted):  # before it is run to ask it
+        spot.refuse(f"{shown(path)} could have been written by others", "say `chmod o-w`, `chown root`")
     elif not target.late and (wrong := _wrong_version(path)):
         spot.refuse(f"{shown(path)} {wrong}", _INSTALL)
 

@@ -74,7 +74,7 @@ def compile_sandbox(
             hostname=isolation.hostname,
             mounts=mounts or (),
             new_root=new_root,
-            **_built(sandbox, isolation, label, target, spot),
+            **_built(sandbox, isolation, label, supervisor.user, target, spot),
             filters=compile_filters(sandbox.seccomp, names, supervisor, caps, spot["seccomp"]),
             handler=handler_of(sandbox.seccomp),
             limits=rlimits(sandbox.limits, spot["limits"], supervisor, late=target.late),
@@ -95,7 +95,7 @@ def _new_root(sandbox: Sandbox) -> bool:
 
 
 def _built(
-    sandbox: Sandbox, isolation: Isolation, label: str | None, target: Target, spot: Spot
+    sandbox: Sandbox, isolation: Isolation, label: str | None, supervisor: int, target: Target, spot: Spot
 ) -> dict[str, Any]:
     """How the file tree is made: the plan's fields of `namespace.opts`."""
     if sandbox.namespace is None:
@@ -107,7 +107,7 @@ def _built(
         )
     return {
         "writable_root": opts.writable_root or (root is not None and root.overlay),
-        "bwrap": bubblewrap(sandbox, isolation, label, target, spot),
+        "bwrap": bubblewrap(sandbox, isolation, label, supervisor, target, spot),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,28 @@ def test_others_are_refused(
     (text,) = problems(sandbox(fake(line, mode)))
     assert text.startswith("test: sandboxes.namespace.opts.bwrap: ")
     assert said in text
+
+
+def test_one_that_others_could_have_written_is_not_run(
+    build: Build, problems: Problems, tmp_path: Path, fake: Callable[..., str]
+) -> None:
+    path = fake("bubblewrap 0.8.0; touch $0.ran", 0o757)
+    (said,) = problems(sandbox(path))
+    assert "could have been written by others (say `chmod o-w`, `chown root`)" in said
+    Path(path).chmod(0o755)
+    real = os.stat
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", lambda *a, **k: stranger(real(*a, **k)) if a[0] == path else real(*a, **k))
+        (said,) = problems(sandbox(path))
+    assert "could have been written by others" in said
+    assert not (tmp_path / "bwrap.ran").exists()
+    assert build(sandbox(path)).sandboxes[0].bwrap == path
+    assert (tmp_path / "bwrap.ran").exists(), "it is asked when it is trusted"
+
+
+def stranger(found: os.stat_result) -> os.stat_result:
+    """The same file as another user's."""
+    return os.stat_result([*found[:4], 4000111, *found[5:10]])
 
 
 @pytest.mark.parametrize(
