@@ -15,7 +15,7 @@ from msgspec import structs
 from initspawn.config.expand import ALIASES, builtin_names
 from initspawn.config.json_schema import json_schema, plain_default, required_keys
 from initspawn.config.keys import KEYS
-from initspawn.config.later import later, misplaced
+from initspawn.config.later import LATER, MISPLACED, later, misplaced
 from initspawn.config.part import Part
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -74,6 +74,16 @@ def test_the_schema_that_is_kept_is_the_one_that_is_made() -> None:
 def test_every_key_is_documented(part: type[Part]) -> None:
     keys = {field.name for field in structs.fields(part)} | part.aliases.keys()
     assert not (keys | later(part).keys() | misplaced(part).keys()) - CODE
+
+
+def test_what_is_not_built_is_what_is_said_to_be_not_built() -> None:
+    section = PAGE.partition("\n## Known, but not built yet\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\* in `(\S+)`: (.+)$", section, re.MULTILINE)
+    said = {place: set(re.findall(r"`(\w+)`", keys)) for place, keys in lines}
+    names = {"Root": "namespace.root", "Autostart": "autostart", "Conditions": "autostart.conditions"}
+    assert said == {names.get(part, part): set(keys) for part, keys in LATER.items()}
+    _, _, own = section.partition("Refused in a command, because they belong to its sandbox:")
+    assert set(re.findall(r"`(\w+)`", own)) == MISPLACED["Command"].keys() - {"acl"}
 
 
 def test_every_built_in_name_is_documented() -> None:
