@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from initspawn.linux import mount
-from initspawn.sandbox.mounts import proc_covers
+from initspawn.sandbox.mounts import DEVICES, proc_covers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Mounts = dict[str, tuple[str, frozenset[str], bool]]
 
 AS_PLANNED = "as planned"
+_NO_MOUNTS = ("dir", "symlink", "lock")  # operations that mount nothing
 _KINDS = {"tmpfs": "tmpfs", "proc": "proc", "dev": "tmpfs", "mqueue": "mqueue", "overlay": "overlay"}
 
 
@@ -60,7 +61,7 @@ def _on_top(mounts: tuple[Mount, ...]) -> list[Mount]:
     visible: list[Mount] = []
     for entry in mounts:
         below = f"{entry.target.rstrip('/')}/"
-        if entry.operation not in ("dir", "symlink", "lock"):
+        if entry.operation not in _NO_MOUNTS:
             visible = [above for above in visible if not f"{above.target}/".startswith(below)]
         visible.append(entry)
     return visible
@@ -81,7 +82,7 @@ def _parsed(mountinfo: bytes) -> Mounts:
 
 
 def _check_mount(sandbox: Sandbox, entry: Mount, found: Mounts) -> str:
-    if entry.operation in ("dir", "symlink", "lock"):
+    if entry.operation in _NO_MOUNTS:
         return ""
     kind, options, shared = found.get(entry.target.rstrip("/") or "/", ("", frozenset(), False))
     if not kind:
@@ -115,9 +116,25 @@ def _same_file(root: int, entry: Mount) -> bool:
         os.close(fd)
 
 
+def _may_be(below: str, entry: Mount | None) -> bool:
+    """Whether something may be mounted there: on the planned mount itself, or at this path below it.
+    `entry`: None for a root of our own.
+    """
+    if not below:
+        return True
+    if entry is None:
+        return False
+    if entry.operation == "dev":
+        return below == "pts" or below in DEVICES
+    if entry.operation == "proc":
+        return below in proc_covers()
+    return entry.operation == "bind"
+
+
 def _check_rest(sandbox: Sandbox, found: Mounts) -> str:
     """Nothing is mounted but the new root, the planned mounts, and what lay below bound sources."""
-    planned = {entry.target.rstrip("/"): entry for entry in sandbox.mounts}
+    mounts = [entry for entry in sandbox.mounts if entry.operation not in _NO_MOUNTS]
+    planned = {entry.target.rstrip("/"): entry for entry in mounts}
     for point, (_, options, shared) in found.items():
         above = point.rstrip("/")
         while above and above not in planned:
@@ -127,7 +144,7 @@ def _check_rest(sandbox: Sandbox, found: Mounts) -> str:
             return f"{point} propagates to the outside"
         if point == "/" and not sandbox.writable_root and "ro" not in options:
             return "/ is writable"
-        if entry is None and point != "/":
+        if not _may_be(point.rstrip("/")[len(above) + 1 :], entry):
             return f"{point} is mounted, and not in the plan"
         if entry is not None and entry.operation == "bind" and entry.read_only and "ro" not in options:
             return f"{point} is writable"

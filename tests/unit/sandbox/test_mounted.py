@@ -1,0 +1,76 @@
+"""What a process has mounted besides what is planned: only what lies below a directory of the host may be."""
+
+from __future__ import annotations
+
+import pytest
+
+from initspawn.plan import Mount, Sandbox
+from initspawn.sandbox import mounted
+from initspawn.sandbox.mounted import AS_PLANNED, MountCheck
+from initspawn.sandbox.mounts import DEVICES
+
+pytestmark = pytest.mark.usefixtures("same_files")
+
+MOUNTS = (
+    Mount(operation="dir", target="/made"),
+    Mount(operation="bind", target="/usr", source="/usr", read_only=True),
+    Mount(operation="tmpfs", target="/tmp"),
+    Mount(operation="bind", target="/tmp/home", source="/home"),
+    Mount(operation="overlay", target="/over", source="/over"),
+    Mount(operation="mqueue", target="/mq"),
+    Mount(operation="proc", target="/proc"),
+    Mount(operation="dev", target="/dev"),
+)
+ROOTS = {
+    "own": (),
+    "bound": (Mount(operation="bind", target="/", source="/", read_only=True),),
+    "overlay": (Mount(operation="overlay", target="/", source="/"),),
+}
+KINDS = {"/": "tmpfs", "/tmp": "tmpfs", "/mq": "mqueue", "/proc": "proc", "/dev": "tmpfs", "/over": "overlay"}
+
+
+@pytest.fixture
+def same_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sources are not looked at."""
+    monkeypatch.setattr(mounted, "_same_file", lambda root, entry: True)
+    monkeypatch.setattr(mounted, "proc_covers", lambda: ["sys", "irq"])
+
+
+def problem(root: str, user: int, *more: str) -> str:
+    """What is wrong where these are mounted besides."""
+    entries = (*ROOTS[root], *MOUNTS)
+    own = {"namespaces": ("mnt",), "new_root": True, "writable_root": True}
+    box = Sandbox(uid="box", user=user, group=user, mounts=entries, **own)
+    kinds = {**KINDS, "/": "overlay"} if root == "overlay" else KINDS
+    points = [entry.target for entry in entries if entry.operation != "dir"]
+    covers = ["/proc/sys", "/proc/irq"] if user == 0 else []
+    devices = [f"/dev/{name}" for name in (*DEVICES, "pts")]
+    every = dict.fromkeys(("/", *points, *covers, *devices, *more))
+    lines = [f"1 1 0:1 / {point} ro,nosuid,nodev - {kinds.get(point, 'ext4')} none ro" for point in every]
+    return MountCheck(box).compare("\n".join(lines).encode(), -1)
+
+
+each_root = pytest.mark.parametrize("root", ROOTS)
+each_user = pytest.mark.parametrize("user", [0, 1000])
+
+
+@each_root
+@each_user
+@pytest.mark.parametrize("more", [(), ("/usr/lib",), ("/tmp/home/a/b",)])
+def test_as_planned(root: str, user: int, more: tuple[str, ...]) -> None:
+    assert problem(root, user, *more) == AS_PLANNED
+
+
+@each_root
+@each_user
+@pytest.mark.parametrize(
+    "more", ["/tmp/x", "/over/x", "/mq/x", "/proc/1", "/proc/sys/fs", "/dev/kmsg", "/dev/pts/0", "/dev/shm"]
+)
+def test_what_was_not_planned(root: str, user: int, more: str) -> None:
+    assert problem(root, user, more) == f"{more} is mounted, and not in the plan"
+
+
+@pytest.mark.parametrize("more", ["/else", "/made", "/made/x"])
+@pytest.mark.parametrize(("root", "fine"), [("own", False), ("bound", True), ("overlay", False)])
+def test_below_the_root(root: str, more: str, *, fine: bool) -> None:
+    assert problem(root, 0, more) == (AS_PLANNED if fine else f"{more} is mounted, and not in the plan")
