@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 from binascii import a2b_base64, b2a_base64
+from contextlib import suppress
 
 from initspawn.cli.connect import add_place, connect, path_of, token_of
 from initspawn.cli.exits import OK, UsageError
@@ -77,8 +78,7 @@ class Session:
         """Start or find the task, and become its writer. Raises RequestError, UsageError."""
         token = token_of(arguments)
         if arguments.start:
-            started = self._client.call(self._procedure, {"action": "start"}, token).response
-            self._pid = started["pid"]
+            self._start(token)
         else:
             one = {} if arguments.pid is None else {"args": {"pid": arguments.pid}}
             found = self._client.call(self._procedure, {"action": "subscribe", **one}, token).response
@@ -87,8 +87,22 @@ class Session:
                 which = f"name the PID of {', '.join(tasks)}" if tasks else "nothing runs: --start starts it"
                 raise UsageError(f"{self._procedure}: {which}")
             self._pid = int(tasks[0].rpartition("@")[2])
-        self._call("input", attach=arguments.take)
-        self._resize(self._client.call)
+        try:
+            self._call("input", attach=arguments.take)
+            self._resize(self._client.call)
+        except RequestError:
+            if arguments.start:  # nobody asked for a task without us
+                with suppress(RequestError):
+                    self._call("stop")
+            raise
+
+    def _start(self, token: str | None) -> None:
+        """Start it, if it is a command with a terminal. Raises RequestError."""
+        api, _, verb = self._procedure.partition("/")
+        if _input_of(self._client.call(f"{api}/info", None, token).response, verb) != "terminal":
+            hint = f"`initspawn call {self._procedure}` starts it"
+            raise RequestError("bad-state", f"it has no terminal: {hint}")
+        self._pid = self._client.call(self._procedure, {"action": "start"}, token).response["pid"]
 
     def _call(self, action: str, **args: Any) -> None:
         self._client.call(self._procedure, {"action": action, "args": {"pid": self._pid, **args}})
@@ -167,6 +181,17 @@ class Session:
             return
         for line in _lines(data):
             show(plain(line).encode("utf-8", "backslashreplace") + b"\r\n")
+
+
+def _input_of(told: Any, verb: str) -> Any:
+    """What a verb's tasks have as standard input, as its API's `info` says. An unknown verb may have a
+    terminal: the call of it says what is wrong.
+    """
+    for group in told["groups"]:
+        for one in group["verbs"]:
+            if one["verb"] == verb:
+                return one.get("input")
+    return "terminal"
 
 
 def _lines(data: dict[str, Any]) -> list[str]:

@@ -271,6 +271,12 @@ def test_attach_names_what_it_needs(server: Server) -> None:
             with screen(*attach(server, *words)) as person:
                 person.until(reason)
                 assert person.end() == code
+        for verb in ("cat", "true"):
+            before = len(client.call("initspawn/tasks").response)
+            with screen(*attach(server, f"test/{verb}", "--start")) as person:
+                person.until("it has no terminal")
+                assert person.end() == 125
+            assert len(client.call("initspawn/tasks").response) == before, "nothing was started"
         piped = client.call("test/cat").response["pid"]
         with screen(*attach(server, "test/cat")) as person:
             person.until("it has no terminal")
