@@ -159,6 +159,7 @@ def test_a_prompt_comes_before_its_line_ends(client: Client) -> None:
 def test_the_end_of_the_input_can_be_typed(client: Client) -> None:
     pid = start(client, "cat")
     give(client, "cat", pid, data="a\n")
+    until(client, pid, "a\r\na\r\n")
     give(client, "cat", pid, data="half", eof=True)
     assert client.final(pid)["status"] == {"exit": 0}
     assert told(client, pid) == "a\r\na\r\nhalfhalf"
