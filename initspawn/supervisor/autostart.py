@@ -93,6 +93,11 @@ class Autostart:
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         return self._supervisor.reactor.after(seconds, callback)
 
+    def full(self, service: Service) -> float:
+        api, command = self._commands[service.name]
+        full = self._notifications.full if self._notifications is not None else {}
+        return full.get((api.api, command.sandbox), float("-inf"))
+
     def chance(self) -> float:
         return os.urandom(1)[0] / 255
 

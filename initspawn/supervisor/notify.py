@@ -78,6 +78,15 @@ def parse(data: bytes) -> Message | None:
     return message
 
 
+def _queue() -> int:
+    """How many messages wait in a socket before senders must."""
+    try:
+        with open("/proc/sys/net/unix/max_dgram_qlen", "rb") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 10  # the kernel's own, unix(7)
+
+
 class Notifications:
     """The sockets of a plan. `plan` is the plan whose sandboxes have them; to be made before any child."""
 
@@ -86,6 +95,8 @@ class Notifications:
         self.heard = 0
         self.ignored: dict[str, int] = {}
         self._directory = directory
+        self.full: dict[tuple[str, str], float] = {}  # when a sandbox's socket was last found full
+        self._queue = min(NOTIFIES, _queue())
         self._windows: dict[int, tuple[float, int]] = {}  # when the period began, how many have come in it
         self._sockets: list[tuple[str, _socket.socket]] = []
         self._places: dict[int, tuple[str, str]] = {}  # API and sandbox, by the descriptor of the socket
@@ -101,8 +112,9 @@ class Notifications:
             watch(sock)
 
     def told(self) -> dict[str, Any]:
-        """How many messages were heard, and how many were not and why."""
-        return {"heard": self.heard, "ignored": dict(self.ignored)}
+        """How many messages were heard, how many were not and why, and whose sockets were ever found full."""
+        full = [f"{api}/{sandbox}" for api, sandbox in self.full]
+        return {"heard": self.heard, "ignored": dict(self.ignored), "full": full}
 
     def close(self, reactor: Reactor) -> None:
         """Close the sockets, and remove their names."""
@@ -172,6 +184,7 @@ class Notifications:
         began, count = self._windows.get(fd, (0.0, 0))
         if reactor.clock() - began >= NOTIFY_PERIOD:
             began, count = reactor.clock(), 0
+        before = count
         while count < NOTIFIES:
             try:
                 data, extra, flags, _ = sock.recvmsg(NOTIFY_BYTES, _SPACE)
@@ -184,10 +197,19 @@ class Notifications:
             else:
                 self.heard += 1
         self._windows[fd] = began, count
+        if count >= NOTIFIES or count - before >= self._queue:
+            self._note_full(self._places[fd], reactor.clock())
         if count >= NOTIFIES:  # whoever sends so many waits a little: others have work to be done too
             reactor.change(fd, 0)
             left = began + NOTIFY_PERIOD - reactor.clock()
             reactor.after(left, lambda: reactor.change(fd, READ) if sock.fileno() == fd else None)
+
+    def _note_full(self, place: tuple[str, str], now: float) -> None:
+        """Others may wait for room in this socket: who was not heard may have been kept from it."""
+        if place not in self.full:
+            said = f"{'/'.join(place)}: its socket for messages is full, watchdogs wait"
+            print(f"initspawn: {said}", file=sys.stderr, flush=True)
+        self.full[place] = now
 
     def _understood(
         self,

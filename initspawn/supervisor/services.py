@@ -34,6 +34,9 @@ if TYPE_CHECKING:
         def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
             """Call back once, not before so many seconds have passed."""
 
+        def full(self, service: Service) -> float:
+            """When the way of its messages was last found full: then it may have been alive unheard."""
+
         def chance(self) -> float:
             """Any number from 0 to 1."""
 
@@ -142,6 +145,12 @@ class Services:
             late()
 
     def _hangs(self, service: Service) -> None:
+        # Whoever shares its way of messages can keep it busy, and must not be able to end it by that.
+        heard = self.hands.full(service) + service.plan.watchdog
+        if heard > self.hands.now():
+            service.deadline = heard
+            self._await(service, lambda: self._hangs(service))
+            return
         why = f"no sign of life for {service.plan.watchdog:g} s"
         self._stop(service, life.RETRY, why, "watchdog")
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,8 @@ while not os.path.exists("/proc/self/root/tmp/never"):
         client.call("test/waits", {"action": "input", "args": {"pid": pid, "data": "go\n"}})
         until(client, "after", "running")
         assert service(client, "waits")["status"] == "up"
-        assert client.call("initspawn/info").response["notifications"] == {"heard": 2, "ignored": {}}
+        told = client.call("initspawn/info").response["notifications"]
+        assert told == {"heard": 2, "ignored": {}, "full": []}
     assert not list(tmp_path.glob("run/notify*"))
 
 
@@ -250,6 +252,32 @@ time.sleep(60)
         ended = [task for task in client.call("initspawn/tasks").response if task["command"] == "hangs"]
         assert {task["reason"] for task in ended} == {"watchdog"}
         assert all(task["usage"]["seconds"] > 1.7 for task in ended), "it was fed twice"
+
+
+def test_a_flood_of_one_command_ends_no_other(tmp_path: Path) -> None:
+    """They share a socket. Who really hangs is found when the flood is over."""
+    flood = """
+for _ in range(6):
+    os.fork()
+while True:
+    send(b"x")
+"""
+    feeds = "while True:\n    send(b'WATCHDOG=1')\n    time.sleep(0.1)\n"
+    lives = python("lives", feeds, watchdog=1)
+    floods = python("floods", flood)
+    del floods["autostart"]
+    file = write(tmp_path, "test.json", config(lives, floods))
+    with serving(tmp_path, file) as server, server.local() as client:
+        until(client, "lives", "running")
+        flooding = client.call("test/floods").response["pid"]
+        full = lambda: client.call("initspawn/info").response["notifications"]["full"]  # noqa: E731
+        assert wait_for(full, "the flood") == ["test/box"]
+        time.sleep(5)
+        found = service(client, "lives")
+        assert (found["state"], found["starts"]) == ("running", 1)
+        client.call("test/floods", {"action": "stop", "args": {"pid": flooding}})
+        os.kill(pid_of(found), signal.SIGSTOP)
+        assert until(client, "lives", "failed")["why"] == "no sign of life for 1 s"
 
 
 def test_others_cannot_speak_for_a_command(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from initspawn.limits import NOTIFIES, NOTIFY_BYTES
+from initspawn.limits import NOTIFIES, NOTIFY_BYTES, NOTIFY_PERIOD
 from initspawn.plan import NOTIFY_PATH, Api, Autostart, Command, Plan, Sandbox
 from initspawn.supervisor.notify import Message, Notifications, parse
 from initspawn.supervisor.reactor import Reactor
@@ -173,7 +174,7 @@ def test_what_the_sandbox_gets(served: Served) -> None:
 def test_a_message_comes_with_its_sender(served: Served) -> None:
     served.send(b"READY=1\nSTATUS=up")
     assert served.heard == [(("t", "box"), os.getpid(), {"ready": True, "status": "up"})]
-    assert served.found.told() == {"heard": 1, "ignored": {}}
+    assert served.found.told() == {"heard": 1, "ignored": {}, "full": []}
 
 
 def test_a_plan_without_such_commands_stays_as_it_is(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_a_plan_without_such_commands_stays_as_it_is(tmp_path: Path) -> None:
 def test_what_is_ignored_is_counted(served: Served, datagram: bytes, why: str) -> None:
     served.send(datagram, b"READY=1")
     assert [message for _, _, message in served.heard] == [{"ready": True}]
-    assert served.found.told() == {"heard": 1, "ignored": {why: 1}}
+    assert served.found.told() == {"heard": 1, "ignored": {why: 1}, "full": []}
 
 
 def test_descriptors_are_not_taken_in(served: Served) -> None:
@@ -216,7 +217,25 @@ def test_without_credentials_nobody_is_the_sender(served: Served) -> None:
     assert served.found.told()["ignored"] == {"unknown sender": 1}
 
 
-def test_a_flood_does_not_keep_the_loop(served: Served) -> None:
+def test_a_queue_that_is_found_full_is_noted(served: Served) -> None:
+    """Also where it is seldom looked at: who sends as the budget allows may still keep others out."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(served.address)
+        sock.setblocking(False)
+        for _ in range(served.found._queue - 1):
+            sock.send(b"WATCHDOG=1")
+        served.reactor.turn(0.1)
+        assert served.found.full == {}
+        served.reactor.after(NOTIFY_PERIOD, served.reactor.stop)
+        served.reactor.run()
+        with suppress(BlockingIOError):
+            while True:
+                sock.send(b"WATCHDOG=1")
+        served.reactor.turn(0.1)
+        assert list(served.found.full) == [("t", "box")]
+
+
+def test_a_flood_does_not_keep_the_loop(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     ticks: list[float] = []
 
     def tick() -> None:
@@ -240,6 +259,10 @@ def test_a_flood_does_not_keep_the_loop(served: Served) -> None:
         count = len(served.heard)
         assert NOTIFIES < count <= 12 * NOTIFIES, "they are read, and not as fast as they come"
         assert len(ticks) > 20, "everything else goes on"
+        assert served.found.told()["full"] == ["t/box"]
+        assert end - 0.5 < served.found.full["t", "box"] <= served.reactor.clock()
+        said = capsys.readouterr().err
+        assert said == "initspawn: t/box: its socket for messages is full, watchdogs wait\n", "once"
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)

@@ -391,6 +391,30 @@ def test_who_gives_no_sign_of_life_is_stopped_and_has_failed() -> None:
     assert world.told == ["a: no sign of life for 10 s; it is started again in 1 s"]
 
 
+def test_who_may_not_have_been_heard_is_not_stopped() -> None:
+    world = World(a=plan(watchdog=10.0)).go()
+    for _ in range(50):
+        world.floods["a"] = world.time
+        world.sleep(9)
+    assert world.states() == {"a": "running"}
+    world.sleep(0.9)
+    assert world.states() == {"a": "running"}
+    world.sleep(0.2)
+    assert world.states() == {"a": "failed"}, "when the flood is over it is seen to hang"
+    assert world.told == ["a: no sign of life for 10 s; it is not started again"]
+
+
+def test_who_is_heard_after_a_flood_goes_on() -> None:
+    world = World(a=plan(watchdog=10.0)).go()
+    world.floods["a"] = world.time + 9
+    world.sleep(15)
+    world.services.feed(world.services.every["t/a"])
+    world.sleep(9.9)
+    assert world.states() == {"a": "running"}
+    world.sleep(0.2)
+    assert world.states() == {"a": "failed"}
+
+
 def test_the_watchdog_waits_until_it_is_ready() -> None:
     world = World(a=plan(ready="notify", watchdog=10.0)).go()
     world.sleep(HOUR)

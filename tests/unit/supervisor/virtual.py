@@ -38,6 +38,7 @@ class World:
         self.time = 1000.0
         self.chances: Callable[[], float] = lambda: 0.0
         self.lives = lives or {}
+        self.floods: dict[str, float] = {}  # of a service: when the way of its messages was last full
         self.missing: dict[str, str] = {}  # of a service: what does not hold
         self.log: list[tuple[float, str, str]] = []
         self.told: list[str] = []
@@ -54,6 +55,9 @@ class World:
         timer = Timer(self.time + seconds, callback)
         heapq.heappush(self._timers, timer)
         return timer
+
+    def full(self, service: Service) -> float:
+        return self.floods.get(short(service), float("-inf"))
 
     def chance(self) -> float:
         return self.chances()
