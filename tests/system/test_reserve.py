@@ -23,7 +23,6 @@ from tests.support.probes import NOBODY
 from tests.system import boxes
 from tests.system.conftest import root, root_and_a_user
 from tests.system.harness import Bench, Person, Result, alive, bench, children, marked, own_mounts
-from tests.system.server import wait_for
 
 pytestmark = pytest.mark.needs("userns", "seccomp")
 KINDS = pytest.mark.parametrize("kind", ["pid", "plain", "full"])
@@ -167,7 +166,7 @@ def _killed(box: Sandbox, victim: str, noticed: bool) -> Result:
             made.until(lambda: made.supervisor.reserve.empty, "the notice")
         else:
             # A reaper that is PID 1 waits on its way out for its command, whose tracer we are.
-            wait_for(lambda: not alive(command), "its end, without a turn of the loop")
+            time.sleep(0.05)
         return made.run("/bin/echo", "it")
 
 
