@@ -25,6 +25,7 @@ from initspawn.cli.sockets import listen_tcp, listen_unix, wanted_sockets
 from initspawn.config.compile import compile_raw
 from initspawn.errors import InitspawnError
 from initspawn.gateway.quota import parse
+from initspawn.limits import CONNECTIONS, WEBSOCKETS
 from initspawn.plan import ADDRESS, LINK, ROUTE, Plan
 from initspawn.planfile import save
 from initspawn.verbs.access import EVERYTHING, digest
@@ -73,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=NUMBER", type=_limit,
         help="what one address may: connections at once, calls per second, failures (wrong tokens) per "
-        "minute; 0: any number; repeatable",
+        "minute; 0: any number; websockets: of all addresses at once; repeatable",
     )  # fmt: skip
     parser.add_argument("--tls-certificate", metavar="FILE", help="serve HTTPS and WSS with this chain (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM); a change of both is taken over")
@@ -109,6 +110,15 @@ def _limit(text: str) -> tuple[str, int]:
         return parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _in_table(given: dict[str, int]) -> dict[str, int]:
+    """What `--limit` says by the names of `limits.TABLE`. Each WebSocket has a control connection."""
+    found = {f"address_{name}": number for name, number in given.items() if name != "websockets"}
+    if "websockets" in given:
+        found["websockets"] = given["websockets"]
+        found["connections"] = given["websockets"] + CONNECTIONS - WEBSOCKETS
+    return found
 
 
 def _host_name(text: str) -> str:
@@ -155,7 +165,7 @@ def main(arguments: argparse.Namespace) -> int:
         "open": arguments.no_auth,
         "listen": listener.fileno(),
         "unix": listen_unix(sockets),
-        "limits": {f"address_{name}": number for name, number in arguments.limit},
+        "limits": _in_table(dict(arguments.limit)),
         **({"tls": tls} if tls is not None else {}),
         "gateway": arguments.gateway,
         "up": arguments.network_up,

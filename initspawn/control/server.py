@@ -9,7 +9,6 @@ import struct
 
 from initspawn.control import wire
 from initspawn.control.connection import Connection
-from initspawn.limits import CONNECTIONS
 from initspawn.supervisor.reactor import READ
 
 TYPE_CHECKING = False
@@ -110,7 +109,7 @@ class Door:
         peer = _socket.socket(fileno=fd)
         os.set_inheritable(fd, False)
         peer.setblocking(False)
-        if len(self.connections) >= CONNECTIONS:
+        if len(self.connections) >= self.registry.limits["connections"]:
             self._refuse(peer)
             return
         user, pid, pidfd = who(peer)
@@ -124,7 +123,10 @@ class Door:
 
     def _refuse(self, peer: _socket.socket) -> None:
         """There are too many already."""
-        peer.send(wire.encode({"fault": f"{CONNECTIONS} connections are open already"}))
+        try:
+            peer.send(wire.encode({"fault": f"{len(self.connections)} connections are open already"}))
+        except OSError:  # it has gone again
+            pass
         peer.close()
 
     def _admit(self, peer: _socket.socket, identity: Identity, user: int) -> None:

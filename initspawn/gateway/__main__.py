@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import ipaddress
 import logging
+import resource
 import socket
 import sys
 from typing import NoReturn
@@ -69,7 +70,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=NUMBER",
-        help="what one address may: connections, calls, failures; 0: any number",
+        help="what one address may: connections, calls, failures (0: any number); websockets of all",
     )  # fmt: skip
     parser.add_argument("--page", metavar="DIR", help="the user's own page, served instead of ours")
     options = parser.parse_args(argv)
@@ -106,6 +107,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the gateway; the value is the exit status."""
     options = arguments(argv)
     report_errors()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors for each connection
     logger = logging.getLogger("initspawn.gateway")
     try:
         listener = inherited(options.listen_fd)

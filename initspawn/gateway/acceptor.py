@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from initspawn.gateway.bounds import BACKLOG, CLOSE_SECONDS, HEAD_SECONDS, HTTP_CONNECTIONS, WEBSOCKETS
+from initspawn.gateway.bounds import BACKLOG, CLOSE_SECONDS, HEAD_SECONDS, HTTP_CONNECTIONS
 from initspawn.gateway.link import Way
 from initspawn.gateway.listener import Listener
 from initspawn.gateway.quota import Quotas, network
@@ -63,7 +63,7 @@ class Acceptor:
                 return
             connection.setblocking(False)
             # Connections with a protocol are counted by it. An answer would need what there is too little of.
-            full = len(self._shaking) >= WEBSOCKETS + HTTP_CONNECTIONS
+            full = len(self._shaking) >= self._quotas.limits.websockets + HTTP_CONNECTIONS
             guest = None if full else self._quotas.enter(network(peer[0]))
             if guest is None:
                 connection.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-WEBSOCKETS = 200  # WebSocket connections at once
+from initspawn import limits
+
+WEBSOCKETS = limits.WEBSOCKETS  # by default; `Limits` has those of this run
 HTTP_CONNECTIONS = 64  # further TCP connections: requests, keep-alive, upgrades under way
 PENDING_CALLS = 64  # unanswered calls of one connection before it is no longer read
 PAGE_BYTES = 32 << 20  # a file of the user's own page

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from initspawn.gateway.bounds import WEBSOCKETS
 from initspawn.gateway.conversation import Conversation
 from initspawn.gateway.core import BareCore
 from initspawn.gateway.link import Way
@@ -30,7 +29,7 @@ class Direct(Conversation):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if len(self._gateway.doors) >= WEBSOCKETS:
+        if len(self._gateway.doors) >= self._gateway.quotas.limits.websockets:
             self._transport.abort()
             return
         self._gateway.doors.add(self)

@@ -25,7 +25,6 @@ from initspawn.gateway.admission import (
     find_token,
     query_fields,
 )
-from initspawn.gateway.bounds import WEBSOCKETS
 from initspawn.gateway.calls import too_many
 from initspawn.gateway.conversation import Conversation
 from initspawn.gateway.core import UpgradeCore
@@ -127,7 +126,7 @@ class Door(Conversation):
         check_fetch_site(headers)
         check_version(headers)
         choose_subprotocol(headers)
-        if len(self._gateway.doors) >= WEBSOCKETS:
+        if len(self._gateway.doors) >= self._gateway.quotas.limits.websockets:
             raise Refused(503, ("Retry-After", "5"))
         response = self._upgrade_core.accept(request)
         if response.status_code != 101:

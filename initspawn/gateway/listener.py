@@ -8,7 +8,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from initspawn.gateway.admission import API_PATH
-from initspawn.gateway.bounds import HEAD_SECONDS, HTTP_CONNECTIONS, WEBSOCKETS
+from initspawn.gateway.bounds import HEAD_SECONDS, HTTP_CONNECTIONS
 from initspawn.gateway.link import Way
 
 
@@ -20,7 +20,7 @@ class Listener(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Too many connections are dropped unanswered: an answer would need what there is too little of."""
         super().connection_made(transport)
-        if len(self.connections) > WEBSOCKETS + HTTP_CONNECTIONS:
+        if len(self.connections) > self.app_state["gateway"].quotas.limits.websockets + HTTP_CONNECTIONS:
             transport.abort()
             return
         self._watch()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from initspawn.gateway.bounds import WEBSOCKETS
 from initspawn.limits import (
     ADDRESS_CALLS,
     ADDRESS_CALLS_SECONDS,
@@ -24,11 +25,12 @@ TOO_MANY_FAILURES = "too many wrong tokens from this address; try again later"
 
 
 class Limits(NamedTuple):
-    """What one address may; 0 is without a limit."""
+    """What one address may, and all together; 0 is without a limit, but for `websockets`."""
 
     connections: int = ADDRESS_CONNECTIONS  # at once
     calls: int = ADDRESS_CALLS  # per second, for ADDRESS_CALLS_SECONDS of them at once
     failures: int = ADDRESS_FAILURES  # wrong tokens per minute
+    websockets: int = WEBSOCKETS  # of all addresses at once
 
 
 class Bucket:
@@ -185,4 +187,6 @@ def parse(text: str) -> tuple[str, int]:
     name, equals, number = text.partition("=")
     if name not in Limits._fields or not equals or not (number.isascii() and number.isdecimal()):
         raise ValueError(f"{text!r}: write {', '.join(f'{name}=NUMBER' for name in Limits._fields)}")
+    if name == "websockets" and not int(number):
+        raise ValueError(f"{text!r}: each one costs memory, so there is a limit: write a number")
     return name, int(number)
