@@ -165,6 +165,8 @@ class Client:
     def _next(self, deadline: float | None) -> dict[str, Any]:
         """The next message of the supervisor. Raises RequestError."""
         while not self._messages:
+            if self._reader.fault is not None:
+                raise self._broken("disconnected", self._reader.fault)
             try:
                 self._wait(deadline)
                 data = self._socket.recv(READ_CHUNK)

@@ -83,9 +83,7 @@ class Connection:
         if task.log.lost(reader):
             self._door.reactor.after(RETURN_SECONDS, reader.close)
 
-    def watch(
-        self, watchers: dict[Writer, Callable[[str], None]], identity: Identity | None = None
-    ) -> None:
+    def watch(self, watchers: dict[Writer, Callable[[str], None]], identity: Identity | None = None) -> None:
         """Send this client `monitor/disconnected` with the name of an imported API that has gone."""
         who = identity or self.identity
 
@@ -135,11 +133,7 @@ class Connection:
         if not data:
             self.close()
             return
-        try:
-            self._waiting += self._frames.feed(data)
-        except wire.WireError as error:
-            self._fault(str(error))
-            return
+        self._waiting += self._frames.feed(data)
         self._serve()
 
     def _serve(self) -> None:
@@ -159,6 +153,9 @@ class Connection:
             unknown = request.token is not None and caller.identity.kind == "nobody"
             answer = self._answer_for(request.number, unknown=unknown)
             self._door.registry.call(caller, request.procedure, request.args, answer)
+        if self._frames.fault is not None and not self._waiting and not self.closed:
+            self._fault(self._frames.fault)
+            return
         self._update()
 
     def _obey(self, request: wire.Request) -> None:

@@ -58,21 +58,30 @@ def pack(body: bytes) -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into frame bodies; never holds more than one frame and one read."""
+    """Cuts a byte stream into frame bodies; never holds more than one frame and one read.
+
+    `fault`: None, or what is wrong with the frame behind those that were told: it is oversized or empty, so
+    nobody knows where the next one begins. Whoever feeds has to look.
+    """
 
     def __init__(self, limit: int = CONTROL_BYTES) -> None:
+        self.fault: str | None = None
         self._buffer = bytearray()
         self._limit = limit
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The bodies completed by these bytes. Raises WireError for an oversized or empty frame."""
+        """The bodies completed by these bytes, up to a fault; after one there are no more."""
+        if self.fault is not None:
+            return []
         self._buffer += data
         bodies: list[bytes] = []
         start = 0
         while len(self._buffer) - start >= HEADER:
             length = int.from_bytes(self._buffer[start : start + HEADER], "little")
             if not 0 < length <= self._limit:
-                raise WireError(f"a frame of {length} bytes, 1 to {self._limit} are allowed")
+                self.fault = f"a frame of {length} bytes, 1 to {self._limit} are allowed"
+                self._buffer.clear()
+                return bodies
             end = start + HEADER + length
             if len(self._buffer) < end:
                 break

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable
 from typing import Protocol, cast
 
-from initspawn.control.wire import FrameReader, WireError, pack
+from initspawn.control.wire import FrameReader, pack
 from initspawn.gateway.bounds import CLOSE_SECONDS
 from initspawn.gateway.quota import Guest, Quotas
 
@@ -45,13 +45,11 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._owner is None:
             return
-        try:
-            bodies = self._reader.feed(data)
-        except WireError as error:
-            self._end(str(error))
+        if bodies := self._reader.feed(data):
+            self._owner.link_received(bodies)
+        if self._reader.fault is not None:
+            self._end(self._reader.fault)
             self._transport.abort()
-            return
-        self._owner.link_received(bodies)
 
     def pause_writing(self) -> None:
         if self._owner is not None:
@@ -113,9 +111,7 @@ class Way:
     very client, which is used instead.
     """
 
-    def __init__(
-        self, path: str, quotas: Quotas, guest: Guest, control: socket.socket | None = None
-    ) -> None:
+    def __init__(self, path: str, quotas: Quotas, guest: Guest, control: socket.socket | None = None) -> None:
         self.guest = guest
         self._quotas = quotas
         self._path = path

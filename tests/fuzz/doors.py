@@ -246,6 +246,7 @@ def _control(data: bytes) -> None:
     torn = wire.FrameReader()
     bodies = whole.feed(data)
     assert bodies == [body for at in range(len(data)) for body in torn.feed(data[at : at + 1])]
+    assert whole.fault == torn.fault
     for body in bodies:
         request = wire.decode_call(body)
         assert 0 <= request.number <= wire.MAX_ID

@@ -71,9 +71,10 @@ def test_faults(server: Server, door: str) -> None:
 
 def test_what_came_before_a_fault_is_answered(server: Server) -> None:
     good = encode({"id": 7, "call": "t/nope"})
-    answers = talk(server.run_dir / "control", good + FAULTS["not JSON"])
-    assert answers[0] == {"id": 7, "status": "unknown-verb", "code": -4}
-    assert list(answers[-1]) == ["fault"]
+    for name in ("not JSON", "empty frame", "too large"):
+        answers = talk(server.run_dir / "control", good * 3 + FAULTS[name])
+        assert answers[:-1] == [{"id": 7, "status": "unknown-verb", "code": -4}] * 3, name
+        assert list(answers[-1]) == ["fault"], name
 
 
 def test_a_peer_that_leaves_in_the_middle(server: Server) -> None:

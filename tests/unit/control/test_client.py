@@ -207,6 +207,17 @@ def test_a_supervisor_that_ends_or_talks_nonsense(
             client.call("a/b")
 
 
+def test_an_answer_before_an_impossible_length_counts(serve: Callable[[Script], str]) -> None:
+    def script(peer: Peer) -> None:
+        number = peer.read()["id"]
+        peer.socket.sendall(encode({"id": number, "status": "success", "code": 0, "response": 7}) + bytes(4))
+
+    with Client(serve(script), timeout=10) as client:
+        assert client.call("a/b").response == 7
+        with pytest.raises(RequestError, match="disconnected"):
+            client.call("a/b")
+
+
 def test_timeout(serve: Callable[[Script], str]) -> None:
     with Client(serve(until_closed_after_a_call), timeout=0.05) as client:
         with pytest.raises(RequestError) as caught:

@@ -35,7 +35,7 @@ def door(tmp_path: Path) -> Any:
 
     reactor = Reactor()
     supervisor = SimpleNamespace(disconnected=lambda _: None)
-    registry: Any = SimpleNamespace(supervisor=supervisor, watchers={})
+    registry: Any = SimpleNamespace(supervisor=supervisor, watchers={}, limits={"connections": 4})
     made = Door(
         listen(str(tmp_path / "s")), name="t", reactor=reactor, registry=registry, tokens=Tokens(),
         identify=identify,

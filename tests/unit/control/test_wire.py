@@ -33,8 +33,21 @@ def test_largest_frame() -> None:
 @pytest.mark.parametrize("length", [0, CONTROL_BYTES + 1, 2**32 - 1])
 def test_impossible_lengths(length: int) -> None:
     """Refused from the header alone, before anything is buffered for it."""
-    with pytest.raises(WireError):
-        FrameReader().feed(length.to_bytes(4, "little"))
+    reader = FrameReader()
+    assert reader.feed(length.to_bytes(4, "little")) == []
+    assert reader.fault == f"a frame of {length} bytes, 1 to {CONTROL_BYTES} are allowed"
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=6), st.lists(st.integers(1, 20), max_size=20))
+def test_what_came_before_an_impossible_length_is_told(bodies: list[bytes], cuts: list[int]) -> None:
+    """However the bytes come; and what comes behind it is nothing, whatever it looks like."""
+    data = b"".join(map(pack, bodies)) + bytes(4) + pack(b"behind")
+    reader, got = FrameReader(), []
+    for cut in cuts:
+        got += reader.feed(data[:cut])
+        data = data[cut:]
+    assert got + reader.feed(data) + reader.feed(pack(b"x")) == bodies
+    assert reader.fault
 
 
 @given(st.lists(st.binary(min_size=1, max_size=30), max_size=6), st.lists(st.integers(1, 20), max_size=20))
