@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.browser.devtools import Tab, browser
-from tests.system.server import Server, serving
+from tests.system.server import Server, serving, write
 
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "configs" / "demo.yaml")
@@ -118,3 +119,26 @@ def test_the_policy_keeps_strangers_code_out(tmp_path: Path) -> None:
         refused = " ".join(tab.complaints)
         assert "script-src" in refused
         assert "img-src" in refused
+
+
+def test_hostile_output_is_text(tmp_path: Path, tab: Tab) -> None:
+    """What a command writes makes no element, runs nothing, and is shown as it was written."""
+    markup = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
+    acls = {"acls": {"user": "nobody"}} if os.geteuid() == 0 else {}
+    commands = [{"uid": "evil", "encoder": "line", "exec": {"cmdpath": "/usr/bin/printf", "args": [
+        "%%s\\n\\033[2J\\033]0;ran\\007%%s\\n", markup, "behind",
+    ]}}]  # fmt: skip
+    box = {"uid": "box", "prefix": "", "namespace": {}, **acls, "commands": commands}
+    file = write(tmp_path, "evil.json", {"metadata": {"uid": "t", "api": "t"}, "sandboxes": box})
+    with serving(tmp_path, file) as server:
+        tab.open(server.page)
+        card = COUNT.replace("host/count", "evil")
+        tab.until(f"Boolean({card})")
+        tab.click(f"{card}.querySelector('.start')")
+        output = f"{card}.querySelector('.output')"
+        tab.until(f"{output}.textContent.includes('exit 0')")
+        shown = tab.value(f"{output}.textContent")
+        assert markup in shown
+        assert "behind" in shown
+        assert tab.value(f"{output}.querySelectorAll('script, img').length") == 0
+        assert tab.value("document.title") != "ran"
