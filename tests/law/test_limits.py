@@ -30,7 +30,6 @@ OTHERWISE = {
     "MAX_LINES": "unit/encoders/test_encoders.py::test_the_rest_is_discarded_after_maxline_lines",
     "PLUGIN_SECONDS": "not yet: a host that does not answer",
     "PLUGIN_BYTES": "not yet: a host that tells too much at once; one event that is too large is tested",
-    "NOTIFY_PERIOD": "unit/supervisor/test_notify.py::test_a_flood_does_not_keep_the_loop",
 }
 
 

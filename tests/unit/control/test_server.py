@@ -47,7 +47,9 @@ def door(tmp_path: Path) -> Any:
 
 def test_without_a_gateway_its_clients_are_hung_up_on(tmp_path: Path) -> None:
     reactor, there = Reactor(), False
-    registry: Any = SimpleNamespace(supervisor=SimpleNamespace(disconnected=lambda _: None), watchers={})
+    registry: Any = SimpleNamespace(
+        supervisor=SimpleNamespace(disconnected=lambda _: None), watchers={}, limits={"connections": 4}
+    )
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     made = ServiceDoor(
         listen(str(tmp_path / "s")), ours, b"http", lambda: there, name="t", reactor=reactor,
