@@ -23,6 +23,7 @@ from tests.support.probes import NOBODY
 from tests.system import boxes
 from tests.system.conftest import root, root_and_a_user
 from tests.system.harness import Bench, Person, Result, alive, bench, children, marked, own_mounts
+from tests.system.server import wait_for
 
 pytestmark = pytest.mark.needs("userns", "seccomp")
 KINDS = pytest.mark.parametrize("kind", ["pid", "plain", "full"])
@@ -166,7 +167,7 @@ def _killed(box: Sandbox, victim: str, noticed: bool) -> Result:
             made.until(lambda: made.supervisor.reserve.empty, "the notice")
         else:
             # A reaper that is PID 1 waits on its way out for its command, whose tracer we are.
-            time.sleep(0.05)
+            wait_for(lambda: not (alive(reaper) and alive(command)), "an end that the loop has not seen")
         return made.run("/bin/echo", "it")
 
 
