@@ -8,9 +8,10 @@ import sys
 import api
 import boot
 import configuration
+import crowd
 import launch
 
-BENCHMARKS = (launch, api, configuration, *([boot] if os.geteuid() == 0 else []))
+BENCHMARKS = (launch, api, crowd, configuration, *([boot] if os.geteuid() == 0 else []))
 
 if __name__ == "__main__":
     for benchmark in BENCHMARKS:
