@@ -37,7 +37,7 @@ class MountCheck:
         # one start to the next, and nothing here looks at them.
         lines = [line.split(b" ", 4)[-1] for line in mountinfo.split(b"\n")]
         if lines != self._good:
-            problem = _check(self.sandbox, _parsed(mountinfo))
+            problem = _check(self.sandbox, _parsed(mountinfo), _covered(mountinfo))
             if problem:
                 return problem
             self._good = lines
@@ -47,13 +47,13 @@ class MountCheck:
         return AS_PLANNED
 
 
-def _check(sandbox: Sandbox, found: Mounts) -> str:
-    """What is wrong with some mounts, whatever files they show; empty if nothing is."""
+def _check(sandbox: Sandbox, found: Mounts, covered: set[str]) -> str:
+    """What is wrong with some mounts, whatever files they show; empty if nothing is. `covered`: see there."""
     for entry in _on_top(sandbox.mounts):
         problem = _check_mount(sandbox, entry, found)
         if problem:
             return f"{entry.operation} on {entry.target}: {problem}"
-    return _check_rest(sandbox, found) if sandbox.new_root else ""
+    return _check_rest(sandbox, found, covered) if sandbox.new_root else ""
 
 
 def _on_top(mounts: tuple[Mount, ...]) -> list[Mount]:
@@ -79,6 +79,31 @@ def _parsed(mountinfo: bytes) -> Mounts:
             shared = any(tag.startswith(b"shared:") for tag in words[6:dash])
             found[os.fsdecode(point)] = (os.fsdecode(words[dash + 1]), options, shared)
     return found
+
+
+def _covered(mountinfo: bytes) -> set[str]:
+    """Where mounts are that no path leads to: another one lies over a directory on the way, as a fresh /dev
+    over that of a bound root, and what was mounted in that.
+    """
+    mounts: dict[bytes, tuple[bytes, bytes]] = {}  # number to its parent's, and mount point
+    for line in mountinfo.split(b"\n"):
+        words = line.split(b" ")
+        if len(words) > 9:
+            mounts[words[0]] = words[1], mount.unescaped(words[4]).rstrip(b"/")
+    found: dict[bytes, bool] = {}  # by number; a mount is covered only by what is not covered itself
+    for number, (_, point) in sorted(mounts.items(), key=lambda one: len(one[1][1])):
+        ancestors: set[bytes] = set()
+        at = number
+        while at in mounts and at not in ancestors:
+            ancestors.add(at)
+            at = mounts[at][0]
+        found[number] = any(
+            not found[other] and other not in ancestors and point.startswith(over + b"/")
+            for other, (_, over) in mounts.items()
+            if other in found
+        )
+    topmost = {point: number for number, (_, point) in mounts.items()}  # the last one, as in `_parsed`
+    return {os.fsdecode(point) for point, number in topmost.items() if found[number]}
 
 
 def _check_mount(sandbox: Sandbox, entry: Mount, found: Mounts) -> str:
@@ -131,7 +156,7 @@ def _may_be(below: str, entry: Mount | None) -> bool:
     return entry.operation == "bind"
 
 
-def _check_rest(sandbox: Sandbox, found: Mounts) -> str:
+def _check_rest(sandbox: Sandbox, found: Mounts, covered: set[str]) -> str:
     """Nothing is mounted but the new root, the planned mounts, and what lay below bound sources."""
     mounts = [entry for entry in sandbox.mounts if entry.operation not in _NO_MOUNTS]
     planned = {entry.target.rstrip("/"): entry for entry in mounts}
@@ -144,7 +169,7 @@ def _check_rest(sandbox: Sandbox, found: Mounts) -> str:
             return f"{point} propagates to the outside"
         if point == "/" and not sandbox.writable_root and "ro" not in options:
             return "/ is writable"
-        if not _may_be(point.rstrip("/")[len(above) + 1 :], entry):
+        if point not in covered and not _may_be(point.rstrip("/")[len(above) + 1 :], entry):
             return f"{point} is mounted, and not in the plan"
         if entry is not None and entry.operation == "bind" and entry.read_only and "ro" not in options:
             return f"{point} is writable"

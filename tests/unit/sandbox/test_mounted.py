@@ -74,3 +74,44 @@ def test_what_was_not_planned(root: str, user: int, more: str) -> None:
 @pytest.mark.parametrize(("root", "fine"), [("own", False), ("bound", True), ("overlay", False)])
 def test_below_the_root(root: str, more: str, *, fine: bool) -> None:
     assert problem(root, 0, more) == (AS_PLANNED if fine else f"{more} is mounted, and not in the plan")
+
+
+def tree(*mounts: tuple[int, int, str]) -> bytes:
+    """A mountinfo of these: number, parent's number, mount point."""
+    lines = [f"{number} {parent} 0:1 / {point} ro - ext4 none ro" for number, parent, point in mounts]
+    return "\n".join(lines).encode()
+
+
+HOST = ((10, 1, "/"), (11, 10, "/dev"), (12, 11, "/dev/shm"))
+
+
+@pytest.mark.parametrize(
+    ("mounts", "covered"),
+    [
+        (HOST, set()),
+        ((*HOST, (13, 11, "/dev")), {"/dev/shm"}),  # a fresh one over the machine's
+        ((*HOST, (13, 11, "/dev"), (14, 13, "/dev/shm")), set()),  # and another in that
+        ((*HOST, (13, 12, "/dev/shm/x")), set()),
+        ((*HOST, (13, 11, "/dev"), (14, 12, "/dev/shm/x")), {"/dev/shm", "/dev/shm/x"}),
+        # What lies over something is covered itself, so it covers nothing.
+        ((*HOST, (13, 10, "/"), (14, 13, "/dev/shm")), {"/dev"}),
+        ((*HOST, (13, 11, "/devil")), set()),
+        (((10, 11, "/"), (11, 10, "/a")), set()),  # parents in a circle: no kernel says so
+    ],
+)
+def test_what_no_path_leads_to(mounts: tuple[tuple[int, int, str], ...], covered: set[str]) -> None:
+    assert mounted._covered(tree(*mounts)) == covered
+
+
+def test_a_directory_device_over_that_of_a_bound_root() -> None:
+    entries = (*ROOTS["bound"], Mount(operation="dev", target="/dev"))
+    own = {"namespaces": ("mnt",), "new_root": True, "writable_root": True}
+    box = Sandbox(uid="box", user=0, group=0, mounts=entries, **own)
+    lines = [
+        "10 1 0:1 / / ro,nosuid,nodev - ext4 none ro", "11 10 0:1 / /dev ro,nosuid,nodev - devtmpfs none ro",
+        "12 11 0:1 / /dev/shm ro,nosuid,nodev - tmpfs none ro",
+        "13 11 0:1 / /dev ro,nosuid,nodev - tmpfs none ro",
+    ]  # fmt: skip
+    assert MountCheck(box).compare("\n".join(lines).encode(), -1) == AS_PLANNED
+    seen = [*lines, "14 13 0:1 / /dev/shm ro,nosuid,nodev - tmpfs none ro"]
+    assert MountCheck(box).compare("\n".join(seen).encode(), -1) == "/dev/shm is mounted, and not in the plan"
