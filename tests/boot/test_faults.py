@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from qemu.faults import altered
+from qemu.guest import Guest
 from qemu.image import Image
 from qemu.machine import Machine, Shape
 
@@ -22,6 +23,7 @@ SAY = "initspawn.init=/usr/local/sbin/say-and-stop"
 PYTHON = "/usr/bin/python3.11"
 EARLY = "/opt/initspawn/initspawn/boot/early.py"
 PLAN = "/etc/initspawn/boot.plan"
+STAGE = "/usr/lib/initspawn/initspawn/boot/__main__.py"
 SECONDS = 180.0
 MOUNTED = ("/proc", "/sys", "/dev", "/dev/shm", "/dev/pts", "/run", "/sys/fs/cgroup")
 
@@ -169,3 +171,27 @@ def test_an_init_that_cannot_be_executed_is_passed_over(image: Image, tmp_path: 
     bad = {"/usr/local/sbin/say-and-stop": b"\177ELF of nothing", "/lib/systemd/systemd": b"#!/no/such\n"}
     shown = console_of(altered(image, tmp_path, bad), SAY, until="nothing else could be started")
     assert "panic" not in shown
+
+
+def running(guest: Guest) -> dict[str, int]:
+    """The pids of the tasks that run, by the name of their command."""
+    found = json.loads(guest.check("initspawn", "call", "initspawn/tasks"))
+    return {task["command"]: task["pid"] for task in found if task["state"] == "running"}
+
+
+def test_what_a_dead_early_supervisor_left_is_ended_not_doubled(image: Image) -> None:
+    append = "quiet init=/usr/sbin/initspawn-init systemd.mask=initspawn.service"
+    with Guest(Shape(image, cpus=2, memory=768, append=append)) as guest:
+        guest.wait_agent()
+        old = list(running(guest).values())
+        orphan = guest.check("pgrep", "-fx", "sleep infinity").strip()
+        gone = f"while test -e /proc/{old[0]}; do sleep 0.1; done"
+        guest.shell(f"kill -KILL $(pgrep -of 'boot/__main__.py early'); {gone}")
+        # The others went with it; this one is nobody's.
+        assert guest.run("test", "-e", f"/proc/{orphan}").code == 0
+        options = ("--service-type=notify", "-pNotifyAccess=main", "-pDelegate=yes", "-pKillMode=mixed")
+        guest.check("systemd-run", "--unit=late", *options, "python3", "-I", "-S", STAGE, "adopt")
+        assert guest.run("test", "-e", f"/proc/{orphan}").code == 1
+        assert "count" in running(guest)
+        assert guest.shell("pgrep -fcx 'sleep infinity'") == "1\n"
+        assert guest.run("test", "-e", "/sys/fs/cgroup/initspawn").code == 1

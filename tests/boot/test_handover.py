@@ -13,7 +13,6 @@ from qemu.guest import Guest
 from qemu.image import Image
 from qemu.machine import Shape
 
-STAGE = "/usr/lib/initspawn/initspawn/boot/__main__.py"
 GROUP = "/sys/fs/cgroup/system.slice/initspawn.service"
 # Reads a task's events from the first one on until it has as many lines.
 READ = """
@@ -183,21 +182,3 @@ def test_power_off_is_orderly(early: Guest) -> None:
     """The last one."""
     early.power_off()
     assert re.search(r"reboot: Power down", early.console())
-
-
-def test_what_a_dead_early_supervisor_left_is_ended_not_doubled(image: Image) -> None:
-    append = "quiet init=/usr/sbin/initspawn-init systemd.mask=initspawn.service"
-    with Guest(Shape(image, cpus=2, memory=768, append=append)) as guest:
-        guest.wait_agent()
-        old = [task["pid"] for task in tasks(guest).values() if task["state"] == "running"]
-        orphan = guest.check("pgrep", "-fx", "sleep infinity").strip()
-        gone = f"while test -e /proc/{old[0]}; do sleep 0.1; done"
-        guest.shell(f"kill -KILL $(pgrep -of 'boot/__main__.py early'); {gone}")
-        # The others went with it; this one is nobody's.
-        assert guest.run("test", "-e", f"/proc/{orphan}").code == 0
-        options = ("--service-type=notify", "-pNotifyAccess=main", "-pDelegate=yes", "-pKillMode=mixed")
-        guest.check("systemd-run", "--unit=late", *options, "python3", "-I", "-S", STAGE, "adopt")
-        assert guest.run("test", "-e", f"/proc/{orphan}").code == 1
-        assert tasks(guest)["count"]["state"] == "running"
-        assert guest.shell("pgrep -fcx 'sleep infinity'") == "1\n"
-        assert guest.run("test", "-e", "/sys/fs/cgroup/initspawn").code == 1
