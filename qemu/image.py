@@ -24,7 +24,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 SUITE = "bookworm"
 GUEST_PYTHON = (3, 11)
-PROJECT = ("initspawn", "tests", "configs", "qemu", "pyproject.toml")  # what of the project the guest gets
+# What of the project the guest gets.
+PROJECT = ("initspawn", "tests", "configs", "docs", "qemu", "pyproject.toml")
 INSTALLED = {"rootfs-overlay": "", "units": "usr/lib/systemd/system"}  # and what belongs elsewhere there
 BOOT_CONFIG = HERE / "boot.yaml"  # what it starts before systemd
 PLACE = "opt/initspawn"
