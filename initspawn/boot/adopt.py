@@ -32,8 +32,12 @@ def main() -> int:
         watchdog = os.environ.get("WATCHDOG_USEC", "")
         packet = f"group {own_group()}\nnotify {address}\nwatchdog {watchdog}"
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("2i", 1, 2))]
-        sock.sendmsg([packet.encode()], rights)
-        kind, _, text = sock.recv(PACKET).decode().partition(" ")
+        try:
+            sock.settimeout(_PATIENCE_SECONDS)  # the boot waits for us: one that hangs must not stop it
+            sock.sendmsg([packet.encode()], rights)
+            kind, _, text = sock.recv(PACKET).decode().partition(" ")
+        finally:
+            sock.close()
         if kind != "pid":
             print(
                 f"initspawn: the early supervisor stays as it is: {text or 'it has ended'}", file=sys.stderr
@@ -41,7 +45,8 @@ def main() -> int:
             return 111
         notify(address, f"MAINPID={text}\nREADY=1", wait=True)
     except OSError as error:
-        print(f"initspawn: {error.filename or 'adopt'}: {error.strerror}", file=sys.stderr)
+        reason = error.strerror or "the early supervisor does not answer"
+        print(f"initspawn: {error.filename or 'adopt'}: {reason}", file=sys.stderr)
         return 111
     return 0
 

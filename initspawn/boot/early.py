@@ -14,6 +14,7 @@ import sys
 import time
 
 from initspawn.boot.mounts import mount_missing
+from initspawn.boot.notify import notify
 from initspawn.boot.supervise import LOCK, Main
 from initspawn.errors import InitspawnError
 from initspawn.linux import cgroup
@@ -189,6 +190,10 @@ class Early(Main):
             self._boot = Handover(self.autostart.services, self._decide, self._held)
             self._live()
         self._try_doors()
+        try:
+            notify(self._unit[0], "READY=1", wait=False)  # with doors or without: the boot waits for this
+        except OSError as error:
+            _tell(f"{self._unit[0]}: {error.strerror}")
 
     def _try_doors(self) -> None:
         from initspawn.boot.adoption import Adoption  # not before the first commands are on their way
@@ -196,9 +201,7 @@ class Early(Main):
         try:
             super()._open()
             self._adoption = Adoption(self, self.adopted)
-            if self._unit[0]:
-                self._adoption.serve(*self._unit)
-                self._adoption.tell("READY=1")
+            self._adoption.serve(*self._unit)
         except OSError as error:
             _tell(f"no door yet: {error.filename or RUN_DIR}: {error.strerror}")
             self._close_doors()

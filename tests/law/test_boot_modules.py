@@ -39,7 +39,8 @@ def test_the_early_stage_needs_little_more() -> None:
     """Nothing is imported before the first commands run that the supervisor does without."""
     code = f"import sys; sys.path.insert(0, {str(HERE.parents[1])!r}); import initspawn.boot.early"
     found = modules("-c", f"{code}; print(*sys.modules, sep='\\n')") - modules(*BARE) - loaded()
-    assert found == {"initspawn.boot.early", "initspawn.boot.mounts", "initspawn.supervisor.handover"}
+    early = {f"initspawn.boot.{name}" for name in ("early", "mounts", "notify")}
+    assert found == early | {"initspawn.supervisor.handover"}
 
 
 if __name__ == "__main__":

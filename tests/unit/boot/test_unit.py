@@ -120,3 +120,29 @@ def test_a_task_that_cannot_be_moved_does_not_stay_frozen(
     with pytest.raises(OSError, match="busy"):
         moving._carry_frozen(str(old), str(tmp_path))
     assert written == [("cgroup.freeze", "1"), ("cgroup.procs", "1"), ("cgroup.freeze", "0")]
+
+
+def test_a_supervisor_that_hangs_does_not_stop_the_boot(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(adopt, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(adopt, "own_group", lambda: "/sys/fs/cgroup/unit")
+    run_dir.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(run_dir / "adopt"))
+        listener.listen()  # and that is all
+        assert adopt.main() == 111
+    assert "the early supervisor does not answer" in capsys.readouterr().err
+
+
+def test_a_unit_is_ready_without_its_doors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full /run keeps the doors shut, not the boot waiting."""
+    path = str(tmp_path / "notify")
+    unit = early.Early.__new__(early.Early)
+    unit._barrier, unit._unit = None, (path, "")
+    monkeypatch.setattr(early.Early, "_try_doors", lambda _: None)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(path)
+        receiver.settimeout(5)
+        unit._open()
+        assert receiver.recv(100) == b"READY=1"
