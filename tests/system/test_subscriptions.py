@@ -55,7 +55,8 @@ class Service:
     def call(self, verb: str, query: Any) -> Any:
         self._number += 1
         self._peer.sendall(wsapi.call(self._number, verb, query))
-        while True:
+        reply = None
+        while reply is None:  # what came behind the reply in the same read is heard as well
             for _, payload in self._frames.feed(self._peer.recv(65536)):
                 message = wsapi.decode(payload)
                 if message is None:
@@ -69,7 +70,8 @@ class Service:
                     self._heard.append(wsapi.value(message.data))
                 if message.kind == wsapi.REPLY:
                     assert message.name == "", message
-                    return wsapi.value(message.data)
+                    reply = message
+        return wsapi.value(reply.data)
 
     def heard(self) -> list[Any]:
         return list(self._heard)
