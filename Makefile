@@ -63,7 +63,7 @@ fuzz: test-setup ## a coverage-guided fuzzer on all that reads what strangers wr
 
 soak: test-setup ## all tests with many more generated cases, the guest's, aarch64's, the fuzzer, then the benchmarks
 	$(PYTEST) --ignore tests/boot --hypothesis-profile=soak $(ARGS)
-	$(BIN)/python -m pytest tests/boot
+	$(BIN)/python -m pytest tests/boot --hypothesis-profile=soak
 	$(MAKE) test-guest ARGS=
 	$(MAKE) test-aarch64 ARGS=
 	$(MAKE) fuzz ARGS=

@@ -12,6 +12,8 @@ from qemu.image import BuildError, build
 from qemu.machine import GuestError, Machine, Shape
 from qemu.testing import run_tests
 
+EARLY = "init=/usr/sbin/initspawn-init"  # initspawn before systemd; `--append initspawn=off` for systemd alone
+
 
 def main() -> int:
     """The command line. 0: done; 1: tests failed; 2: no image, no machine, or wrong usage."""
@@ -45,7 +47,7 @@ def _image(_: argparse.Namespace) -> int:
 
 
 def _boot(arguments: argparse.Namespace) -> int:
-    append = f"initspawn.demo={arguments.port} quiet systemd.show_status=auto {arguments.append}"
+    append = f"initspawn.demo={arguments.port} {EARLY} quiet systemd.show_status=auto {arguments.append}"
     shape = Shape(build(), arguments.cpus, arguments.memory, append, terminal=True)
     with Machine(shape) as machine:
         port = machine.forward(arguments.port, arguments.port)

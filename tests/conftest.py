@@ -5,6 +5,8 @@
 @pytest.mark.guest                      runs in the guest of qemu/ only; `make test` has it run there
 @pytest.mark.guest_too                  runs here, and `make test` has it run in the guest as well
 @pytest.mark.not_emulated("reason")     does not run under tools/aarch64-tests, see docs/soak.md
+@pytest.mark.soak                       a rare case that costs much: runs in `make soak` only
+@pytest.mark.racy                       `make soak` runs it REPEATS times
 
 What is missing skips a test. With INITSPAWN_MUST_WORK=1 it fails instead, as does every other skip.
 """
@@ -33,6 +35,7 @@ NOT_EMULATED = {"root", "userns", "bwrap", "cgroup", "prctl"}
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 MADE_UP = 54321  # a user that no file names
+REPEATS = 20  # of what depends on who comes first, in `make soak`
 CLEAN = ("system", "gateway", "browser")  # folders whose tests leave nothing behind
 
 # No deadline: a busy machine is not a wrong result.
@@ -47,10 +50,23 @@ def pytest_sessionstart() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Each test goes to the machines it is meant for; this is no skip, for it does run on the other."""
-    elsewhere = [item for item in items if not _belongs_here(item)]
+    soak = _soaks(config)
+    elsewhere = [
+        item for item in items if not _belongs_here(item) or (item.get_closest_marker("soak") and not soak)
+    ]
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in elsewhere]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if _soaks(metafunc.config) and any(metafunc.definition.iter_markers("racy")):
+        metafunc.fixturenames.append("repetition")
+        metafunc.parametrize("repetition", range(REPEATS))
+
+
+def _soaks(config: pytest.Config) -> bool:
+    return config.getoption("--hypothesis-profile", None) == "soak"
 
 
 def _belongs_here(item: pytest.Item) -> bool:

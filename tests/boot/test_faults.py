@@ -64,6 +64,7 @@ def test_a_fault_of_ours_is_told_and_left_behind(
     assert ("answers at" in shown) == (PLAN in files)
 
 
+@pytest.mark.racy
 def test_a_hang_ends_when_there_is_no_sign_of_life(image: Image, tmp_path: Path) -> None:
     broken = altered(image, tmp_path, {EARLY: b"while True: pass\n"})
     shown = console_of(broken, f"{SAY} initspawn.patience=3")
@@ -179,6 +180,7 @@ def running(guest: Guest) -> dict[str, int]:
     return {task["command"]: task["pid"] for task in found if task["state"] == "running"}
 
 
+@pytest.mark.racy
 def test_what_a_dead_early_supervisor_left_is_ended_not_doubled(image: Image) -> None:
     append = "quiet init=/usr/sbin/initspawn-init systemd.mask=initspawn.service"
     with Guest(Shape(image, cpus=2, memory=768, append=append)) as guest:

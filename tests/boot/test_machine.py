@@ -27,6 +27,7 @@ with Machine(Shape(Image(Path(sys.argv[1]), Path(sys.argv[2])), memory=256)) as 
 """
 
 
+@pytest.mark.racy
 def test_it_dies_with_its_runner(image: Image, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     with subprocess.Popen(

@@ -160,6 +160,7 @@ def _timeout(box: Sandbox, kind: str) -> Result:
         return made.shell(f"echo early; sleep {word}; echo late", timeout=0.2).end()
 
 
+@pytest.mark.racy
 @root_and_a_user
 def test_a_time_limit_that_races_with_the_end_tells_one_end(who: Person) -> None:
     # Run checks that `on_end` comes once, the bench that no callback raises.
@@ -183,6 +184,7 @@ def _race(box: Sandbox) -> list[tuple[list[str], dict[str, Any]]]:
     return found
 
 
+@pytest.mark.racy
 @root_and_a_user
 def test_a_stop_that_races_with_the_end_tells_one_end(who: Person) -> None:
     for types, step in who.call(_stop_race, boxes.sandbox(who, "pid")):

@@ -201,6 +201,7 @@ def test_a_number_that_is_not_there_yet(server: Server, door: str) -> None:
     assert len(stream.seen) == 22
 
 
+@pytest.mark.racy
 @each_door
 def test_who_subscribes_around_the_end_misses_and_doubles_nothing(server: Server, door: str) -> None:
     for _ in range(60):
@@ -210,6 +211,7 @@ def test_who_subscribes_around_the_end_misses_and_doubles_nothing(server: Server
         assert [data.get("stdout", data["type"]) for data in stream.seen] == ["a", "b", "final-event"]
 
 
+@pytest.mark.racy
 def test_many_clients_resume_after_the_gateway_was_killed_in_mid_stream(tmp_path: Path) -> None:
     file = write(tmp_path, "test.json", config(*COMMANDS, prefix=""))
     with serving(tmp_path, file) as server:
@@ -266,6 +268,7 @@ def control_socket(server: Server) -> socket.socket:
     return opened
 
 
+@pytest.mark.racy
 def test_a_client_that_leaves_at_any_state_leaves_its_task_alone(server: Server) -> None:
     """Before the answer, amid a frame of its own or of ours, between events; with unread data or without."""
     size = 0
@@ -300,6 +303,7 @@ def alive(server: Server) -> set[str]:
         return {task["id"] for task in client.call("initspawn/tasks").response if task["state"] == "running"}
 
 
+@pytest.mark.racy
 def test_a_websocket_client_that_leaves_at_any_state(server: Server) -> None:
     """The same over the gateway: with a close frame, without one, in the middle of a frame of its own."""
     for how in ("close", "drop", "half a frame", "before the answer"):

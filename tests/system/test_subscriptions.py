@@ -128,6 +128,7 @@ def lines(door: Web | Service | Control) -> int:
     return sum(event.get("stdout") == "tick" for event in door.heard())
 
 
+@pytest.mark.racy
 @pytest.mark.parametrize("door", DOORS)
 def test_who_starts_hears_and_stops(server: tuple[Server, Path], door: str) -> None:
     with client(server, door) as one:

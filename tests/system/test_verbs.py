@@ -247,6 +247,7 @@ def test_check_097_single(client: Client) -> None:
     client.final(pid)
 
 
+@pytest.mark.racy
 def test_of_a_thousand_starts_at_once_one_runs(server: Server) -> None:
     """From ten clients, over two kinds of doors."""
     with ExitStack() as stack:
@@ -279,6 +280,7 @@ def start_if_free(client: Client) -> bool:
     return True
 
 
+@pytest.mark.racy
 def test_never_more_than_may_whoever_starts_and_stops(server: Server) -> None:
     """Starts and stops of many clients, in all orders: each start is answered once, and none is forgotten."""
     most = 2
