@@ -20,6 +20,7 @@ from initspawn.errors import InitspawnError
 from initspawn.linux import cgroup
 from initspawn.plan import API, BOOT, EARLY, REBOOT, RECOVERY, Plan
 from initspawn.planfile import load
+from initspawn.supervisor.autostart import command_line, split
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.handover import Handover
 
@@ -118,12 +119,8 @@ def find_plan(named: str = "") -> Plan:
 
 def kernel_option(name: str) -> str:
     """What the kernel's command line says of `initspawn.NAME`, the last time it does; else nothing."""
-    try:
-        with open("/proc/cmdline", "rb") as file:
-            words = os.fsdecode(file.read()).split()
-    except OSError:
-        return ""
-    found = [word.partition("=")[2] for word in words if word.startswith(f"initspawn.{name}=")]
+    mark = f"initspawn.{name}="
+    found = [word.removeprefix(mark) for word in split(command_line()) if word.startswith(mark)]
     return found[-1] if found else ""
 
 

@@ -203,12 +203,17 @@ class Autostart:
         self._paths.follow(path)
 
 
-def words(command_line: str) -> frozenset[str]:
-    """The words of a kernel command line, `NAME=VALUE` also as `NAME`. Spaces within `"` separate nothing."""
+def split(command_line: str) -> list[str]:
+    """The words of a kernel command line in their order. Spaces within `"` separate nothing."""
     pieces = command_line.split('"')
     pieces[1::2] = ["".join("\0" if part.isspace() else part for part in piece) for piece in pieces[1::2]]
-    found = {word.replace("\0", " ") for word in "".join(pieces).split()}
-    return frozenset(found | {word.partition("=")[0] for word in found})
+    return [word.replace("\0", " ") for word in "".join(pieces).split()]
+
+
+def words(command_line: str) -> frozenset[str]:
+    """The words of a kernel command line, `NAME=VALUE` also as `NAME`."""
+    found = split(command_line)
+    return frozenset([*found, *(word.partition("=")[0] for word in found)])
 
 
 def command_line() -> str:
