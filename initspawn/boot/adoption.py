@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from initspawn.boot.supervise import Main
+    from initspawn.supervisor.core import Supervisor
 
 SOCKET = "adopt"  # in the run directory
 PACKET = 4096
@@ -32,17 +33,43 @@ _REQUEST_SECONDS = 5.0
 _TRIES, _PAUSE = 500, 0.01  # until nobody is on the way to an exec
 
 
-class Adoption:
-    """The socket `adopt` of a supervisor, and what it tells systemd once it belongs to a unit.
+class Unit:
+    """What we tell systemd as a unit's main process; it depends on no door."""
 
-    Raises OSError.
-    """
-
-    def __init__(self, main: Main, on_adopted: Callable[[], None]) -> None:
-        self._main = main
-        self._on_adopted = on_adopted
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
         self._address = ""
         self._pause = 0.0
+
+    def serve(self, address: str, watchdog: str) -> None:
+        """From now on be a unit's main process: tell systemd that we live, as often as it wants to hear it.
+        `watchdog`: microseconds, as in WATCHDOG_USEC; empty: it does not.
+        """
+        self._address = address
+        was, self._pause = self._pause, int(watchdog) / 2e6 if watchdog.isdecimal() else 0.0
+        if self._pause and not was:
+            self._renew()
+
+    def tell(self, text: str) -> None:
+        """Tell systemd something; nothing happens while we belong to no unit."""
+        try:
+            notify(self._address, text, wait=False)
+        except OSError as error:  # it shuts down
+            print(f"initspawn: {self._address}: {error.strerror}", file=sys.stderr)
+
+    def _renew(self) -> None:
+        if self._pause and not self._supervisor.closing:
+            self.tell("WATCHDOG=1")
+            self._supervisor.reactor.after(self._pause, self._renew)
+
+
+class Adoption:
+    """The socket `adopt` of a supervisor, by which a unit has it. Raises OSError."""
+
+    def __init__(self, main: Main, unit: Unit, on_adopted: Callable[[], None]) -> None:
+        self._main = main
+        self._unit = unit
+        self._on_adopted = on_adopted
         path = os.path.join(main.run_dir, SOCKET)
         try:
             os.unlink(path)
@@ -64,27 +91,6 @@ class Adoption:
             os.unlink(self._path)
         except OSError:
             pass
-
-    def serve(self, address: str, watchdog: str) -> None:
-        """From now on be a unit's main process: tell systemd that we live, as often as it wants to hear it.
-        `watchdog`: microseconds, as in WATCHDOG_USEC; empty: it does not.
-        """
-        self._address = address
-        was, self._pause = self._pause, int(watchdog) / 2e6 if watchdog.isdecimal() else 0.0
-        if self._pause and not was:
-            self._renew()
-
-    def tell(self, text: str) -> None:
-        """Tell systemd something; nothing happens while we belong to no unit."""
-        try:
-            notify(self._address, text, wait=False)
-        except OSError as error:  # it shuts down
-            print(f"initspawn: {self._address}: {error.strerror}", file=sys.stderr)
-
-    def _renew(self) -> None:
-        if self._pause and not self._main.supervisor.closing:
-            self.tell("WATCHDOG=1")
-            self._main.reactor.after(self._pause, self._renew)
 
     def _accept(self) -> None:
         try:
@@ -149,10 +155,10 @@ class Adoption:
                 for fd, ours in zip(fds, (1, 2), strict=True):
                     os.dup2(fd, ours, inheritable=True)
                 self._answer(peer, fds, f"pid {os.getpid()}")
-                self.serve(words.get("notify", ""), words.get("watchdog", ""))
+                self._unit.serve(words.get("notify", ""), words.get("watchdog", ""))
                 count = len(supervisor.roster.every())
                 self._on_adopted()
-                self.tell(f"STATUS=taken over before systemd, with {count} running tasks")
+                self._unit.tell(f"STATUS=taken over before systemd, with {count} running tasks")
             except OSError as error:
                 self._answer(peer, fds, f"error {error.filename or ''}: {error.strerror}")
         supervisor.reserve.fill(supervisor.plan)

@@ -14,7 +14,6 @@ import sys
 import time
 
 from initspawn.boot.mounts import mount_missing
-from initspawn.boot.notify import notify
 from initspawn.boot.supervise import LOCK, Main
 from initspawn.errors import InitspawnError
 from initspawn.linux import cgroup
@@ -26,7 +25,7 @@ from initspawn.supervisor.handover import Handover
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from initspawn.boot.adoption import Adoption
+    from initspawn.boot.adoption import Adoption, Unit
 
 RUN_DIR = "/run/initspawn"
 # The first that can be loaded; `initspawn.plan=PATH` on the kernel's command line comes before them.
@@ -163,7 +162,8 @@ class Early(Main):
         self, plan: Plan, lock: int, barrier: Barrier | None, address: str = "", watchdog: str = ""
     ) -> None:
         self._barrier = barrier
-        self._unit = (address, watchdog)
+        self._began_as = (address, watchdog)
+        self._unit: Unit | None = None
         self._adopted = False
         self._boot: Handover | None = None
         self._adoption: Adoption | None = None
@@ -186,19 +186,20 @@ class Early(Main):
         if self._barrier is not None:  # nobody waits for our doors
             self._boot = Handover(self.autostart.services, self._decide, self._held)
             self._live()
+        from initspawn.boot.adoption import Unit  # not before the first commands are on their way
+
+        self._unit = Unit(self.supervisor)
+        self._unit.serve(*self._began_as)
         self._try_doors()
-        try:
-            notify(self._unit[0], "READY=1", wait=False)  # with doors or without: the boot waits for this
-        except OSError as error:
-            _tell(f"{self._unit[0]}: {error.strerror}")
+        self._unit.tell("READY=1")  # with doors or without: the boot waits for this
 
     def _try_doors(self) -> None:
-        from initspawn.boot.adoption import Adoption  # not before the first commands are on their way
+        from initspawn.boot.adoption import Adoption
 
+        assert self._unit is not None
         try:
             super()._open()
-            self._adoption = Adoption(self, self.adopted)
-            self._adoption.serve(*self._unit)
+            self._adoption = Adoption(self, self._unit, self.adopted)
         except OSError as error:
             _tell(f"no door yet: {error.filename or RUN_DIR}: {error.strerror}")
             self._close_doors()
@@ -223,8 +224,8 @@ class Early(Main):
 
     def stop(self) -> None:
         """End every task and then the loop; asked a second time, at once."""
-        if self._adoption is not None:
-            self._adoption.tell("STOPPING=1")
+        if self._unit is not None:
+            self._unit.tell("STOPPING=1")
         super().stop()
 
     def _close_doors(self) -> None:

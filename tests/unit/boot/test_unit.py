@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from initspawn.boot import adopt, early
 from initspawn.boot.notify import notify
 from initspawn.supervisor import moving
+from initspawn.supervisor.reactor import Reactor
 
 
 @pytest.fixture
@@ -139,10 +141,16 @@ def test_a_unit_is_ready_without_its_doors(tmp_path: Path, monkeypatch: pytest.M
     """A full /run keeps the doors shut, not the boot waiting."""
     path = str(tmp_path / "notify")
     unit = early.Early.__new__(early.Early)
-    unit._barrier, unit._unit = None, (path, "")
+    unit._barrier, unit._began_as = None, (path, "20000")
+    reactor = Reactor()
+    unit.supervisor = SimpleNamespace(reactor=reactor, closing=False)  # type: ignore[assignment]
     monkeypatch.setattr(early.Early, "_try_doors", lambda _: None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(path)
         receiver.settimeout(5)
         unit._open()
-        assert receiver.recv(100) == b"READY=1"
+        said = [receiver.recv(100), receiver.recv(100)]
+        assert said == [b"WATCHDOG=1", b"READY=1"]
+        reactor.turn(5.0)
+        assert receiver.recv(100) == b"WATCHDOG=1", "nor killed by its watchdog"
+    reactor.close()
