@@ -12,7 +12,7 @@ from qemu.image import BuildError, build
 from qemu.machine import GuestError, Machine, Shape
 from qemu.testing import run_tests
 
-EARLY = "init=/usr/sbin/initspawn-init"  # initspawn before systemd; `--append initspawn=off` for systemd alone
+EARLY = "init=/usr/sbin/initspawn-init"  # before systemd; `--append initspawn=off` for systemd alone
 
 
 def main() -> int:
