@@ -1,6 +1,6 @@
 """Runs as a file: `python3 -I -S .../initspawn/boot/__main__.py`; only then is our package on the path.
 
-early              as a child of PID 1, before any other init
+early [SECONDS]    as a child of PID 1, before any other init, which began so long after the kernel
 adopt              as a unit of systemd's: have that supervisor, or become one
 --run-dir ...      as `initspawn serve` becomes it
 """
@@ -8,7 +8,7 @@ adopt              as a unit of systemd's: have that supervisor, or become one
 import os
 import sys
 
-if sys.argv[1:] == ["early"]:
+if sys.argv[1:2] == ["early"]:
     # Whoever waits at the barrier waits for this process's end as well, so a child goes on. It says at once
     # who is to be watched: until now, only the interpreter's start could hang.
     if os.fork():
@@ -18,10 +18,10 @@ if sys.argv[1:] == ["early"]:
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-if sys.argv[1:] == ["early"]:
+if sys.argv[1:2] == ["early"]:
     from initspawn.boot import early
 
-    sys.exit(early.main())
+    sys.exit(early.main(*sys.argv[2:]))
 if sys.argv[1:] == ["adopt"]:
     from initspawn.boot import adopt
 

@@ -41,8 +41,10 @@ _RETRY_SECONDS = 5.0
 _LOCK_TRIES = 20
 
 
-def main() -> int:
-    """Be the supervisor until told to stop. Returns the exit code: 0, or 111 with a line in the log."""
+def main(began: str = "") -> int:
+    """Be the supervisor until told to stop. Returns the exit code: 0, or 111 with a line in the log.
+    `began`: when PID 1 did, in seconds as in proc_uptime(5).
+    """
     failures = mount_missing()
     _own_descriptors()
     for failure in failures:
@@ -53,7 +55,10 @@ def main() -> int:
         _tell(f"no cgroup before systemd's: {error.filename}: {error.strerror}")
     barrier = Barrier(BARRIER)
     try:
-        return Early(find_plan(kernel_option("plan")), _lock(), barrier).run()
+        early = Early(find_plan(kernel_option("plan")), _lock(), barrier)
+        if began:
+            early.autostart.mark("init started", float(began))
+        return early.run()
     except Exception as error:
         _tell(f"{type(error).__name__}: {error}")
         return 111
@@ -178,6 +183,7 @@ class Early(Main):
     def adopted(self) -> None:
         """We belong to a unit: the system is there."""
         self._adopted = True
+        self.autostart.mark("adopted by a unit")
         self._reach(API)  # no network's door is to come
         self._on_network()
 
@@ -214,6 +220,7 @@ class Early(Main):
 
     def _decide(self, what: str) -> None:
         assert self._barrier is not None
+        self.autostart.mark("handover decided")
         if what != BOOT:
             _tell(f"not to the real init, but to {what}")
         self._barrier.decide(what)

@@ -94,6 +94,7 @@ class Main:
         self.plan_file = plan_file
         self.run_dir = run_dir
         self.reactor = Reactor()
+        loaded = self.reactor.clock()
         self.reactor.signals(dict.fromkeys((_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP), self.stop))
         process.set_child_subreaper()
         notifications = _notifications(plan, run_dir)
@@ -108,6 +109,8 @@ class Main:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.registry = Registry(self.supervisor)
         self.registry.autostart = self.autostart = Autostart(self.supervisor, command_line())
+        self.autostart.mark("supervisor started", loaded - _age())
+        self.autostart.mark("plan loaded", loaded)
         self.registry.limits.update(self.start.get("limits", {}))
         if notifications is not None:
             self.autostart.listen(notifications)
@@ -170,6 +173,7 @@ class Main:
         """The network has come, gone or become another."""
         up = self.network is not None and self.network.has(self.start.get("up", ADDRESS), "*")
         if up:
+            self.autostart.mark("network up")
             self._reach(NETWORK)
         self.autostart.services.look()
         if self._keeper is not None and up:
@@ -215,6 +219,7 @@ class Main:
                 identify=lambda user, pid, fd: self._peer(user, pid, fd, NOBODY),
             )
         )  # fmt: skip
+        self.autostart.mark("control socket answers")
         found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
         if found is None or "listen" not in self.start:
             self._reach(API)  # the control socket is all there will be
@@ -283,6 +288,7 @@ class Main:
     def _announce(self) -> None:
         if not self._announced:
             self._announced = True
+            self.autostart.mark("gateway answers")
             self._reach(API)
             print(self.start.pop("announce", ""), flush=True)
 
@@ -295,6 +301,14 @@ def _notifications(plan: Plan, run_dir: str) -> Notifications | None:
     from initspawn.supervisor.notify import Notifications
 
     return Notifications(plan, run_dir)
+
+
+def _age() -> float:
+    """For how many seconds this process has been there; 0 where that is hidden."""
+    try:
+        return process.age()
+    except OSError:
+        return 0.0
 
 
 def _remove_stale(path: str) -> None:

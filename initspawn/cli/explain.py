@@ -11,7 +11,9 @@ from typing import Any
 
 from initspawn.cli.arguments import parse_arguments
 from initspawn.cli.boot_order import show_boot
+from initspawn.cli.boot_times import show_times
 from initspawn.cli.compiled import FILES, add_user_option, compile_for, user_name
+from initspawn.cli.connect import add_place, connect, path_of, token_of
 from initspawn.cli.exits import UsageError
 from initspawn.cli.output import show_json, write_line
 from initspawn.cli.pick import pick, pick_extra
@@ -33,32 +35,44 @@ examples:
   initspawn explain configs/demo.yaml demo/host/ls dir=/etc --calls
   initspawn explain --user root configs/demo.yaml box/env --json
   initspawn explain configs/autostart.yaml --boot
+  initspawn explain --boot
 """
+_PATIENCE_SECONDS = 10.0
 _MARKS = {TEXT: "{}", REQUIRED: "%{}%", OPTIONAL: "?{}?"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `explain`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("file", metavar="FILE", help=FILES)
+    parser.add_argument("file", metavar="FILE", nargs="?", help=FILES)
     parser.add_argument(
         "verb", metavar="VERB", nargs="?", help="api/verb, or the verb where only one has that name"
     )
     parser.add_argument(
-        "--boot", action="store_true", help="instead of a verb: the order of what starts by itself"
-    )
+        "--boot", action="store_true",
+        help="instead of a verb: the order of what starts by itself; without FILE when a running supervisor "
+        "has started it",
+    )  # fmt: skip
     parser.add_argument(
         "arguments", metavar="NAME=VALUE", nargs="*", default=[], help="arguments, to show its argv"
     )
     parser.add_argument("--calls", action="store_true", help="each step with its system calls")
     parser.add_argument("--json", action="store_true", help="everything, as one JSON object")
     add_user_option(parser)
+    add_place(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the explanation. Raises ConfigError, and RequestError for a verb or arguments that do not fit."""
     if arguments.boot == (arguments.verb is not None):
         raise UsageError("write either a VERB or --boot")
+    if arguments.file is None:
+        with connect(path_of(arguments), _PATIENCE_SECONDS) as client:
+            told = client.call("initspawn/timeline", token=token_of(arguments)).response
+        show_times(told, as_json=arguments.json)
+        return 0
+    if arguments.run_dir or arguments.socket:
+        raise UsageError("FILE is explained without a supervisor; leave one of them out")
     plan = compile_for([arguments.file], arguments.user)
     if arguments.boot:
         show_boot(plan, as_json=arguments.json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import time
 
 from initspawn.linux import prctl
 from initspawn.linux.libc import function, oserror, syscall
@@ -90,6 +91,13 @@ def read_signals(fd: int) -> list[int]:
     except BlockingIOError:
         return []
     return [struct.unpack_from("=I", data, start)[0] for start in range(0, len(data), _SIGINFO_SIZE)]
+
+
+def age() -> float:
+    """For how many seconds this process has been there: field 22 of proc_pid_stat(5). Raises OSError."""
+    with open("/proc/self/stat", "rb") as file:
+        ticks = int(file.read().rpartition(b")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def wait_any() -> tuple[int, int, Any] | None:

@@ -46,11 +46,13 @@ class Autostart:
             if command.autostart is not None
         }
         self._tasks: dict[str, Task] = {}
+        self._marks: dict[str, float] = {}
         plans = {name: command.autostart for name, (_, command) in self._commands.items()}
         self.services = Services({name: plan for name, plan in plans.items() if plan is not None}, self)
 
     def reach(self, stage: str) -> None:
         """The boot has come so far: start whose turn it is."""
+        self.mark(f"stage {stage}")
         self.services.reach(stage)
 
     def halt(self, name: str) -> None:
@@ -78,6 +80,15 @@ class Autostart:
             {**service.record(now), **({"task": self._tasks[name].id} if name in self._tasks else {})}
             for name, service in self.services.every.items()
         ]
+
+    def mark(self, what: str, when: float | None = None) -> None:
+        """This has happened at `when`, or now, by the loop's clock. Only the first time counts."""
+        self._marks.setdefault(what, self.now() if when is None else when)
+
+    def timeline(self) -> dict[str, Any]:
+        """When what has happened, in seconds of the loop's clock: of the boot, and of each command."""
+        marks = [{"what": what, "time": round(when, 6)} for what, when in self._marks.items()]
+        return {"marks": marks, "services": [service.times() for service in self.services.every.values()]}
 
     @property
     def networked(self) -> bool:

@@ -33,7 +33,11 @@ FINISH = "finish"  # it has ended well, and is not started again
 GIVE_UP = "give up"  # it has failed, and is not started again
 HALT = "halt"  # somebody wanted it to end
 
+# When these happened is remembered; the first three as of the first time, ends as of the last.
+DUE, RUNS, IS_READY, ENDED = MOMENTS = ("due", "started", "ready", "ended")
+
 _ENDS = {RETRY: PAUSED, FINISH: DONE, GIVE_UP: FAILED, HALT: STOPPED}
+_LAST = (SKIP, *_ENDS)
 TRANSITIONS = {
     (WAITING, START): STARTING,
     (WAITING, SKIP): SKIPPED,
@@ -70,6 +74,8 @@ class Service:
         self.ready_at = 0.0  # of this run; 0: not yet
         self.deadline = 0.0  # for getting ready, then for its next sign of life; 0: none
         self.told: dict[str, Any] = {}  # of itself, in this run
+        self.moments: dict[str, float] = {}
+        self.waited = ""  # for this last, before it was first started: a name, a stage, or a condition in words
         self.intent = ""  # the event that its end will be, if we have asked for it; else its end decides
 
     def on(self, event: str, now: float, why: str = "") -> str:
@@ -82,8 +88,12 @@ class Service:
         if event == START:
             self.starts += 1
             self.ready_at, self.deadline, self.intent, self.told = 0.0, 0.0, "", {}
+            self.moments.setdefault(DUE, now)
         elif event == READY:
             self.ready_at = now
+            self.moments.setdefault(IS_READY, now)
+        elif event in _LAST:
+            self.moments[ENDED] = now
         return self.state
 
     def judge(self, code: int | None, now: float) -> str:
@@ -120,6 +130,12 @@ class Service:
             **self.told,
         }
         return {**told, "why": self.why} if self.why else told
+
+    def times(self) -> dict[str, Any]:
+        """What the time line tells of it: the moments are seconds of the loop's clock."""
+        known = {name: round(self.moments[name], 6) for name in MOMENTS if name in self.moments}
+        told = {"command": self.name, "state": self.state, "handover": self.plan.handover, **known}
+        return {**told, "waited": self.waited} if self.waited else told
 
 
 def _doubled(restart: Restart, times: int) -> float:

@@ -83,6 +83,7 @@ class Services:
         """Its command runs."""
         if service.state != life.STARTING:
             return
+        service.moments.setdefault(life.RUNS, self.hands.now())
         if service.plan.ready == STARTED:
             self.ready(service)
         elif service.plan.start_timeout:
@@ -193,12 +194,14 @@ class Services:
             if broken:
                 self._skip(service, broken)
                 return
-            service.why = self._lacks(service)
-            if not service.why:
-                service.why = self.hands.holds(service)
-                if service.why and service.plan.skip:
-                    self._skip(service, service.why)
+            lacking, service.why = self._lacks(service)
+            if not lacking:
+                lacking = service.why = self.hands.holds(service)
+                if lacking and service.plan.skip:
+                    self._skip(service, lacking)
                     return
+            if lacking and not service.starts:
+                service.waited = lacking
             if not service.why:
                 self._on(service, life.START)
                 self.hands.start(service)
@@ -224,21 +227,21 @@ class Services:
                     return f"{name} is {state}"
         return ""
 
-    def _lacks(self, service: Service) -> str:
-        """What it waits for among stages and others, in words; empty for nothing."""
+    def _lacks(self, service: Service) -> tuple[str, str]:
+        """What it waits for among stages and others, and why in words; both are empty for nothing."""
         plan = service.plan
         if plan.stage not in self._reached:
-            return f"stage {plan.stage} is not reached"
+            return f"stage {plan.stage}", f"stage {plan.stage} is not reached"
         for name in (*plan.after, *plan.wants):
             if self.every[name].state not in life.SETTLED:
-                return f"it comes after {name}, which is {self.every[name].state}"
+                return name, f"it comes after {name}, which is {self.every[name].state}"
         for name in plan.requires:
             if self.every[name].state not in life.MET:
-                return f"it requires {name}, which is {self.every[name].state}"
+                return name, f"it requires {name}, which is {self.every[name].state}"
         for name, well in plan.results:
             if self.every[name].state != _result(well):
-                return f"it waits for {name} to be {_result(well)}"
-        return ""
+                return name, f"it waits for {name} to be {_result(well)}"
+        return "", ""
 
 
 def _result(well: bool) -> str:

@@ -19,7 +19,7 @@ OWN = "initspawn"
 
 # The verbs of every API, and of our own, each with the right it takes. What is not here is no verb.
 EVERYWHERE = {"ping": SEE, "info": SEE}
-OURS = {"ping": SEE, "info": SEE, "tasks": RECORDS, "services": RECORDS}
+OURS = {"ping": SEE, "info": SEE, "tasks": RECORDS, "services": RECORDS, "timeline": RECORDS}
 
 
 def action(api: str, verb: str) -> str:
@@ -88,11 +88,11 @@ def _own(registry: Registry, caller: Caller, verb: str) -> Any:
     if verb == "info":
         more = {name: tell() for name, tell in registry.about.items()}
         return {"version": __version__, "apis": list(registry.apis), "limits": registry.limits, **more}
-    if verb == "services":
+    if verb in ("services", "timeline"):
         # They are nobody's own, as tasks are that no caller has started.
         if registry.autostart is None or not allowed(caller.identity, RECORDS, None, ""):
-            return []
-        return registry.autostart.records()
+            return [] if verb == "services" else {"marks": [], "services": []}
+        return registry.autostart.records() if verb == "services" else registry.autostart.timeline()
     every = [*supervisor.ended, *supervisor.tasks, *supervisor.roster.waiting]
     return [
         task.record()

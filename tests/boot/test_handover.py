@@ -66,13 +66,31 @@ def test_the_unit_has_the_supervisor_that_was_there_before(early: Guest) -> None
     assert f"/initspawn-{pid}.supervisor" in early.read(f"/proc/{pid}/cgroup").decode()
 
 
+def test_the_time_line_of_the_boot(early: Guest) -> None:
+    """From PID 1's first work to the adoption, and what the handover waited for."""
+    told = json.loads(early.check("initspawn", "explain", "--boot", "--json"))
+    times = {mark["what"]: mark["time"] for mark in told["marks"]}
+    assert [what for what, _ in sorted(times.items(), key=lambda mark: mark[1]) if "stage" not in what][:6] == [
+        "init started", "supervisor started", "plan loaded", "control socket answers", "handover decided",
+        "adopted by a unit",
+    ]  # fmt: skip
+    assert times["supervisor started"] == pytest.approx(since_boot(early, show(early, "MainPID")), abs=0.05)
+    first, *_ = told["critical"]
+    assert first["to"] == "handover decided"
+    (step,) = first["path"]
+    assert step["what"] == "boot/made"
+    assert step["took"] >= 0.2
+    assert step["at"] <= times["handover decided"] < step["at"] + 0.5
+    assert "critical path to: handover decided" in early.check("initspawn", "explain", "--boot")
+
+
 def show_of(guest: Guest, unit: str, name: str) -> str:
     return guest.check("systemctl", "show", unit, f"--property={name}", "--value").strip()
 
 
 def test_five_tasks_keep_pid_group_and_state(early: Guest) -> None:
     found = tasks(early)
-    assert set(found) == {"count", "boxed", "stopped", "silent", "ended"}
+    assert set(found) == {"count", "boxed", "stopped", "silent", "ended", "made"}
     journald = since_boot(early, show_of(early, "systemd-journald", "MainPID"))
     for name in ("count", "boxed", "stopped", "silent"):
         task = found[name]

@@ -93,6 +93,7 @@ def test_every_built_in_verb_is_in_the_table() -> None:
     assert builtin.EVERYWHERE == {"ping": access.SEE, "info": access.SEE}
     assert builtin.OURS == {
         "ping": access.SEE, "info": access.SEE, "tasks": access.RECORDS, "services": access.RECORDS,
+        "timeline": access.RECORDS,
     }  # fmt: skip
     assert monitor.VERBS.keys() == {
         "get", "set", "session", "subscribe", "unsubscribe", "apis", "trace", "info",

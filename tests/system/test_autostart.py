@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +43,26 @@ def pid_of(record: dict[str, Any]) -> int:
     return int(record["task"].partition("@")[2])
 
 
+def check_times(client: Client, run_dir: Path) -> None:
+    """What the commands of `test_order_and_results` leave on the time line, told by the command line too."""
+    told = client.call("initspawn/timeline").response
+    marks = {mark["what"]: mark["time"] for mark in told["marks"]}
+    order = ["supervisor started", "plan loaded", "stage system", "control socket answers", "gateway answers"]
+    assert [marks[what] for what in order] == sorted(marks[what] for what in order)
+    assert "adopted by a unit" not in marks
+    found = {record["command"].removeprefix("test/"): record for record in told["services"]}
+    maker, user, last = found["maker"], found["user"], found["last"]
+    assert maker["due"] <= maker["started"] <= maker["ended"] - 0.25
+    assert maker["ended"] <= user["due"] <= user["started"] <= user["ready"] <= time.monotonic()
+    assert (user["waited"], last["waited"]) == ("test/maker", "stage api")
+    assert "due" not in found["without"]
+    argv = [sys.executable, "-m", "initspawn", "explain", "--boot", "--json", "--run-dir", str(run_dir)]
+    shown = json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=60).stdout)
+    assert shown["services"] == told["services"]
+    (critical,) = shown["critical"]  # no boot waits
+    assert critical["path"][0]["what"] in ("test/last", "test/user")
+
+
 def test_order_and_results(tmp_path: Path) -> None:
     commands = [
         shell("last", ENDLESS, autostart={"stage": "api"}),
@@ -66,6 +88,7 @@ def test_order_and_results(tmp_path: Path) -> None:
             assert len(client.call("initspawn/services").response) == 7
             assert service(client, "without")["why"] == "it requires test/bad, which is failed"
             assert service(client, "bad")["why"] == "exit 4"
+            check_times(client, server.run_dir)
             order = [task["command"] for task in client.call("initspawn/tasks").response]
             assert order.index("maker") < order.index("user")
         code, told = server.stop()

@@ -509,3 +509,46 @@ def test_whatever_happens_no_rule_is_broken(
         assert service.state not in (life.ENDING, life.PAUSED), "nothing hangs half-way"
         if service.state == life.WAITING:
             assert service.why
+
+
+def moments(world: World, name: str) -> dict[str, float]:
+    found = world.services.every[f"t/{name}"].times()
+    return {key: round(found[key] - 1000.0, 3) for key in life.MOMENTS if key in found}
+
+
+def test_the_time_line_has_each_moment_and_what_was_waited_for_last() -> None:
+    world = World(
+        {"a": (2, 0), "b": (3, 0)}, a=plan(ready="exited"), b=plan(ready="exited"),
+        c=plan(after="a b"), d=plan(stage="network"), e=plan(),
+    )  # fmt: skip
+    world.missing["e"] = "/x is not there"
+    world.go().sleep(5)
+    world.missing.clear()
+    world.go("network").sleep(1)
+    assert moments(world, "b") == {"due": 0.0, "started": 0.0, "ended": 3.0}
+    assert moments(world, "c") == {"due": 3.0, "started": 3.0, "ready": 3.0}
+    waited = {short: world.services.every[f"t/{short}"].waited for short in "acde"}
+    assert waited == {"a": "", "c": "t/b", "d": "stage network", "e": "/x is not there"}
+    assert "waited" not in world.services.every["t/a"].times()
+
+
+def test_the_time_line_of_one_that_is_restarted_is_bounded() -> None:
+    """When it first got so far, and when it ended last."""
+    world = World({"a": (20, 1)}, a=plan(restart=restart(policy="always")), b=plan(stage="network")).go()
+    world.sleep(1000)
+    found = moments(world, "a")
+    assert (found["due"], found["ready"]) == (0.0, 0.0)
+    assert found["ended"] > 900
+    assert moments(world, "b") == {}
+    world.go("network")
+    assert set(world.services.every["t/a"].moments) == set(life.MOMENTS)
+
+
+def test_the_time_line_of_what_was_skipped_or_refused() -> None:
+    world = World({"a": (-1, 0)}, a=plan(), b=plan(requires="a"), c=plan(skip=True))
+    world.missing["c"] = "`x` is not so"
+    world.go()
+    assert moments(world, "a") == {"due": 0.0, "ended": 0.0}
+    assert moments(world, "b") == {"ended": 0.0}
+    assert moments(world, "c") == {"ended": 0.0}
+    assert world.services.every["t/c"].times()["state"] == "skipped"

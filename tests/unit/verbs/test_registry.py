@@ -192,6 +192,9 @@ class FakeAutostart:
     def records(self) -> list[dict[str, Any]]:
         return [{"command": "t/c"}]
 
+    def timeline(self) -> dict[str, Any]:
+        return {"marks": [{"what": "m", "time": 1.0}], "services": self.records()}
+
 
 @pytest.fixture
 def autostart(registry: Any) -> FakeAutostart:
@@ -201,6 +204,7 @@ def autostart(registry: Any) -> FakeAutostart:
 
 def test_services_without_any(client: Any) -> None:
     assert client.call("initspawn/services").response == []
+    assert client.call("initspawn/timeline").response == {"marks": [], "services": []}
 
 
 @pytest.mark.parametrize(
@@ -210,6 +214,8 @@ def test_services_without_any(client: Any) -> None:
 def test_services_are_nobodys_own(registry: Any, autostart: Any, scopes: Any, shown: int) -> None:
     someone = Client(registry, Identity(kind="token", name="ada", scopes=frozenset(scopes)))
     assert len(someone.call("initspawn/services").response) == shown  # type: ignore[union-attr]
+    times = someone.call("initspawn/timeline").response  # type: ignore[union-attr]
+    assert (len(times["marks"]), len(times["services"])) == (shown, shown)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +252,7 @@ def test_what_started_by_itself_is_halted_by_those_who_may_stop_others(
     "procedure",
     ["t/ping", "t/info", "t/c", "t/nope", "nope/ping", "nope/nope", "secret/h", "guarded/own", "", "/",
      "monitor/get", "monitor/nope", "initspawn/info", "initspawn/tasks", "initspawn/services",
-     "initspawn/nope"],
+     "initspawn/timeline", "initspawn/nope"],
 )  # fmt: skip
 @pytest.mark.parametrize("scopes", [(None,), (), ("other",)])
 @pytest.mark.parametrize("query", [None, {"action": "foo"}, {"action": "stop", "args": 5}])
