@@ -75,7 +75,7 @@ class Service:
         self.deadline = 0.0  # for getting ready, then for its next sign of life; 0: none
         self.told: dict[str, Any] = {}  # of itself, in this run
         self.moments: dict[str, float] = {}
-        self.waited = ""  # for this last, before it was first started: a name, a stage, or a condition in words
+        self.waited = ""  # for this last before its first start: a name, a stage, a condition in words
         self.intent = ""  # the event that its end will be, if we have asked for it; else its end decides
 
     def on(self, event: str, now: float, why: str = "") -> str:

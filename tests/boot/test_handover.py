@@ -70,7 +70,8 @@ def test_the_time_line_of_the_boot(early: Guest) -> None:
     """From PID 1's first work to the adoption, and what the handover waited for."""
     told = json.loads(early.check("initspawn", "explain", "--boot", "--json"))
     times = {mark["what"]: mark["time"] for mark in told["marks"]}
-    assert [what for what, _ in sorted(times.items(), key=lambda mark: mark[1]) if "stage" not in what][:6] == [
+    marks = [what for what in sorted(times, key=times.__getitem__) if not what.startswith("stage")]
+    assert marks[:6] == [
         "init started", "supervisor started", "plan loaded", "control socket answers", "handover decided",
         "adopted by a unit",
     ]  # fmt: skip
