@@ -109,7 +109,7 @@ class Main:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.registry = Registry(self.supervisor)
         self.registry.autostart = self.autostart = Autostart(self.supervisor, command_line())
-        self.autostart.mark("supervisor started", loaded - _age())
+        self.autostart.mark("supervisor started", self.reactor.clock() - _age())
         self.autostart.mark("plan loaded", loaded)
         self.registry.limits.update(self.start.get("limits", {}))
         if notifications is not None:
