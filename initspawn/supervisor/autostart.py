@@ -10,7 +10,7 @@ from initspawn.errors import RequestError
 from initspawn.linux import process
 from initspawn.plan import NETWORK, NOTIFY, notifies
 from initspawn.sandbox.bind import bind
-from initspawn.supervisor.services import Services
+from initspawn.supervisor.services import Services, reached
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Autostart:
 
     def reach(self, stage: str) -> None:
         """The boot has come so far: start whose turn it is."""
-        self.mark(f"stage {stage}")
+        for implied in reached(stage):
+            self.mark(f"stage {implied}")
         self.services.reach(stage)
 
     def halt(self, name: str) -> None:

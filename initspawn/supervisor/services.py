@@ -71,8 +71,8 @@ class Services:
                 self._followers.setdefault(other, []).append(service)
 
     def reach(self, stage: str) -> None:
-        """The boot has come so far. Network and gateway come in any order, after the system."""
-        self._reached |= {stage, *STAGES[: min(STAGES.index(stage), STAGES.index(NETWORK))]}
+        """The boot has come so far: to this stage and to all that it implies."""
+        self._reached.update(reached(stage))
         self.look()
 
     def look(self) -> None:
@@ -242,6 +242,13 @@ class Services:
             if self.every[name].state != _result(well):
                 return name, f"it waits for {name} to be {_result(well)}"
         return "", ""
+
+
+def reached(stage: str) -> tuple[str, ...]:
+    """Where a boot has been that has come to this stage, which is the last of them. Network and gateway
+    come in any order, after the system.
+    """
+    return (*STAGES[: min(STAGES.index(stage), STAGES.index(NETWORK))], stage)
 
 
 def _result(well: bool) -> str:

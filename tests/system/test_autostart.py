@@ -47,7 +47,10 @@ def check_times(client: Client, run_dir: Path) -> None:
     """What the commands of `test_order_and_results` leave on the time line, told by the command line too."""
     told = client.call("initspawn/timeline").response
     marks = {mark["what"]: mark["time"] for mark in told["marks"]}
-    order = ["supervisor started", "plan loaded", "stage system", "control socket answers", "gateway answers"]
+    order = [
+        "supervisor started", "plan loaded", "stage early", "stage system", "control socket answers",
+        "gateway answers",
+    ]  # fmt: skip
     assert [marks[what] for what in order] == sorted(marks[what] for what in order)
     assert "adopted by a unit" not in marks
     found = {record["command"].removeprefix("test/"): record for record in told["services"]}
