@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[str], run_dir: Path) -> None:
         self.process = process
+        self.pid = process.pid  # the supervisor's; another's where something stands before it
         self.run_dir = run_dir
         line = self._first_line()
         found = re.search(r"ready at (https?://\S+) \(WebSocket: (wss?://\S+)\)", line)
@@ -70,7 +71,7 @@ class Server:
 
     def children(self) -> list[int]:
         """The supervisor's children, the spawner and the reapers."""
-        return children(self.process.pid)
+        return children(self.pid)
 
     def gateway(self) -> int:
         """The gateway's pid, once there is one."""
@@ -83,9 +84,15 @@ class Server:
                     return pid
         return None
 
+    def send_signal(self, number: int) -> None:
+        """Send the supervisor a signal, unless it has ended."""
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
     def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
         """End it as Ctrl-C does; its exit status and what it said on stderr."""
-        self.process.send_signal(number)
+        self.send_signal(number)
         _, error = self.process.communicate(timeout=PATIENCE)
         # Another worker's test may have killed a supervisor just before this one started.
         lines = [line for line in error.splitlines() if "killed supervisor" not in line]
@@ -155,20 +162,28 @@ def read(path: str) -> bytes:
 
 
 @contextmanager
-def serving(place: Path, *arguments: str, user: Ordinary | None = None) -> Iterator[Server]:
-    """`initspawn serve --port 0 ARGUMENTS` with its run directory in `place`, ended afterwards."""
+def serving(
+    place: Path, *arguments: str, user: Ordinary | None = None, before: tuple[str, ...] = ()
+) -> Iterator[Server]:
+    """`initspawn serve --port 0 ARGUMENTS` with its run directory in `place`, ended afterwards. `before`: a
+    command that becomes, or starts, what follows it.
+    """
     run_dir = place / "run"
     options = ["serve", "--port", "0", "--run-dir", str(run_dir), *arguments]
     pipe = subprocess.PIPE
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe}
     if user is None:
-        process = subprocess.Popen([sys.executable, "-m", "initspawn", *options], text=True, **pipes)
+        process = subprocess.Popen([*before, sys.executable, "-m", "initspawn", *options], text=True, **pipes)
     else:
         process = user.popen([*user.initspawn, *options], **pipes)
+    server = None
     try:
-        yield Server(process, run_dir)
+        server = Server(process, run_dir)
+        yield server
     finally:
-        if process.poll() is None:
+        if server is not None:
+            server.send_signal(signal.SIGINT)
+        elif process.poll() is None:
             process.send_signal(signal.SIGINT)
         process.communicate(timeout=PATIENCE)
 
