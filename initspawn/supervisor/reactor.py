@@ -1,7 +1,7 @@
 """The loop: descriptors, timers, signals and children, one callback after the other. Boot module.
 
-A callback may not block. One that raises is reported and the loop goes on: nothing a task or a client
-does ends the supervisor.
+A callback may not block. One that raises is reported and the loop goes on, as it does when the loop itself
+fails (no memory): nothing a task or a client does ends the supervisor. Only SystemExit does.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 _PRUNE_AT = 64  # timers
+_PAUSE = 0.01  # seconds after a failure of the loop's own: the next turn may meet the same
+_LOOK_AGAIN_SECONDS = 0.1
 
 
 class Timer:
@@ -107,7 +109,14 @@ class Reactor:
         """Serve until `stop`."""
         self._running = True
         while self._running:
-            self.turn(None)
+            try:
+                while self._running:
+                    self.turn(None)
+            except SystemExit:
+                raise
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+                time.sleep(_PAUSE)
 
     def turn(self, longest: float | None = 0.0) -> None:
         """One wake-up: what is ready now, or the first that comes within `longest` seconds."""
@@ -167,5 +176,9 @@ class Reactor:
     def _guard(self, callback: Callable[..., object], *arguments: Any) -> None:
         try:
             callback(*arguments)
-        except Exception:
+        except SystemExit:
+            raise
+        except BaseException:
             sys.excepthook(*sys.exc_info())
+            if self._signal_fd >= 0:  # a SIGCHLD that was read may not have been followed
+                self.after(_LOOK_AGAIN_SECONDS, self.reap)

@@ -297,6 +297,52 @@ def test_an_exception_does_not_end_the_loop(
     assert reported == ["ValueError: on purpose"] * 2
 
 
+@pytest.mark.parametrize("kind", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["_patience", "clock", "callback"])
+def test_nor_does_one_of_the_loops_own(
+    reactor: Reactor, monkeypatch: pytest.MonkeyPatch, reported: list[str], kind: Any, where: str
+) -> None:
+    """Wherever it comes from, and the second turn is one like any other."""
+
+    def fails(*_: Any) -> Any:
+        monkeypatch.undo()
+        monkeypatch.setattr(sys, "excepthook", lambda kind, error, _: reported.append(kind.__name__))
+        raise kind
+
+    reactor.after(-2.0, fails if where == "callback" else lambda: None)
+    reactor.after(-1.0, reactor.stop)
+    if where != "callback":
+        monkeypatch.setattr(reactor, where, fails)
+    reactor.run()
+    assert reported == [kind.__name__]
+
+
+def test_news_that_a_failure_lost_are_looked_for_again(
+    reactor: Reactor, clock: Clock, monkeypatch: pytest.MonkeyPatch, reported: list[str]
+) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    news: list[Any] = [MemoryError("once"), (5, 0, "a"), None]
+
+    def wait_any() -> Any:
+        if isinstance(news[0], MemoryError):
+            raise news.pop(0)
+        return news.pop(0)
+
+    monkeypatch.setattr(process, "wait_any", wait_any)
+    told: list[int] = []
+    reactor.on_child = lambda pid, status, usage: told.append(pid)
+    try:
+        reactor.signals({})
+        signal.pthread_kill(threading.get_ident(), signal.SIGCHLD)
+        reactor.turn(5.0)
+        assert (told, reported) == ([], ["MemoryError: once"])
+        clock.now += 1
+        reactor.turn()
+        assert told == [5]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def test_an_exit_ends_it(reactor: Reactor, reported: list[str]) -> None:
     reactor.after(0.0, sys.exit)
     with pytest.raises(SystemExit):
