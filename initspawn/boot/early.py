@@ -17,6 +17,7 @@ from initspawn.boot.mounts import mount_missing
 from initspawn.boot.supervise import LOCK, Main
 from initspawn.errors import InitspawnError
 from initspawn.linux import cgroup
+from initspawn.linux.mount import open_null
 from initspawn.plan import API, BOOT, EARLY, REBOOT, RECOVERY, Plan
 from initspawn.planfile import load
 from initspawn.supervisor.autostart import command_line, split
@@ -25,6 +26,8 @@ from initspawn.supervisor.handover import Handover
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from initspawn.boot.adoption import Adoption, Unit
 
 RUN_DIR = "/run/initspawn"
@@ -244,15 +247,22 @@ class Early(Main):
 
 def _own_descriptors() -> None:
     """No terminal and no console is ours: it may hang up. What we say goes to the kernel's log."""
-    null = os.open("/dev/null", os.O_RDWR)
-    try:
-        log = os.open("/dev/kmsg", os.O_WRONLY)
-    except OSError:
+    null = _opened(open_null)
+    log = _opened(lambda: os.open("/dev/kmsg", os.O_WRONLY | os.O_CLOEXEC))
+    if log < 0:
         log = null
     for fd, ours in ((0, null), (1, log), (2, log)):
-        os.dup2(ours, fd)
-    for fd in {null, log} - {0, 1, 2}:
+        if ours >= 0:  # else what is open there stays
+            os.dup2(ours, fd)
+    for fd in {null, log} - {-1, 0, 1, 2}:
         os.close(fd)
+
+
+def _opened(device: Callable[[], int]) -> int:
+    try:
+        return device()
+    except OSError:
+        return -1
 
 
 def _enter_group() -> None:

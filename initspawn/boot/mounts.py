@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from initspawn.linux.libc import syscall
-from initspawn.linux.mount import MS_REC
+from initspawn.linux.mount import MS_REC, NULL, make_null
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_STRICTATIME = 0x2, 0x4, 0x8, 0x1000000
 MS_SHARED = 0x100000
@@ -40,6 +40,11 @@ def mount_missing() -> list[str]:
                 mount(kind, place, flags, options)
         except OSError as error:
             failures.append(f"{place}: {error.strerror}")
+    try:
+        if _is_mounted("/dev"):  # in memory: nothing is written to a disk
+            make_null()
+    except OSError as error:
+        failures.append(f"{NULL}: {error.strerror}")
     try:
         # Sandboxes made now are to see what systemd mounts later; it makes `/` shared too late for them.
         syscall("mount", None, b"/", None, MS_REC | MS_SHARED, None, target="/")

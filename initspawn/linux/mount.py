@@ -33,6 +33,9 @@ FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
 FSMOUNT_CLOEXEC = 1
 
+NULL = "/dev/null"
+_NULL_DEVICE = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
+
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -67,10 +70,38 @@ def open_to_append(path: str, mode: int) -> int:
     how = struct.pack("=3Q", flags, mode, RESOLVE_NO_SYMLINKS)
     fd = syscall("openat2", AT_FDCWD, os.fsencode(path), how, len(how), target=path)
     found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) and found.st_rdev != os.makedev(1, 3):
+    if not stat.S_ISREG(found.st_mode) and not is_null(found):
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file", path)
     return fd
+
+
+def is_null(found: os.stat_result) -> bool:
+    """Whether this is the device that /dev/null should be."""
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL_DEVICE
+
+
+def open_null(path: str = NULL) -> int:
+    """That device for reading and writing: a file in its place would keep what one command writes, for the
+    next to read. Raises OSError.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    if not is_null(os.fstat(fd)):
+        os.close(fd)
+        raise OSError(errno.ENODEV, "not the null device", path)
+    return fd
+
+
+def make_null(path: str = NULL) -> None:
+    """mknod(2) of that device, in place of whatever file is there; nothing if it is there. Raises OSError."""
+    try:
+        if is_null(os.lstat(path)):
+            return
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    os.mknod(path, stat.S_IFCHR, _NULL_DEVICE)
+    os.chmod(path, 0o666)  # whatever our umask
 
 
 def open_file_in_root(root: int, path: str) -> int:

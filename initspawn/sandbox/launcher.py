@@ -11,6 +11,7 @@ from _collections import deque
 
 from initspawn.errors import LaunchRefused
 from initspawn.limits import RESERVE_STARTS, TASKS
+from initspawn.linux import mount
 from initspawn.sandbox import measure
 from initspawn.sandbox.launch import Start
 from initspawn.sandbox.program import Ledger, Slot
@@ -39,7 +40,7 @@ class Launcher:
         self.baseline = measure.Baseline()
         self.ledger = Ledger(TASKS + 2 * RESERVE_STARTS + 1)  # and one for the spare spawner
         self._sandboxes = sandboxes
-        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._null = mount.open_null()
         self._prepared: dict[tuple[int, int, bool, bool], Prepared] = {}
         self._socket: _socket.socket | None = None
         self._spare: _socket.socket | None = None
