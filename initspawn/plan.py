@@ -7,6 +7,7 @@ templates lists of parts. Per call only the parts that name a request argument a
 
 from __future__ import annotations
 
+from initspawn.limits import STOP_GRACE_SECONDS
 from initspawn.record import Record
 
 TYPE_CHECKING = False
@@ -158,6 +159,7 @@ class Autostart(Record):
     ready: str = STARTED
     start_timeout: float = 0.0  # seconds; 0: none
     watchdog: float = 0.0  # seconds within which it must say each time that it is alive; 0: need not
+    stop_timeout: float = STOP_GRACE_SECONDS  # from the request to end to the end by force
     restart: Restart | None = None  # None: never
     # Whether the real init waits for it; what else may become of the boot when it is late, or fails for good.
     handover: bool = False
@@ -200,6 +202,11 @@ class Command(Record):
     autostart: Autostart | None = None
 
     _nested: ClassVar[dict[str, type[Record]]] = {"autostart": Autostart}
+
+    @property
+    def grace(self) -> float:
+        """Seconds from the request to end to the end of all that it has started, by force."""
+        return STOP_GRACE_SECONDS if self.autostart is None else self.autostart.stop_timeout
 
 
 class Action(Record):

@@ -219,7 +219,8 @@ class Early(Main):
         if self._barrier.waiting and self._boot is not None:
             self._barrier.renew()
             self.reactor.after(_RENEW_SECONDS, self._live)
-            self._boot.look()  # who holds it need not tell us that it does not any more
+            if not self.supervisor.closing:
+                self._boot.look()  # who holds it need not tell us that it does not any more
 
     def _decide(self, what: str) -> None:
         assert self._barrier is not None
@@ -232,11 +233,9 @@ class Early(Main):
     def _held() -> bool:
         return os.path.lexists(kernel_option("hold") or HOLD)
 
-    def stop(self) -> None:
-        """End every task and then the loop; asked a second time, at once."""
-        if self._unit is not None:
-            self._unit.tell("STOPPING=1")
-        super().stop()
+    def _on_stop(self, seconds: float) -> None:
+        if self._unit is not None:  # systemd's own patience may be shorter
+            self._unit.tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
     def _close_doors(self) -> None:
         if self._adoption is not None:

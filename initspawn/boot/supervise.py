@@ -25,6 +25,7 @@ import resource
 import sys
 
 from initspawn.errors import InitspawnError
+from initspawn.limits import CLOSE_SECONDS
 from initspawn.linux import prctl, process
 from initspawn.plan import ADDRESS, API, NETWORK, SYSTEM, notifies
 from initspawn.planfile import load
@@ -198,7 +199,12 @@ class Main:
         if self.supervisor.closing:
             self.supervisor.kill_all()
         else:
-            self.supervisor.close(self.reactor.stop)
+            tasks, seconds = self.autostart.stop_all()
+            self.supervisor.close(self.reactor.stop, but=tasks, seconds=seconds)
+            self._on_stop(seconds + CLOSE_SECONDS)
+
+    def _on_stop(self, seconds: float) -> None:
+        """It will have ended so many seconds from now at the latest."""
 
     def _open(self) -> None:
         # JSON and all that comes with it: not before the first commands are on their way.

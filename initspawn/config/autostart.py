@@ -75,6 +75,7 @@ def compile_autostart(given: Autostart | None, sandbox: Sandbox, spot: Spot) -> 
         ready=given.ready,
         start_timeout=float(timeout or 0),
         watchdog=float(given.watchdog or 0),
+        stop_timeout=float(given.stop_timeout),
         restart=_restart(given.restart, given.ready, spot["restart"]),
         handover=handover,
         on_timeout=given.on_timeout or BOOT,

@@ -99,6 +99,11 @@ AUTOSTART: Mapping[str, Mapping[str, Key]] = {
             10,
             "it need not",
         ),
+        "stop_timeout": Key(
+            "seconds from the request to end (SIGTERM) until everything it has started is killed; `0`: at "
+            "once. See [stop](#stop)",
+            20,
+        ),
         "restart": Key("whether it is started again, see [restart](#restart)", "on-failure"),
     },
 }

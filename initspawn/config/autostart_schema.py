@@ -74,4 +74,5 @@ class Autostart(Part):
     ready: Literal["started", "notify", "exited"] = "started"
     start_timeout: Seconds | None = None
     watchdog: Annotated[int, Meta(ge=1, le=86_400)] | None = None
+    stop_timeout: Annotated[int, Meta(ge=0, le=86_400)] = 2
     restart: Policy | Restart = "never"

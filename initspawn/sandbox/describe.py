@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 
-from initspawn.limits import STOP_GRACE_SECONDS
 from initspawn.linux import capabilities, landlock, scheduling, seccomp
 from initspawn.plan import NAMESPACES
 from initspawn.sandbox import ladder
@@ -96,7 +95,7 @@ def endings(command: Command, sandbox: Sandbox) -> list[tuple[bool, str]]:
     found: list[tuple[bool, str]] = []
     if command.timeout:
         found.append((True, f"its time limit: after {command.timeout:g} s everything is killed"))
-    found.append((True, f"stop: it is asked to end, and {STOP_GRACE_SECONDS:g} s later everything is killed"))
+    found.append((True, f"stop: it is asked to end, and {command.grace:g} s later everything is killed"))
     if sandbox.cgroup is not None:
         found.append((True, "cgroup.kill: it ends its group, whole"))
     if "pid" in sandbox.namespaces:

@@ -11,6 +11,7 @@ from initspawn.linux import process
 from initspawn.plan import NETWORK, NOTIFY, notifies
 from initspawn.sandbox.bind import bind
 from initspawn.supervisor.services import Services, reached
+from initspawn.supervisor.stopping import Stopping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +67,15 @@ class Autostart:
         """Hear what commands tell of themselves."""
         self._notifications = notifications
         notifications.serve(self._supervisor.reactor, self._hear)
+
+    def stop_all(self) -> tuple[list[Task], float]:
+        """End them all one after the other, see `stopping`. Returns the tasks that have their turn in that,
+        and the seconds it takes at most.
+        """
+        stopping = Stopping(self.services)
+        self._supervisor.reactor.after(0, stopping.look)
+        tasks = [task for task in self._tasks.values() if task.life.alive]
+        return [*tasks, *(task.handler for task in tasks if task.handler is not None)], stopping.seconds
 
     def close(self) -> None:
         """Start nothing any more."""
@@ -131,8 +141,6 @@ class Autostart:
 
     def start(self, service: Service) -> None:
         api, command = self._commands[service.name]
-        if self._supervisor.closing:
-            return
         try:
             argv = bind(command, service.plan.arguments)
             task = self._supervisor.start(
@@ -147,7 +155,7 @@ class Autostart:
 
     def stop(self, service: Service, reason: str) -> None:
         # Whoever hangs may leave a core, to see where.
-        signal = _signal.SIGABRT if reason == "watchdog" else _signal.SIGTERM
+        signal = _signal.SIGABRT if reason == "watchdog" else None
         self._supervisor.stop(self._tasks[service.name], signal, reason=reason)
 
     def tell(self, service: Service, text: str) -> None:
@@ -158,8 +166,6 @@ class Autostart:
             self.services.started(service)
 
     def _on_end(self, service: Service, task: Task) -> None:
-        if self._supervisor.closing:
-            return
         if task.refusal is not None:
             self.services.ended(service, None, task.refusal.info or task.refusal.status)
             return

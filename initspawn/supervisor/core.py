@@ -6,7 +6,7 @@ import os
 import sys
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, LAUNCH_SECONDS, STOP_GRACE_SECONDS
+from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, LAUNCH_SECONDS
 from initspawn.linux import process
 from initspawn.plan import PLUGIN
 from initspawn.sandbox import launch
@@ -23,7 +23,7 @@ from initspawn.supervisor.running import Task
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from initspawn.plan import Api, Command, Plan
@@ -139,7 +139,7 @@ class Supervisor:
             self._refuse(task, LaunchRefused("start", 0, "it was stopped before it ran"))
         elif state == life.STOPPING:
             if before != life.STOPPING:
-                task.timers.append(self.reactor.after(STOP_GRACE_SECONDS, lambda: self._preparer.kill(task)))
+                task.timers.append(self.reactor.after(task.command.grace, lambda: self._preparer.kill(task)))
             task.start.signal(task.start.streams.farewell if signal is None else signal)
 
     def disconnected(self, client: object) -> None:
@@ -153,12 +153,15 @@ class Supervisor:
         if task.life.state in (life.RUNNING, life.STOPPING) and task.start is not None:
             task.start.signal(number)
 
-    def close(self, then: Callable[[], None]) -> None:
-        """Stop everything, politely and then by force, and call back when nothing is left."""
+    def close(self, then: Callable[[], None], *, but: Sequence[Task] = (), seconds: float = 0.0) -> None:
+        """Stop everything, politely and then by force, and call back when nothing is left. `but`: what
+        somebody else stops, within so many seconds.
+        """
         self.closing = True
-        self._close_by = self.reactor.clock() + CLOSE_SECONDS
-        for task in reversed(self.roster.every()):  # first those that wait: nobody's turn comes now
-            self.stop(task)
+        self._close_by = self.reactor.clock() + CLOSE_SECONDS + seconds
+        for task in reversed(self.roster.every()):
+            if task not in but:
+                self.stop(task)
         self.reserve.close()
         self.reactor.after(0, lambda: self._close_when_empty(then))
 
@@ -333,7 +336,7 @@ class Supervisor:
     def _forget(self, task: Task) -> None:
         self._detach(task)
         task.close()
-        if task.command.queue:
+        if task.command.queue and not self.closing:
             self.reactor.after(0, lambda: self._next(task.api, task.command))
 
     def _detach(self, task: Task) -> None:

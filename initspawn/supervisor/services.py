@@ -65,9 +65,10 @@ class Services:
         self._timers: dict[str, Timer] = {}
         self._waiting: deque[Service] = deque()  # to be looked at
         self._looking = False
+        self._closed = False
         self.on_change: Callable[[], None] = lambda: None  # called when the state of any has changed
         for service in self.every.values():
-            for other in dict.fromkeys(_named(service.plan)):
+            for other in dict.fromkeys(named(service.plan)):
                 self._followers.setdefault(other, []).append(service)
 
     def reach(self, stage: str) -> None:
@@ -117,10 +118,13 @@ class Services:
         """Its command has ended, or never ran. `code`: its exit code, if it had one; `how`: in words;
         `wanted`: somebody has stopped it.
         """
+        wanted = wanted or self._closed
         event = service.intent or (life.HALT if wanted else service.judge(code, self.hands.now()))
         if service.intent:
             how = service.why
-            if event == life.RETRY:  # we have asked for its end because it failed
+            if self._closed:
+                event = life.HALT
+            elif event == life.RETRY:  # we have asked for its end because it failed
                 event = service.judge(None, self.hands.now())
         if event == life.RETRY:
             pause = service.pause(self.hands.chance())
@@ -136,6 +140,17 @@ class Services:
         """Somebody wants it ended: where no task runs, it is not started any more either."""
         if service.state in (life.WAITING, life.PAUSED):
             self._on(service, life.HALT, "somebody has stopped it")
+
+    def close(self, why: str) -> None:
+        """From now on nothing is started, and nothing follows from the end of another."""
+        self._closed = True
+        for service in self.every.values():
+            if service.state in (life.WAITING, life.PAUSED):
+                self._on(service, life.HALT, why)
+
+    def end(self, service: Service, why: str) -> None:
+        """End it for good."""
+        self._stop(service, life.HALT, why, "stop")
 
     def _await(self, service: Service, late: Callable[[], None]) -> None:
         """Call `late` at the deadline, which may be moved meanwhile."""
@@ -179,7 +194,7 @@ class Services:
     def _look(self, services: Any) -> None:
         """Look at these one after the other, and at those that change because of them: chains may be long."""
         self._waiting.extend(services)
-        if self._looking:
+        if self._looking or self._closed:
             return
         self._looking = True
         try:
@@ -255,5 +270,6 @@ def _result(well: bool) -> str:
     return life.DONE if well else life.FAILED
 
 
-def _named(plan: Autostart) -> tuple[str, ...]:
+def named(plan: Autostart) -> tuple[str, ...]:
+    """All others that one with this plan comes after."""
     return (*plan.after, *plan.requires, *plan.wants, *(name for name, _ in plan.results))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from initspawn.control.client import Client
-from tests.system.server import serving, wait_for, write
+from tests.system.server import PATIENCE, serving, wait_for, write
 from tests.system.test_serve import config, shell
 
 pytestmark = pytest.mark.needs("userns")
@@ -328,3 +328,54 @@ def test_others_cannot_speak_for_a_command(tmp_path: Path) -> None:
             sock.send(b"READY=1")
         wait_for(lambda: ignored("unknown sender") == 1, "ours")
         assert service(client, "waits")["state"] == "starting"
+
+
+def test_they_end_in_the_reverse_of_their_order_and_each_has_its_time(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    told.touch()
+    told.chmod(0o666)
+    for directory in tmp_path.parents:  # the commands' user is another
+        if directory.stat().st_uid == os.getuid() and directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o011)
+    tmp_path.chmod(0o755)
+
+    def polite(name: str, seconds: float) -> str:
+        end = f"sleep {seconds}; echo {name} ends >>{told}; exit 0"
+        return f"trap '{end}' TERM; echo {name} >>{told}; while :; do sleep 60 & wait $!; done"
+
+    deaf = f"trap '' TERM; echo deaf >>{told}; while :; do sleep 60; done"
+    commands = [
+        shell("base", polite("base", 0), autostart={}),
+        shell("deaf", deaf, autostart={"requires": "base", "stop_timeout": 1}),
+        # Longer than the time of commands that say nothing of it.
+        shell("top", polite("top", 2.5), autostart={"after": "deaf", "stop_timeout": 20}),
+    ]
+    with serving(tmp_path, write(tmp_path, "test.json", config(*commands))) as server:
+        wait_for(lambda: len(told.read_text().splitlines()) == 3, "all of them")
+        with server.local() as client:
+            pid = pid_of(until(client, "deaf", "running"))
+        told.write_text("")
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: told.read_text() == "top ends\n", "the end of the last")
+        assert time.monotonic() - began > 2.4
+        assert Path(f"/proc/{pid}").exists()
+        _, error = server.process.communicate(timeout=PATIENCE)
+        assert (server.process.returncode, error) == (0, "")
+        assert told.read_text() == "top ends\nbase ends\n"
+        assert time.monotonic() - began > 3.4
+
+
+def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
+    deaf = "trap '' TERM; echo up; while :; do sleep 60; done"
+    commands = [
+        shell("base", deaf, autostart={"stop_timeout": 600}),
+        shell("top", deaf, autostart={"requires": "base", "stop_timeout": 600}),
+    ]
+    with serving(tmp_path, write(tmp_path, "test.json", config(*commands))) as server:
+        with server.local() as client:
+            until(client, "top", "running")
+            server.process.send_signal(signal.SIGTERM)
+            until(client, "top", "ending")
+            assert service(client, "base")["state"] == "running"
+        assert server.stop() == (0, "")
