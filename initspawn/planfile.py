@@ -17,13 +17,33 @@ if TYPE_CHECKING:
     from initspawn.record import Record
 
 FORMAT = 2
+LAST = ".last"  # after a plan's name: the one that it replaced
 MAGIC = b"initspawn-plan\n"
 
 
-def save(plan: Plan, path: str) -> None:
-    """Write a plan for its owner only, whole or not at all. Raises OSError."""
+def save(plan: Plan, path: str, *, keep: bool = False) -> None:
+    """Write a plan for its owner only, whole or not at all. `keep`: what it replaces stays as `PATH.last`
+    if it is another plan and can be loaded, and both outlast a loss of power. Raises OSError.
+    """
     # Version 4 of marshal: every Python that we run on reads it, whichever wrote it.
     body = marshal.dumps(plan.to_brief(), 4)
+    raw = MAGIC + fingerprint() + b"\n" + _checksum(body) + body
+    if keep and (old := _good(path)) not in (b"", raw):
+        _write(old, f"{path}{LAST}", lasting=True)
+    _write(raw, path, lasting=keep)
+
+
+def _good(path: str) -> bytes:
+    """The bytes of a plan that can be loaded; nothing for any other file."""
+    try:
+        load(path)
+        return _bytes(path)
+    except (OSError, PlanError):
+        return b""
+
+
+def _write(raw: bytes, path: str, *, lasting: bool) -> None:
+    """Write a file at once. `lasting`: it is on the disk before anything else happens. Raises OSError."""
     temporary = f"{path}.{os.getpid()}.new"
     try:
         os.unlink(temporary)
@@ -36,11 +56,25 @@ def save(plan: Plan, path: str) -> None:
         raise
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(MAGIC + fingerprint() + b"\n" + _checksum(body) + body)
+            file.write(raw)
+            if lasting:
+                file.flush()
+                os.fsync(fd)
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+    if lasting:
+        _sync(os.path.dirname(path) or ".")
+
+
+def _sync(directory: str) -> None:
+    """Its names are on the disk. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def load(path: str) -> Plan:

@@ -9,15 +9,20 @@ from pathlib import Path
 from qemu.image import BuildError, Image
 
 
-def altered(image: Image, place: Path, files: Mapping[str, bytes | None], *, mode: str = "0100755") -> Image:
+def altered(
+    image: Image, place: Path, files: Mapping[str, bytes | None], *, added: Mapping[str, bytes] | None = None,
+    mode: str = "0100755",
+) -> Image:  # fmt: skip
     """A copy of an image, below the directory `place`, in which these files have this content, or are not
-    there (None). They must exist; `mode` is their inodes' (inode(7)). Raises BuildError, OSError.
+    there (None). They must exist, and those that are `added` must not; `mode` is their inodes' (inode(7)).
+    Raises BuildError, OSError.
     """
     disk = place / "altered.ext4"
     subprocess.run(["cp", "--sparse=always", str(image.disk), str(disk)], check=True)
     orders = []
-    for number, (path, content) in enumerate(files.items()):
-        orders.append(f"rm {path}")
+    for number, (path, content) in enumerate((*files.items(), *(added or {}).items())):
+        if path in files:
+            orders.append(f"rm {path}")
         if content is not None:
             source = place / f"content-{number}"
             source.write_bytes(content)

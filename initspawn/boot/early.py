@@ -15,11 +15,11 @@ import time
 
 from initspawn.boot.mounts import mount_missing
 from initspawn.boot.supervise import LOCK, Main
-from initspawn.errors import InitspawnError
+from initspawn.errors import InitspawnError, PlanError
 from initspawn.linux import cgroup
 from initspawn.linux.mount import open_null
 from initspawn.plan import API, BOOT, EARLY, REBOOT, RECOVERY, Plan
-from initspawn.planfile import load
+from initspawn.planfile import LAST, load
 from initspawn.supervisor.autostart import command_line, split
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.handover import Handover
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from initspawn.boot.adoption import Adoption, Unit
 
 RUN_DIR = "/run/initspawn"
-# The first that can be loaded; `initspawn.plan=PATH` on the kernel's command line comes before them.
-PLANS = ("/etc/initspawn/boot.plan", "/usr/lib/initspawn/boot.plan")
+# The first that can be used; `initspawn.plan=PATH` on the kernel's command line comes before them.
+PLANS = ("/etc/initspawn/boot.plan", f"/etc/initspawn/boot.plan{LAST}", "/usr/lib/initspawn/boot.plan")
 GROUP = "initspawn"  # below the cgroup hierarchy's root, until a unit has one for us
 BARRIER = 3  # the descriptor on which PID 1 listens
 ALIVE = b"alive..."  # what it is told, in records of eight bytes
@@ -58,7 +58,8 @@ def main(began: str = "") -> int:
         _tell(f"no cgroup before systemd's: {error.filename}: {error.strerror}")
     barrier = Barrier(BARRIER)
     try:
-        early = Early(find_plan(kernel_option("plan")), _lock(), barrier)
+        lock = _lock()
+        early = begin(lambda plan: Early(plan, lock, barrier), kernel_option("plan"))
         if began:
             early.autostart.mark("init started", float(began))
         return early.run()
@@ -71,7 +72,7 @@ def be_unit(address: str, watchdog: str, lock: int) -> int:
     """Be the supervisor as a unit's main process, which nobody was before it. Returns the exit code."""
     os.umask(0o022)
     _end_leftovers()
-    return Early(find_plan(kernel_option("plan")), lock, None, address, watchdog).run()
+    return begin(lambda plan: Early(plan, lock, None, address, watchdog), kernel_option("plan")).run()
 
 
 def take_lock() -> int:
@@ -102,26 +103,46 @@ def _lock() -> int:
     return take_lock()
 
 
-def find_plan(named: str = "") -> Plan:
-    """The first plan that can be used, told in a line if it is not the first that there is; one without
-    commands when there is none.
+def begin(make: Callable[[Plan], Early], named: str = "") -> Early:
+    """What `make` makes of the first plan that can be used, or of one without commands. What keeps a better
+    one from it is told, by `initspawn/info` too. Raises what `make` does, but for a plan's PlanError.
     """
-    from initspawn.late import check_machine, settle
-
-    for path in (named, *PLANS):
-        if not path:
+    refused: list[str] = []
+    for path in (*filter(None, (named,)), *PLANS):
+        if path != named and not os.path.lexists(path):
             continue
         try:
-            plan = load(path)
-            check_machine(plan)
-            return settle(plan, os.environ) if plan.late else plan
-        except FileNotFoundError:
-            if path == named:
-                _tell(f"{path}: no such plan")
-        except (InitspawnError, OSError, ValueError) as error:
-            _tell(str(error))
-    _tell(f"no plan, so no commands: `initspawn compile -o {PLANS[0]}` makes one")
-    return Plan(user=0, group=0)
+            early = make(_usable(path))
+        except PlanError as error:
+            reason = str(error) if path in str(error) else f"{path}: {error}"
+            refused.append(reason)
+            _tell(reason)
+            continue
+        if refused:
+            _tell(f"{path} is the plan instead")
+        break
+    else:
+        path = ""
+        _tell(f"no plan, so no commands: `initspawn compile -o {PLANS[0]}` makes one")
+        early = make(Plan(user=0, group=0))
+    early.registry.about["plan"] = lambda: {"file": path, "refused": refused}
+    return early
+
+
+def _usable(path: str) -> Plan:
+    """The plan of a file, as it is for this machine. Raises PlanError."""
+    from initspawn.late import check_machine, settle
+
+    try:
+        plan = load(path)
+        check_machine(plan)
+        return settle(plan, os.environ) if plan.late else plan
+    except OSError as error:
+        raise PlanError(f"{error.filename or path}: {error.strerror}") from error
+    except PlanError:
+        raise
+    except (InitspawnError, ValueError) as error:
+        raise PlanError(f"{path}: {error}") from error
 
 
 def kernel_option(name: str) -> str:

@@ -24,7 +24,7 @@ import os
 import resource
 import sys
 
-from initspawn.errors import InitspawnError
+from initspawn.errors import InitspawnError, PlanError
 from initspawn.limits import CLOSE_SECONDS
 from initspawn.linux import prctl, process
 from initspawn.plan import ADDRESS, API, NETWORK, SYSTEM, notifies
@@ -101,7 +101,13 @@ class Main:
         notifications = _notifications(plan, run_dir)
         if notifications is not None:
             plan = notifications.plan
-        self.supervisor = Supervisor(plan, self.reactor)
+        try:
+            self.supervisor = Supervisor(plan, self.reactor)
+        except PlanError:  # somebody may go on with another plan
+            if notifications is not None:
+                notifications.close(self.reactor)
+            self.reactor.close()
+            raise
         # Only now, when the spawner has been forked: it and what it starts know no token, may open as many
         # files as was usual here before, and cannot look into us.
         self.start = _start_data(start_fd)

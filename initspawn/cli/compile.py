@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     target = _target(arguments)
     user, group = _supervisor(arguments, target)
     plan = compile_files(arguments.files, user=user, group=group, environ=os.environ, target=target)
-    save(plan, arguments.output)
+    save(plan, arguments.output, keep=True)
     commands = sum(len(api.commands) for api in plan.apis)
     size = os.path.getsize(arguments.output)
     write_line(

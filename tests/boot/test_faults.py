@@ -19,7 +19,9 @@ from qemu.image import Image
 from qemu.machine import Machine, Shape
 
 INIT = "init=/usr/sbin/initspawn-init"
-SAY = "initspawn.init=/usr/local/sbin/say-and-stop"
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = "/usr/local/sbin/say-and-stop"
+SAY = f"initspawn.init={SCRIPT}"
 PYTHON = "/usr/bin/python3.11"
 EARLY = "/opt/initspawn/initspawn/boot/early.py"
 PLAN = "/etc/initspawn/boot.plan"
@@ -50,7 +52,6 @@ def test_everything_is_there_when_the_real_init_starts(image: Image) -> None:
         pytest.param({PYTHON: None}, "initspawn has ended early", id="no-interpreter"),
         pytest.param({EARLY: b"import nowhere\n"}, "initspawn has ended early", id="a-missing-module"),
         pytest.param({EARLY: b"import os\nos.kill(os.getpid(), 11)\n"}, "has ended early", id="a-crash"),
-        pytest.param({PLAN: b"\0rubbish"}, "boot.plan: not a plan", id="a-damaged-plan"),
         pytest.param({PLAN: None}, "no plan, so no commands", id="no-plan"),
     ],
 )
@@ -90,6 +91,11 @@ HOLD = "/var/lib/initspawn/hold"
 
 def planned(image: Image, place: Path, start: str, line: str, behind: str = "true") -> Image:
     """The image with another plan: a shell line that starts by itself, and one that comes after it."""
+    return altered(image, place, {PLAN: compiled(place, start, line, behind)}, mode="0100600")
+
+
+def compiled(place: Path, start: str, line: str, behind: str = "true") -> bytes:
+    """That plan."""
     config, plan = place / "boot.yaml", place / "boot.plan"
     config.write_text(
         BOOT.format(start=start, line=json.dumps(line), behind=json.dumps(behind)), encoding="utf-8"
@@ -106,7 +112,23 @@ def planned(image: Image, place: Path, start: str, line: str, behind: str = "tru
         str(plan),
     ]
     subprocess.run(compiler, check=True)
-    return altered(image, place, {PLAN: plan.read_bytes()}, mode="0100600")
+    return plan.read_bytes()
+
+
+def test_the_last_good_plan_runs_where_the_newest_is_damaged(image: Image, tmp_path: Path) -> None:
+    script = (REPOSITORY / "qemu/rootfs-overlay" / SCRIPT[1:]).read_text(encoding="utf-8")
+    asking = script.replace('echo "that', 'initspawn call initspawn/info\necho "that')
+    last = compiled(tmp_path, "{before: handover, ready: exited}", "echo it runs >/dev/console")
+    files: dict[str, bytes | None] = {PLAN: b"\0rubbish", SCRIPT: asking.encode()}
+    shown = console_of(altered(image, tmp_path, files, added={f"{PLAN}.last": last}), SAY)
+    before, after = shown.split("real init: PID 1")
+    for said in (f"{PLAN}: not a plan", f"{PLAN}.last is the plan instead"):
+        assert said in before  # on the console at once
+        assert said in after  # and in the kernel's log
+    assert "it runs" in before
+    told = re.search(r'"plan": *(\{[^}]*\})', after)
+    assert told, after
+    assert json.loads(told[1]) == {"file": f"{PLAN}.last", "refused": [f"{PLAN}: not a plan"]}
 
 
 def test_the_real_init_waits_for_who_says_so(image: Image, tmp_path: Path) -> None:
@@ -169,7 +191,7 @@ def test_a_root_that_cannot_be_written(image: Image) -> None:
 
 def test_an_init_that_cannot_be_executed_is_passed_over(image: Image, tmp_path: Path) -> None:
     """The next candidate's turn; with none left, a shell: the kernel never panics."""
-    bad = {"/usr/local/sbin/say-and-stop": b"\177ELF of nothing", "/lib/systemd/systemd": b"#!/no/such\n"}
+    bad = {SCRIPT: b"\177ELF of nothing", "/lib/systemd/systemd": b"#!/no/such\n"}
     shown = console_of(altered(image, tmp_path, bad), SAY, until="nothing else could be started")
     assert "panic" not in shown
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.devtools import Tab, browser
+from tests.gateway.conftest import Gateway
 from tests.system.server import Server, serving, write
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +75,24 @@ def test_the_test_page_and_a_terminal(server: Server, tab: Tab) -> None:
     tab.click(f"{SHELL}.querySelector('.end')")
     tab.until(f"{output}.includes('exit 0')")
     assert tab.value(f"{SHELL}.querySelector('.feed button').disabled")
+
+
+def test_a_plan_that_was_refused_is_told(tab: Tab) -> None:
+    said = "/etc/<b>x</b>.plan: not a plan"
+    info: dict[str, object] = {"plan": {"file": "/usr/lib/x.plan", "refused": [said]}}
+    done = {"id": 0, "status": "success", "code": 0}
+    with Gateway() as gateway:
+        gateway.supervisor.script = {
+            "monitor/get": [{**done, "response": {"apis": {"monitor": True}}}],
+            "initspawn/info": [{**done, "response": info}],
+        }
+        tab.open(f"http://127.0.0.1:{gateway.port}/")
+        warning = "document.querySelector('#warning')"
+        tab.until(f"!{warning}.hidden")
+        assert tab.value(f"{warning}.textContent") == f"It runs /usr/lib/x.plan, because of: {said}"
+        info["plan"] = {"file": "/etc/x.plan", "refused": []}
+        tab.open(f"http://127.0.0.1:{gateway.port}/")
+        tab.until(f"{warning}.hidden && document.querySelector('.empty') !== null")
 
 
 def test_without_the_token_there_is_nothing(server: Server, tab: Tab) -> None:

@@ -84,6 +84,61 @@ def test_an_older_plan_is_replaced_whole(path: Path) -> None:
     assert load(str(path)) == Plan(user=5, group=5)
 
 
+OTHER = Plan(user=5, group=5)
+
+
+def test_what_a_plan_replaces_can_be_kept(path: Path) -> None:
+    last = path.with_name("plan.last")
+    save(PLAN, str(path), keep=True)
+    assert not last.exists(), "it is the same plan"
+    save(OTHER, str(path), keep=True)
+    assert (load(str(path)), load(str(last))) == (OTHER, PLAN)
+    save(OTHER, str(path), keep=True)
+    assert load(str(last)) == PLAN
+    save(PLAN, str(path), keep=True)
+    assert (load(str(path)), load(str(last))) == (PLAN, OTHER)
+    assert stat.S_IMODE(last.stat().st_mode) == 0o600
+    assert sorted(os.listdir(path.parent)) == ["plan", "plan.last"]
+
+
+@pytest.mark.parametrize("bad", [b"", b"\0rubbish", HEAD + b"1234rubbish"])
+def test_what_cannot_be_loaded_is_nothing_to_keep(path: Path, bad: bytes) -> None:
+    save(OTHER, str(path), keep=True)
+    path.write_bytes(bad)
+    save(OTHER.replace(user=6), str(path), keep=True)
+    assert load(f"{path}.last") == PLAN
+
+
+def test_the_first_plan_has_none_before_it(tmp_path: Path) -> None:
+    save(PLAN, str(tmp_path / "plan"), keep=True)
+    assert os.listdir(tmp_path) == ["plan"]
+
+
+def test_a_plan_that_cannot_be_kept_is_not_replaced(path: Path) -> None:
+    path.with_name("plan.last").mkdir()
+    with pytest.raises(IsADirectoryError):
+        save(OTHER, str(path), keep=True)
+    assert load(str(path)) == PLAN
+
+
+def test_both_are_on_the_disk_one_after_the_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss of power at any moment leaves a plan that can be loaded under the name."""
+    seen: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def renamed(old: str, new: str) -> None:
+        seen.append(os.path.basename(new))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (seen.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "rename", renamed)
+    save(OTHER, str(path), keep=True)
+    assert seen == ["fsync", "plan.last", "fsync", "fsync", "plan", "fsync"]
+    seen.clear()
+    save(PLAN, str(path))
+    assert seen == ["plan"]
+
+
 def test_a_failing_save_leaves_the_older_plan(path: Path) -> None:
     with pytest.raises(ValueError, match="unmarshallable"):
         save(PLAN.replace(user=object()), str(path))

@@ -382,12 +382,21 @@ class Page {
         return;
       }
       const names = Object.keys((reply.response || {}).apis || {}).filter((name) => name !== "monitor");
+      this.warn((((await this.link.call("initspawn/info", {})).response || {}).plan) || {});
       const infos = await Promise.all(names.map((name) => this.link.call(`${name}/info`, {})));
       this.draw(names.map((name, index) => [name, infos[index].response || {}]));
       await Promise.all([...this.cards.values()].map((card) => card.follow()));
     } catch (error) {
       this.state("lost", error.message);
     }
+  }
+
+  /* Which plan a device runs in place of one that was refused. */
+  warn(plan) {
+    const refused = plan.refused || [];
+    $("warning").hidden = !refused.length;
+    $("warning").textContent = refused.length
+      ? `It runs ${plan.file || "no plan"}, because of: ${refused.join("; ")}` : "";
   }
 
   /* Cards survive a reconnect, so that a request being typed is not lost. */

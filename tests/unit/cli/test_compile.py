@@ -28,6 +28,14 @@ def test_it_is_for_its_owner_and_for_this_machine(plan: str) -> None:
     assert (made.user, made.group, made.machine) == (os.geteuid(), os.getegid(), os.uname().machine)
 
 
+def test_what_it_replaces_is_kept(plan: str, configuration: str) -> None:
+    before = load(plan)
+    with open(configuration, "a", encoding="utf-8") as file:
+        file.write("# another file, so another plan\n")
+    assert main(["compile", configuration, "-o", plan]) == 0
+    assert load(plan) != before == load(f"{plan}.last")
+
+
 def test_check_and_explain_take_it(plan: str, configuration: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", configuration]) == 0
     wanted = capsys.readouterr().out
