@@ -199,6 +199,23 @@ def test_stop_ends_everything(early: Guest) -> None:
     assert tasks(early)["count"]["state"] == "running"
 
 
+def test_a_stop_takes_as_long_as_its_commands_may(early: Guest) -> None:
+    early.check("touch", "/run/slow")
+    early.shell(
+        "until initspawn call initspawn/tasks | grep -q slow; do sleep 0.2; done; sleep 0.5; rm /run/slow"
+    )
+    place = "/run/systemd/system/initspawn.service.d"
+    early.check("mkdir", "-p", place)
+    early.write(f"{place}/short.conf", b"[Service]\nTimeoutStopSec=1\n")
+    took = early.shell(
+        "systemctl daemon-reload; read -r from _ </proc/uptime; systemctl stop initspawn;"
+        ' read -r to _ </proc/uptime; echo $((${to%.*} - ${from%.*}))'
+    )
+    assert show(early, "Result") == "success"
+    assert int(took) >= 3
+    early.shell(f"rm {place}/short.conf; systemctl daemon-reload; systemctl start initspawn")
+
+
 def test_power_off_is_orderly(early: Guest) -> None:
     """The last one."""
     early.power_off()
