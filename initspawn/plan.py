@@ -259,6 +259,20 @@ class Api(Record):
         raise KeyError(uid)
 
 
+class Guard(Record):
+    """Nobody talks before a command is ready, but for whom its rules let out.
+
+    until: that command, `API/VERB`. api: a hidden one, whose commands `close` and `open` install the rules
+    and take them away. open_on_failure: open when the command fails, otherwise closed.
+    """
+
+    until: str
+    api: Api
+    open_on_failure: bool = False
+
+    _nested: ClassVar[dict[str, type[Record]]] = {"api": Api}
+
+
 class Plan(Record):
     """Everything a supervisor serves. `user` and `group` are who the plan was compiled for.
 
@@ -276,13 +290,15 @@ class Plan(Record):
     sources: tuple[tuple[str, int, int], ...] = ()
     further: tuple[tuple[str, int, int], ...] = ()
     hosts: Api | None = None  # what runs the encoder plug-ins: no door shows or calls it
+    guard: Guard | None = None
 
-    _nested: ClassVar[dict[str, type[Record]]] = {"apis": Api, "hosts": Api}
+    _nested: ClassVar[dict[str, type[Record]]] = {"apis": Api, "hosts": Api, "guard": Guard}
 
     def sandboxes(self) -> list[Sandbox]:
-        """All there are, those of encoder plug-ins included."""
-        apis = (*self.apis, self.hosts) if self.hosts else self.apis
-        return [sandbox for api in apis for sandbox in api.sandboxes]
+        """All there are, those of encoder plug-ins and the guard included."""
+        hidden = [self.hosts] if self.hosts else []
+        hidden += [self.guard.api] if self.guard else []
+        return [sandbox for api in (*self.apis, *hidden) for sandbox in api.sandboxes]
 
     @property
     def privileged(self) -> bool:

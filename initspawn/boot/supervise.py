@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from initspawn.control.server import Door
     from initspawn.control.state import State
     from initspawn.plan import Api, Plan
+    from initspawn.supervisor.guard import Guard
     from initspawn.supervisor.network import Network
     from initspawn.supervisor.notify import Notifications
 
@@ -125,6 +126,7 @@ class Main:
         self.doors: list[Door] = []
         self.state: State | None = None
         self.certificate: Certificate | None = None
+        self.guard = self._guard(plan)
         self._announced = False
         self.network: Network | None = None
         self._gateway_runs: str = self.start.get("gateway", NOW)
@@ -134,6 +136,8 @@ class Main:
         """Serve until a signal says stop; leave nothing behind."""
         try:
             self.supervisor.groups.end_leftovers()
+            if self.guard is not None:
+                self.guard.begin()  # before anybody can have anything started
             self._follow_network()
             self._reach(SYSTEM)
             controller = Controller(self.registry)
@@ -162,6 +166,16 @@ class Main:
         if self.state is not None:
             self.state.close(remove=self.start.get("temporary", False) and "state" not in self.start)
             self.state = None
+
+    def _guard(self, plan: Plan) -> Guard | None:
+        """Who may talk at first, where the plan says so."""
+        if plan.guard is None:
+            return None
+        from initspawn.supervisor.guard import Guard
+
+        guard = Guard(self.supervisor, self.autostart.services, plan.guard)
+        self.registry.about["guard"] = guard.told
+        return guard
 
     def _reach(self, stage: str) -> None:
         """The boot has come so far."""
@@ -202,6 +216,8 @@ class Main:
 
     def stop(self) -> None:
         """End every task and then the loop; asked a second time, at once."""
+        if self.guard is not None and self.guard.leave(self.stop):
+            return
         if self.supervisor.closing:
             self.supervisor.kill_all()
         else:
@@ -281,6 +297,9 @@ class Main:
         return stranger
 
     def _keep_gateway(self, api: Api, path: str) -> None:
+        if self.supervisor.roster.barred:  # a door to the network is a use of it
+            self._reach(API)
+            return
         command = api.commands[0]
         sandbox = api.sandbox(command.sandbox)
         if sandbox.groups is not None:

@@ -39,6 +39,9 @@ def main(arguments: argparse.Namespace) -> int:
             _check_controllers(api, sandbox)
     for api in plan.apis:
         _show(api)
+    if plan.guard is not None:
+        failure = "open" if plan.guard.open_on_failure else "closed"
+        write_line(f"guard: closed until {plan.guard.until} is ready; {failure} when that fails", sys.stdout)
     return 0
 
 

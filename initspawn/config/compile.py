@@ -19,6 +19,7 @@ from initspawn.config.check import check
 from initspawn.config.command import compile_command
 from initspawn.config.expand import Names, builtin_names
 from initspawn.config.files import files_of
+from initspawn.config.guard import check_guard, find_nft, guard_config
 from initspawn.config.identity import Person
 from initspawn.config.load import load
 from initspawn.config.page import page_directory
@@ -29,7 +30,7 @@ from initspawn.config.seccomp.handler import check_handlers
 from initspawn.config.spot import Report, Spot, shown
 from initspawn.config.target import Target, here
 from initspawn.errors import ConfigError, Problem
-from initspawn.plan import Api, Import, Plan
+from initspawn.plan import Api, Guard, Import, Plan
 from initspawn.plan import Command as PlanCommand
 from initspawn.plan import Sandbox as PlanSandbox
 from initspawn.planfile import source
@@ -62,12 +63,9 @@ def compile_files(
     compiled: list[tuple[Config, Report]] = []
     sources: list[tuple[str, int, int]] = []
     hosts = Hosts()
+    guard: Guard | None = None
     for path in paths:
-        try:
-            # Before it is read: if it changes meanwhile, the plan is found stale.
-            sources.append(source(path, target.tree.name(path) or os.path.realpath(path)))
-        except (OSError, ValueError):
-            pass  # the next line says why
+        sources += _source(path, target)  # before it is read: if it changes meanwhile, the plan is stale
         try:
             document = load(path)
         except ConfigError as error:
@@ -88,10 +86,10 @@ def compile_files(
         for config, report in compiled:
             check_targets(config, apis, _imports_of(config, apis), report.root())
         apis = resolve(compiled, apis)
+        guard = _guard(compiled, apis, Person(user, group), target)
     problems += [problem for report in reports for problem in report.sorted()]
     if problems:
-        order = {path: index for index, path in enumerate(paths)}
-        raise ConfigError(sorted(problems, key=lambda problem: order[problem.file]))
+        raise ConfigError(sorted(problems, key=lambda problem: paths.index(problem.file)))
     return Plan(
         user=user,
         group=group,
@@ -101,7 +99,16 @@ def compile_files(
         sources=tuple(sources),
         further=tuple(sorted(read)),
         hosts=_hosts(hosts, user, group),
+        guard=guard,
     )
+
+
+def _source(path: str, target: Target) -> list[tuple[str, int, int]]:
+    """That file as `Plan.sources` has it; nothing of one that cannot be read: whoever reads it says why."""
+    try:
+        return [source(path, target.tree.name(path) or os.path.realpath(path))]
+    except (OSError, ValueError):
+        return []
 
 
 def compile_raw(
@@ -112,17 +119,19 @@ def compile_raw(
     group: int,
     environ: Mapping[str, str],
     hidden: bool = False,
+    target: Target | None = None,
 ) -> Api:
     """The API of data that is in memory already; `file` is what messages call it.
 
-    `hidden`: one of the supervisor's own, which may use a reserved name. Raises ConfigError.
+    `hidden`: one of the supervisor's own, which may use a reserved name. `target`: as of
+    `compile_files`. Raises ConfigError.
     """
     report = Report(file, {})
     config = check(dict(raw), report.root())
     api = None
     if config:
         person = Person(user, group)
-        api = _api(config, report.root(), person, environ, here(), Hosts(), hidden=hidden)
+        api = _api(config, report.root(), person, environ, target or here(), Hosts(), hidden=hidden)
     if config and api and all(report.root()[key].clean for key in _VERBS_FROM):
         check_targets(config, [api], api.imports, report.root())
         [api] = resolve([(config, report)], [api])
@@ -236,6 +245,30 @@ def _hosts(hosts: Hosts, user: int, group: int) -> Api | None:
     file = "the sandboxes of encoder plug-ins"
     made = compile_raw(config, file=file, user=user, group=group, environ={}, hidden=True)
     return made.replace(sandboxes=tuple(box.replace(limits=HOST_LIMITS) for box in made.sandboxes))
+
+
+def _guard(
+    compiled: list[tuple[Config, Report]], apis: list[Api], supervisor: Person, target: Target
+) -> Guard | None:
+    """Who may talk at first, if any file says so. What is wrong is noted there."""
+    commands = {f"{api.api}/{command.verb}": command for api in apis for command in api.commands}
+    made: Guard | None = None
+    for config, report in compiled:
+        spot = report.root()["guard"]
+        if config.guard is None:
+            continue
+        if made is not None:
+            spot.refuse("another file has a guard already", "keep one")
+            continue
+        wanted = check_guard(config.guard, config.metadata.api, commands, supervisor.user, spot)
+        nft = find_nft(target, spot) if wanted is not None else None
+        if wanted is not None and nft is not None:
+            api = compile_raw(
+                guard_config(nft, wanted.close), file="the sandbox of nft", user=supervisor.user,
+                group=supervisor.group, environ={}, hidden=True, target=target._replace(late=False),
+            )  # fmt: skip
+            made = Guard(until=wanted.until, api=api, open_on_failure=wanted.open_on_failure)
+    return made
 
 
 def _compile_one(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from initspawn.config.autostart_keys import AUTOSTART
 from initspawn.config.bounds_keys import BOUNDS
 from initspawn.config.command_keys import COMMAND_KEYS, Key
+from initspawn.config.guard_keys import GUARD
 
 # By the name of the schema's class, in its order.
 KEYS: Mapping[str, Mapping[str, Key]] = {
@@ -20,6 +21,10 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
             "[encoder plug-ins](#plugins)", {"uid": "sample", "libs": "/etc/initspawn/blkcount.py"}
         ),
         "sandboxes": Key("one [sandbox](#sandboxes) or a list of them", [{"uid": "box"}]),
+        "guard": Key(
+            "who may talk before a tunnel is up, see [guard](#guard); of several files only one may have it",
+            {"until": "up", "allow": {"mark": "0xca6c"}},
+        ),
         "onload": Key(
             "[calls](#calls-of-its-own) to make when the server starts",
             {"uid": "up", "action": "api://net#vpn/up"},
@@ -277,5 +282,6 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
     },
     **BOUNDS,
     **AUTOSTART,
+    **GUARD,
     **COMMAND_KEYS,
 }

@@ -2,7 +2,7 @@
 
 `check` reads these types; nothing else decides what a file may say, but for the keys that are not built
 yet, in `later`. Limits, scheduling and Landlock rules are in `bounds_schema`, cgroups in `cgroups_schema`,
-what starts by itself in `autostart_schema`.
+what starts by itself in `autostart_schema`, who may talk before that in `guard_schema`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from msgspec import Meta, field
 from initspawn.config.autostart_schema import Autostart
 from initspawn.config.bounds_schema import Landlock, Limits, Scheduling
 from initspawn.config.cgroups_schema import Cgroups
+from initspawn.config.guard_schema import Guard
 from initspawn.config.part import Natural, Part
 from initspawn.encoders.table import MAXDEPTH, MAXLINE, RAW_BYTES
 from initspawn.limits import TASKS, TERMINAL_SIZE
@@ -338,6 +339,7 @@ class Config(Part):
     metadata: Metadata
     plugins: list[Plugin] = []
     sandboxes: list[Sandbox] = []
+    guard: Guard | None = None
     onload: list[Action] = []
     onstart: list[Action] = []
     events: list[Action] = []

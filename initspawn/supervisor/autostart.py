@@ -141,6 +141,9 @@ class Autostart:
 
     def start(self, service: Service) -> None:
         api, command = self._commands[service.name]
+        if self._supervisor.roster.bars(api, command):
+            self.services.refuse(service, self._supervisor.roster.barred)
+            return
         try:
             argv = bind(command, service.plan.arguments)
             task = self._supervisor.start(

@@ -30,7 +30,7 @@ class Handover:
         self._late: set[str] = set()
         self._done = False
         self._awaited = [service for service in services.every.values() if service.plan.handover]
-        services.on_change = self.look
+        services.on_change.append(self.look)
         for service in self._awaited:
             if service.plan.start_timeout:
                 self._limit(service)

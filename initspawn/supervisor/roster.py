@@ -31,6 +31,7 @@ class Roster:
         self.tasks: list[Task] = []
         self.ended: deque[Task] = deque(maxlen=ENDED_TASKS)
         self._tickets = 0
+        self.barred = ""  # why nothing may start that shares the network; empty: it may
 
     def every(self) -> list[Task]:
         """All that have not ended."""
@@ -52,6 +53,8 @@ class Roster:
         Raises RequestError(bad-state) where there is neither, LaunchRefused if there are too many tasks.
         """
         command = task.command
+        if self.bars(task.api, command):
+            raise RequestError("not-available", self.barred)
         if len(self.every()) >= TASKS:
             raise LaunchRefused("slot", _EAGAIN, f"{TASKS} tasks are alive already")
         known = self.alive(task.api, command)
@@ -70,6 +73,10 @@ class Roster:
         task.life.on(life.WAIT)
         self.waiting.append(task)
         return lost
+
+    def bars(self, api: Api, command: Command) -> bool:
+        """Whether a command may not be started because it could use the network."""
+        return bool(self.barred) and not api.hidden and "net" not in api.sandbox(command.sandbox).namespaces
 
     def turn(self, api: Api, command: Command) -> Task | None:
         """The one whose turn it is, which from now on is among `starting`; None if nobody waits, or there is

@@ -66,7 +66,7 @@ class Services:
         self._waiting: deque[Service] = deque()  # to be looked at
         self._looking = False
         self._closed = False
-        self.on_change: Callable[[], None] = lambda: None  # called when the state of any has changed
+        self.on_change: list[Callable[[], None]] = []  # called when the state of any has changed
         for service in self.every.values():
             for other in dict.fromkeys(named(service.plan)):
                 self._followers.setdefault(other, []).append(service)
@@ -136,6 +136,11 @@ class Services:
             self.hands.tell(service, f"{how}; it is not started again")
         self._on(service, event, how)
 
+    def refuse(self, service: Service, why: str) -> None:
+        """It may not run, now or later."""
+        self.hands.tell(service, why)
+        self._on(service, life.GIVE_UP, why)
+
     def halt(self, service: Service) -> None:
         """Somebody wants it ended: where no task runs, it is not started any more either."""
         if service.state in (life.WAITING, life.PAUSED):
@@ -189,7 +194,8 @@ class Services:
             timer.cancel()
         service.on(event, self.hands.now(), why)
         self._look([service, *self._followers.get(service.name, ())])
-        self.on_change()
+        for tell in self.on_change:
+            tell()
 
     def _look(self, services: Any) -> None:
         """Look at these one after the other, and at those that change because of them: chains may be long."""

@@ -27,7 +27,7 @@ class Stopping:
         self._services = services
         self._looking = False
         services.close(WHY)
-        services.on_change = self.look
+        services.on_change = [self.look]  # nobody else has a say any more
         self.seconds = longest(  # after which all have ended, whatever they do
             {name: named(service.plan) for name, service in services.every.items()},
             {

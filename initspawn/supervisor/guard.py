@@ -1,0 +1,161 @@
+"""Nobody talks before a command is ready: the rule set that says so, put in and taken away.
+
+nft(8) does it, as a task like any other, in one transaction of the kernel's. The rules stay in the kernel
+whatever becomes of us; whoever comes after us replaces them. Loaded where a plan has a guard.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from initspawn.errors import RequestError
+from initspawn.supervisor import service as life
+from initspawn.supervisor.eventlog import Reader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from initspawn.plan import Guard as GuardPlan
+    from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.running import Task
+    from initspawn.supervisor.services import Services
+
+CLOSE, OPEN = "close", "open"  # the commands of its API, and its states
+_TOLD = {"": "not installed", CLOSE: "closed", OPEN: "open"}
+SECONDS = 6.0  # that nft may take before anything runs: less than PID 1's patience
+_LAST_SECONDS = 2.0  # and at the end
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # until a change is tried again that has failed
+
+
+class Guard:
+    """The guard of one supervisor, following the service that opens it."""
+
+    def __init__(self, supervisor: Supervisor, services: Services, plan: GuardPlan) -> None:
+        self._supervisor = supervisor
+        self._services = services
+        self._plan = plan
+        self._state = ""
+        self._wanted = CLOSE
+        self._task: Task | None = None
+        self._failure = ""
+        self._pause = _FIRST_PAUSE
+        self._was_ready = False
+        self._then: Callable[[], None] | None = None  # what comes when it is left
+
+    def begin(self) -> None:
+        """Close it, before anything else is started; serves the loop meanwhile. Where that cannot be done,
+        nothing that shares the network may start, unless the guard is to be open on failure.
+        """
+        reactor = self._supervisor.reactor
+        end = reactor.clock() + SECONDS
+        self._change()
+        while self._task is not None and reactor.clock() < end:
+            reactor.turn(end - reactor.clock())
+        if self._state == CLOSE:
+            self._services.on_change.append(self._look)
+            return
+        self._failure = self._failure or f"nft has not ended after {SECONDS:g} s"
+        self._wanted = ""
+        if not self._plan.open_on_failure:
+            self._supervisor.roster.barred = f"the guard could not be installed: {self._failure}"
+        followed = "goes on without" if self._plan.open_on_failure else "does not start what uses the network"
+        self._tell(f"{self._failure}; initspawn {followed}")
+
+    def leave(self, then: Callable[[], None]) -> bool:
+        """The supervisor is about to end everything. True if the guard has to be closed before that, for the
+        tunnel ends too; then `then` is called when it is.
+        """
+        service = self._services.every[self._plan.until]
+        if self._then is not None or self._state != OPEN or self._plan.open_on_failure:
+            return False
+        if service.state == life.DONE:  # nothing ends that it was open for
+            return False
+        self._then = then
+        self._supervisor.reactor.after(_LAST_SECONDS, self._left)
+        self._want(CLOSE)
+        return True
+
+    def told(self) -> dict[str, Any]:
+        """What `info` says of it."""
+        about = {"state": _TOLD[self._state], "until": self._plan.until}
+        return {**about, "why": self._failure} if self._failure else about
+
+    def _look(self) -> None:
+        """Some service has become another."""
+        state = self._services.every[self._plan.until].state
+        self._was_ready = self._was_ready or state in life.MET
+        failed = state in life.BROKEN or self._was_ready
+        self._want(OPEN if state in life.MET or (failed and self._plan.open_on_failure) else CLOSE)
+
+    def _want(self, state: str) -> None:
+        if self._then is not None:
+            state = CLOSE
+        if state != self._wanted:
+            self._wanted = state
+            self._pause = _FIRST_PAUSE
+            if self._task is None:
+                self._change()
+
+    def _change(self) -> None:
+        """Make it what is wanted, unless that is under way."""
+        wanted = self._wanted
+        if self._task is not None or self._supervisor.closing or wanted in ("", self._state):
+            return
+        api = self._plan.api
+        command = next(command for command in api.commands if command.uid == wanted)
+        argv = (command.path, *("".join(text for _, text in item) for item in command.arguments))
+        try:
+            self._task = self._supervisor.start(
+                api, command, argv, on_end=lambda task: self._ended(wanted, task)
+            )
+        except (RequestError, OSError) as error:
+            self._done(wanted, str(error))
+
+    def _ended(self, wanted: str, task: Task) -> None:
+        self._task = None
+        if task.refusal is not None:
+            self._done(wanted, task.refusal.info or task.refusal.status)
+        elif task.status == {"exit": 0}:
+            self._done(wanted, "")
+        else:
+            ending = ", ".join(f"{name} {value}" for name, value in task.status.items())
+            self._done(wanted, f"nft ended ({ending}): {_said(task)}")
+
+    def _done(self, wanted: str, failure: str) -> None:
+        self._failure = failure
+        if not failure:
+            self._state = wanted
+            self._tell(_TOLD[wanted])
+        elif self._state:  # not the first time, of which `begin` tells
+            self._tell(f"{failure}; it is tried again in {self._pause:g} s")
+            self._supervisor.reactor.after(self._pause, self._change)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            return
+        if self._state:
+            self._change()  # something else may be wanted by now
+        if self._state == CLOSE:
+            self._left()
+
+    def _left(self) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            self._wanted = ""
+            then()
+
+    def _tell(self, text: str) -> None:
+        print(f"initspawn: guard: {text}", file=sys.stderr, flush=True)
+
+
+def _said(task: Task) -> str:
+    """The first line that a task has written."""
+    reader = Reader(task.log, lambda: None)
+    try:
+        while (event := reader.take()) is not None:
+            for stream in ("stderr", "stdout"):
+                if event.data.get(stream):
+                    return str(event.data[stream])
+    finally:
+        reader.close()
+    return "it says nothing"
