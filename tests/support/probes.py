@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 from initspawn.linux import landlock
 
 NOBODY = 65534
+SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h
 LANDLOCK = 6  # the ABI that knows all that a configuration can ask for
 
 
@@ -102,6 +104,16 @@ def _landlock() -> str:
     return "" if found >= LANDLOCK else f"the kernel has Landlock ABI {found}, not {LANDLOCK}"
 
 
+def _peerpidfd() -> str:
+    one, other = socket.socketpair()
+    with one, other:
+        try:
+            os.close(one.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD))
+        except OSError as error:
+            return f"SO_PEERPIDFD, of Linux 6.5: {error.strerror}"
+    return ""
+
+
 PROBES: dict[str, Callable[[], str]] = {
     "root": _root,
     "userns": _userns,
@@ -118,6 +130,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "landlock": _landlock,
     "openssl": _openssl,
     "curl": _curl,
+    "peerpidfd": _peerpidfd,
 }
 
 

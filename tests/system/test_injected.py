@@ -96,7 +96,7 @@ def supervisor(plan: str, place: Path, tracer: Tracer) -> Iterator[None]:
         wait_for((run_dir / "control").exists, "the door")
         yield
     finally:
-        # One that has lost sight of a task waits for its end, and has to be killed, as systemd does.
+        # One that has lost sight of a task would wait for its end for CLOSE_SECONDS.
         for number in (signal.SIGINT, signal.SIGKILL):
             os.kill(pid, number)  # still our child's number: it has not been waited for
             if ended(pid, PAUSE * 2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from initspawn.linux.libc import syscall
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.reactor import Reactor
 from initspawn.verbs.access import NOBODY, Identity, Tokens
+from tests.support.probes import missing
 
 Asked = list[tuple[int, int, int, bool]]
 
@@ -98,16 +98,6 @@ def end(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def peerpidfd() -> bool:
-    one, other = socket.socketpair()
-    with one, other:
-        try:
-            os.close(one.getsockopt(socket.SOL_SOCKET, 77))
-        except OSError as error:
-            return error.errno != errno.ENOPROTOOPT
-    return True
-
-
 def test_a_peer_is_asked_for_by_number_and_pidfd(tmp_path: Path, door: tuple[Reactor, Asked]) -> None:
     reactor, asked = door
     pid = connected_child(tmp_path / "s")
@@ -115,7 +105,8 @@ def test_a_peer_is_asked_for_by_number_and_pidfd(tmp_path: Path, door: tuple[Rea
         reactor.turn()
         ((user, seen, pidfd, lived),) = asked
         assert (user, seen) == (os.geteuid(), pid)
-        assert (pidfd >= 0, lived) == (peerpidfd(), peerpidfd())
+        given = not missing("peerpidfd")
+        assert (pidfd >= 0, lived) == (given, given)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(pidfd)  # it was closed again
     finally:
@@ -131,11 +122,9 @@ def test_a_peer_that_is_gone_is_nobodys_number(tmp_path: Path, door: tuple[React
     assert process.descends(pid, os.getpid())  # so it is not trusted
 
 
-@pytest.mark.needs("root")
+@pytest.mark.needs("root", "peerpidfd")
 def test_a_number_that_was_given_again_is_noticed(tmp_path: Path, door: tuple[Reactor, Asked]) -> None:
     """A task connects and dies, and a process that may be trusted gets its number."""
-    if not peerpidfd():
-        pytest.skip("SO_PEERPIDFD needs Linux 6.5")
     reactor, asked = door
     pid = connected_child(tmp_path / "s")
     end(pid)
