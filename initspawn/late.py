@@ -202,6 +202,8 @@ def _mount(mount: Mount, sandbox: Sandbox, supervisor: int, fill: Callable[[str]
             return mount.replace(source="", data=output_of(source), late="")
         if not source.startswith("/") or ".." in source.split("/"):
             raise PlanError(f"{source!a} is no absolute path without `..`")
+        if mount.operation == "image":  # judged when it is attached: one that is bad costs its sandbox alone
+            return mount.replace(source=HERE.real(source), late="")
         owner = (sandbox.user, sandbox.group)
         found = find(source, HERE, create=mount.late == "create", supervisor=supervisor, owner=owner)
     except InitspawnError as error:

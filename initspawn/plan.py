@@ -30,8 +30,9 @@ NAMESPACES = ("user", "pid", "mnt", "ipc", "uts", "net", "cgroup")
 class Mount(Record):
     """One operation that builds the sandbox's file tree, in configuration order.
 
-    operation: bind, overlay, tmpfs, proc, dev, mqueue, dir, symlink, file, lock.
-    target: absolute path inside. source: bind and overlay, the host path; symlink, the link's text.
+    operation: bind, overlay, image, tmpfs, proc, dev, mqueue, dir, symlink, file, lock.
+    target: absolute path inside. source: bind, overlay and image, the host path; symlink, the link's text.
+    device: image, the block device that the file is attached to, known to a supervisor only.
     data: file, its content (mounted read-only over the target).
     late: what a start has left to do, empty for nothing. `line`: run `source` with a shell, its output is
     the content; `find`: look for the bind's source; `create`: and make it if it is missing.
@@ -43,6 +44,7 @@ class Mount(Record):
     read_only: bool = False
     data: bytes = b""
     late: str = ""
+    device: str = ""
 
 
 class IdMap(Record):

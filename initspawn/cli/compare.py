@@ -17,7 +17,7 @@ from initspawn.cli.findings import Finding, Value, findings, of_run
 from initspawn.cli.output import plain, show_json, write_line
 from initspawn.cli.pick import pick
 from initspawn.cli.sequence import run_in_turn
-from initspawn.config.inside import View
+from initspawn.config.inside import Unsettled, View
 from initspawn.plan import Api, Command, Sandbox
 from initspawn.sandbox.bind import bind
 
@@ -115,7 +115,10 @@ def lookaround(sandbox: Sandbox) -> Command:
     """The command that looks around in a sandbox, with the Python that is to be found there."""
     view = View(sandbox.new_root, sandbox.mounts)
     places = (*_PYTHONS, os.path.realpath(sys.executable))
-    path = next((path for path in places if view.is_file(path)), places[0])
+    try:
+        path = next((path for path in places if view.is_file(path)), places[0])
+    except Unsettled:  # in an image
+        path = places[0]
     return Command(uid="compare", verb="compare", sandbox=sandbox.uid, path=path)
 
 

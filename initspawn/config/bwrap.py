@@ -47,6 +47,8 @@ def bubblewrap(
     for index, mount in enumerate(namespace.mounts or ()):
         if mount.mode in _WITHOUT:
             spot["namespace"]["mounts"][index]["mode"].refuse(_WITHOUT[mount.mode], own_tree)
+    if namespace.root is not None and namespace.root.image is not None:
+        spot["namespace"]["root"]["image"].refuse("bubblewrap mounts no images", own_tree)
     if namespace.root is not None and namespace.root.overlay:
         spot["namespace"]["root"]["overlay"].refuse(_WITHOUT["overlay"], own_tree)
     for index, command in enumerate(sandbox.commands):

@@ -27,6 +27,11 @@ class View:
         self.tree = tree
         self._mounts = mounts
 
+    @property
+    def of_image(self) -> bool:
+        """Whether the root is an image, into which nobody looks before it is mounted."""
+        return bool(self._mounts) and self._mounts[0].operation == "image"
+
     def host_path(self, path: str) -> str | None:
         """The host's path of what commands see at `path`, links followed as inside; None: nothing."""
         if not self.new_root:
@@ -92,6 +97,8 @@ class View:
             # A `dir` is made only where nothing is, a link only where it is written: neither covers.
             if mount.operation in ("dir", "symlink", "lock") or not _covers(mount, inside):
                 continue
+            if mount.operation == "image":  # nobody has looked into it
+                raise Unsettled
             if mount.operation in ("bind", "overlay"):
                 if mount.late:
                     raise Unsettled

@@ -266,7 +266,12 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
     },
     "Root": {
         "directory": Key(
-            "a directory of the machine; `$NAME` is [expanded](#expansion)", "/srv/debian", "required"
+            "a directory of the machine; `$NAME` is [expanded](#expansion)", "/srv/debian", "`image` instead"
+        ),
+        "image": Key(
+            "a squashfs image, for root only; `$NAME` is [expanded](#expansion)",
+            "/srv/debian.squashfs",
+            "`directory` instead",
         ),
         "overlay": Key("`true`: commands may write into it, in a layer of each task's own", True),
     },

@@ -11,7 +11,6 @@ _OWN_SANDBOX = "it belongs to the sandbox; for a command of its own write a seco
 
 # By the name of the schema's class: the key, and why it is refused.
 LATER: Mapping[str, Mapping[str, str]] = {
-    "Root": {"image": "mount it on the machine (`mount -o loop,ro`), and name that `directory`"},
     "Conditions": {"udev": "events of devices are not followed yet"},
 }
 

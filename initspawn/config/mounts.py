@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from initspawn.config.spot import Spot, shown
 from initspawn.config.target import Target
 from initspawn.execfd import OutputFault, output_of
 from initspawn.late import RUNTIME, is_late
+from initspawn.linux.squashfs import open_image
 from initspawn.plan import Mount
 from initspawn.sources import SourceFault, find
 
@@ -40,17 +42,63 @@ class Builder(NamedTuple):
 
 
 def build_root(root: Root, names: Names, builder: Builder, spot: Spot) -> Mount | None:
-    """The directory that is `/`, as the first of all mounts; None with the reason noted."""
+    """What is `/`, as the first of all mounts; None with the reason noted."""
+    if (root.directory is None) == (root.image is None):
+        spot.refuse("is one thing, a directory or an image", "write either `directory` or `image`")
+        return None
+    if root.image is not None:
+        return _image(root.image, root.overlay, names, builder, spot)
+    assert root.directory is not None
     spot = spot["directory"]
-    try:
-        source = expand(root.directory, names)
-    except ExpandFault as fault:
-        spot.refuse(str(fault))
+    source = _expanded(root.directory, names, spot)
+    if source is None:
         return None
     mount = _bind("/", source, "overlay" if root.overlay else "ro", names.target, builder, spot)
     if mount is not None and not mount.late and not names.target.tree.is_directory(mount.source):
-        spot.refuse(f"{shown(source)} is no directory", "an image is to be mounted first")
+        spot.refuse(f"{shown(source)} is no directory", "a squashfs is named as `image`")
     return mount
+
+
+def _image(path: str, overlay: bool, names: Names, builder: Builder, spot: Spot) -> Mount | None:
+    """The same of a squashfs image."""
+    if overlay:
+        spot["overlay"].refuse(
+            "does not go with an image", "mount it (`mount -o loop,ro`), and name that `directory`"
+        )
+    spot = spot["image"]
+    user = builder.supervisor.user
+    if user != 0:
+        hint = "run initspawn as root, or unpack it (unsquashfs) and name that `directory`"
+        spot.refuse("the kernel lets only root mount an image", hint)
+        return None
+    source = _expanded(path, names, spot)
+    if source is not None and not is_late(source):
+        source = _path(source, spot)
+    if source is None:
+        return None
+    machine = names.target
+    if not _is_late_source(source, machine, False) and not machine.tree.exists(source):
+        spot.refuse(f"{shown(source)} does not exist", "mksquashfs makes one")
+        return None
+    mount = _bind("/", source, "ro", machine, builder._replace(autocreate=False), spot)
+    if mount is None:
+        return None
+    if not mount.late:
+        owners = {0, user, *([os.stat(machine.tree.root).st_uid] if machine.tree.root else [])}
+        try:
+            os.close(open_image(machine.tree.place(mount.source), owners))
+        except OSError as error:
+            spot.refuse(f"{shown(source)}: {error.strerror}")
+            return None
+    return mount.replace(operation="image")
+
+
+def _expanded(text: str, names: Names, spot: Spot) -> str | None:
+    try:
+        return expand(text, names)
+    except ExpandFault as fault:
+        spot.refuse(str(fault))
+        return None
 
 
 def build_mounts(
@@ -77,6 +125,11 @@ def _check_place(mount: Mount, before: View, spot: Spot) -> None:
     """Note why a mount cannot be put on its target, given those before it. Raises Unsettled."""
     if mount.operation in _SOURCED and mount.late:
         raise Unsettled
+    if mount.operation == "file" and before.of_image:  # its content would need a place in the root
+        spot.refuse(
+            "cannot be made over an image", "mount it, and write `root: {directory: PATH, overlay: true}`"
+        )
+        return
     is_file, is_directory = before.is_file(mount.target), before.is_directory(mount.target)
     covering = before.read_only(mount.target)
     if mount.operation in ("file", "symlink") and covering == "/":
@@ -106,10 +159,8 @@ def _mount(entry: MountEntry, names: Names, builder: Builder, spot: Spot) -> Mou
         target = None
     source = None
     if entry.source is not None:
-        try:
-            source = expand(entry.source, names)
-        except ExpandFault as fault:
-            spot["source"].refuse(str(fault))
+        source = _expanded(entry.source, names, spot["source"])
+        if source is None:
             return None
     if entry.mode is None:
         spot.refuse("`mode` is missing", f"write {', '.join(MODES)}")

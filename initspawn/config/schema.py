@@ -179,9 +179,10 @@ class Root(Part):
     """What the sandbox's root directory is made of."""
 
     noun = "root"
-    form = "write {directory: /PATH}"
+    form = "write {directory: /PATH} or {image: /FILE}"
 
-    directory: Annotated[str, Meta(min_length=1)]
+    directory: Annotated[str, Meta(min_length=1)] | None = None
+    image: Annotated[str, Meta(min_length=1)] | None = None
     overlay: bool = False
 
 

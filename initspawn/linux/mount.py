@@ -56,9 +56,9 @@ def open_in_root(root: int, path: str, flags: int) -> int:
     return syscall("openat2", root, os.fsencode(path), how, len(how), target=path)
 
 
-def open_without_links(path: str) -> int:
-    """An O_PATH descriptor on a path of the host none of whose parts is a symbolic link. Raises OSError."""
-    how = struct.pack("=3Q", os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS)
+def open_without_links(path: str, flags: int = os.O_PATH) -> int:
+    """A descriptor on a path of the host none of whose parts is a symbolic link. Raises OSError."""
+    how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS)
     return syscall("openat2", AT_FDCWD, os.fsencode(path), how, len(how), target=path)
 
 

@@ -69,7 +69,7 @@ def options(sandbox: Sandbox, files: Files, first: int, *, every_capability: boo
 
 def _mount(sandbox: Sandbox, entry: Mount, files: Files, first: int) -> list[str]:
     kind, target = entry.operation, entry.target
-    if kind == "bind":
+    if kind in ("bind", "image"):  # an image is for who reads: `config.bwrap` refuses it
         return ["--ro-bind" if entry.read_only else "--bind", entry.source, target]
     if kind == "overlay":  # of bubblewrap 0.11, for who reads: `config.bwrap` refuses it
         return ["--overlay-src", entry.source, "--tmp-overlay", target]

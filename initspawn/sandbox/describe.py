@@ -323,6 +323,7 @@ _MOUNTS: dict[str, Callable[[Mount], str]] = {
     "overlay": lambda entry: (
         f"{entry.target}: the host's {entry.source}; what is written is in memory, gone with the command"
     ),
+    "image": lambda entry: f"{entry.target}: what is in the image {entry.source}, read-only",
     "tmpfs": lambda entry: f"{entry.target}: empty memory, gone with the command",
     "proc": lambda entry: f"{entry.target}: its own processes",
     "dev": lambda entry: f"{entry.target}: null, zero, full, random, urandom, tty, own pts and shm",

@@ -94,6 +94,8 @@ def _differences(sandbox: Sandbox) -> list[str]:
         found.append("bwrap always sets no-new-privileges: setuid programs do not work in it")
     if any(entry.operation == "overlay" for entry in sandbox.mounts):
         found.append("overlays need bubblewrap 0.11")
+    if any(entry.operation == "image" for entry in sandbox.mounts):
+        found.append("bwrap mounts no images: mount it first, where the line binds the image's own file")
     if sandbox.label is not None:
         found.append("the security label is not set: only with SELinux, `--exec-label` would")
     if sandbox.landlock is not None:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 AS_PLANNED = "as planned"
 _NO_MOUNTS = ("dir", "symlink", "lock")  # operations that mount nothing
-_KINDS = {"tmpfs": "tmpfs", "proc": "proc", "dev": "tmpfs", "mqueue": "mqueue", "overlay": "overlay"}
+_KINDS = {
+    "tmpfs": "tmpfs", "proc": "proc", "dev": "tmpfs", "mqueue": "mqueue", "overlay": "overlay",
+    "image": "squashfs",
+}  # fmt: skip
 
 
 class MountCheck:
@@ -44,6 +47,9 @@ class MountCheck:
         for entry in self._binds:
             if not _same_file(root, entry):
                 return f"bind on {entry.target}: not {entry.source}"
+        for entry in self.sandbox.mounts[:1]:
+            if entry.operation == "image" and os.fstat(root).st_dev != os.stat(entry.device).st_rdev:
+                return f"image on {entry.target}: not {entry.source} on {entry.device}"
         return AS_PLANNED
 
 
@@ -116,7 +122,7 @@ def _check_mount(sandbox: Sandbox, entry: Mount, found: Mounts) -> str:
         return f"a {kind}"
     if "nodev" not in options:
         return "devices work"
-    if sandbox.no_new_privileges and "nosuid" not in options:
+    if (sandbox.no_new_privileges or entry.operation == "image") and "nosuid" not in options:
         return "set-user-ID programs work"
     if (entry.read_only or entry.operation == "file") and "ro" not in options:
         return "writable"

@@ -75,7 +75,10 @@ class Builder:
                     )
         entries = sandbox.mounts
         if sandbox.new_root:
-            if entries and entries[0].target == "/":
+            if entries and entries[0].operation == "image":
+                self.root, entries = self._image(entries[0]), entries[1:]
+                self._own.clear()
+            elif entries and entries[0].target == "/":
                 self.root, entries = self.sources.pop(0), entries[1:]
                 self._own.clear()  # links may wait anywhere in it
             else:
@@ -109,6 +112,11 @@ class Builder:
         made = program.open("fsmount", context, mount.FSMOUNT_CLOEXEC, attributes, note=kind)
         program.close(context)
         return made
+
+    def _image(self, entry: Mount) -> int:
+        """The squashfs on the block device that an image's file is attached to."""
+        attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+        return self.filesystem("squashfs", attributes, source=entry.device, ro=None)
 
     def copy(
         self, path: str, *, at: int = mount.AT_FDCWD, attributes: int = 0, recursive: bool = True

@@ -14,6 +14,7 @@ from initspawn.sandbox.launcher import Launcher
 from initspawn.supervisor import handler
 from initspawn.supervisor import task as life
 from initspawn.supervisor.groups import Groups
+from initspawn.supervisor.images import Images
 from initspawn.supervisor.plugin import PluginEncoder
 from initspawn.supervisor.prepare import Preparer
 from initspawn.supervisor.reactor import READ
@@ -35,7 +36,8 @@ class Supervisor:
 
     def __init__(self, plan: Plan, reactor: Reactor) -> None:
         self.groups = Groups()
-        self.plan = plan = self.groups.fit(plan)  # before the spawner: what it starts is where we are
+        self._images = Images(self.groups.fit(plan))
+        self.plan = plan = self._images.plan  # before the spawner: what it starts is where we are
         self.reactor = reactor
         self.roster = Roster()
         self.tasks = self.roster.tasks  # alive and past their handshake, oldest first
@@ -46,7 +48,7 @@ class Supervisor:
         self._held: dict[int, Task] = {}  # by the pid of a command that we trace
         self._leaving: set[int] = set()  # reapers that have told the end of their task, and are not gone yet
         self._launcher = Launcher(plan.sandboxes(), reactor.after)
-        self._preparer = Preparer(self._launcher, self.groups, reactor)
+        self._preparer = Preparer(self._launcher, self.groups, self._images, reactor)
         self.reserve = Reserve(reactor, self._preparer)
         reactor.on_child = self._on_child
 
@@ -186,10 +188,8 @@ class Supervisor:
             self.reactor.after(0.01, lambda: self._close_when_empty(then))
             return
         self._launcher.close()
-        try:
-            self.groups.close()
-        except OSError as error:
-            print(f"initspawn: {self.groups.root} could not be removed: {error}", file=sys.stderr)
+        self._images.close()
+        self.groups.leave()
         then()
 
     # A start, step by step.

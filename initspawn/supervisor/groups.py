@@ -279,6 +279,13 @@ class Groups:
             pass
         return True
 
+    def leave(self) -> None:
+        """The same as `close`; what cannot be removed is told."""
+        try:
+            self.close()
+        except OSError as error:
+            print(f"initspawn: {self.root} could not be removed: {error}", file=sys.stderr)
+
     def close(self) -> None:
         """Kill what is left, remove everything, and go back to where we came from. Raises OSError for what
         cannot be removed.

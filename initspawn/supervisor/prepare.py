@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from initspawn.sandbox.launcher import Launcher
     from initspawn.sandbox.streams import Streams
     from initspawn.supervisor.groups import Groups
+    from initspawn.supervisor.images import Images
     from initspawn.supervisor.reactor import Reactor
     from initspawn.supervisor.running import Task
 
@@ -25,9 +26,10 @@ _REMOVE_AT_LEAST_EVERY = 60.0
 class Preparer:
     """Makes starts for tasks and for the reserve."""
 
-    def __init__(self, launcher: Launcher, groups: Groups, reactor: Reactor) -> None:
+    def __init__(self, launcher: Launcher, groups: Groups, images: Images, reactor: Reactor) -> None:
         self._launcher = launcher
         self._groups = groups
+        self._images = images
         self._reactor = reactor
         self._made = 0
 
@@ -43,6 +45,7 @@ class Preparer:
 
         Raises LaunchRefused.
         """
+        self._images.check(sandbox)
         group = None
         if "pid" not in sandbox.namespaces or sandbox.cgroup is not None or self._groups.each:
             self._made += 1

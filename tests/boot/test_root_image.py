@@ -1,4 +1,4 @@
-"""An image as the root of a sandbox, mounted on the machine as docs/configuration.md says."""
+"""An image as the root of a sandbox: mounted on the machine, and by initspawn itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qemu.guest import Guest
+from qemu.guest import Done, Guest
 
 CONFIG = """
 metadata: {uid: image, api: image}
@@ -22,6 +22,23 @@ sandboxes:
     acls: {user: root}
     namespace: {<<: *image, root: {directory: /run/image/root, overlay: true}}
     commands: *look
+"""
+OWN = """
+metadata: {uid: own, api: own}
+sandboxes:
+  - uid: box
+    acls: {user: root}
+    namespace: &image
+      shares: {all: disable}
+      root: {image: /run/image/own.squash}
+      mounts: [{target: /usr, mode: ro}, {target: /proc, mode: procfs}, {target: /dev, mode: devfs}]
+    commands:
+      - {uid: look, exec: {cmdpath: /usr/bin/sh, args: [/look]}}
+      - {uid: wait, exec: {cmdpath: /usr/bin/sh, args: [-c, sleep 600; exit]}}
+  - uid: bound
+    acls: {user: root}
+    namespace: {<<: *image, root: {directory: /}}
+    commands: {uid: here, exec: {cmdpath: /usr/bin/echo, args: [here]}}
 """
 LOOK = b"cat /etc/issue; echo written >/etc/issue && cat /etc/issue; grep ' / ' /proc/self/mounts"
 
@@ -64,3 +81,59 @@ def test_nothing_holds_an_image_when_all_have_ended(mounted: Guest) -> None:
     mounted.shell("umount /run/image/root")
     assert "/run/image" not in mounted.shell("losetup --all")
     mounted.shell("mount -o loop,ro /run/image/squash /run/image/root")
+
+
+@pytest.fixture
+def own(mounted: Guest) -> Guest:
+    """The same guest, with the image in a file of its own that initspawn is to mount itself."""
+    mounted.shell("cp /run/image/squash /run/image/own.squash")
+    mounted.write("/run/image/own.yaml", OWN.encode())
+    return mounted
+
+
+def run(guest: Guest, verb: str = "box/look", what: str = "own.yaml") -> Done:
+    return guest.run("initspawn", "run", f"/run/image/{what}", verb)
+
+
+def attached(guest: Guest) -> bool:
+    return "own.squash" in guest.shell("losetup --all")
+
+
+def test_initspawn_mounts_an_image_itself(own: Guest) -> None:
+    before = own.shell("cat /proc/self/mountinfo")
+    done = run(own)
+    said = done.out.splitlines()
+    assert said[0] == "from the image", done
+    assert "Read-only file system" in done.err
+    assert "written" not in said
+    device, _, kind, options = said[-1].split()[:4]
+    assert device.startswith("/dev/loop")
+    assert kind == "squashfs"
+    assert {"ro", "nosuid", "nodev"} <= set(options.split(","))
+    assert own.shell("cat /proc/self/mountinfo") == before
+    assert not attached(own)
+
+
+def test_an_image_that_is_none_is_refused(own: Guest) -> None:
+    own.check("initspawn", "compile", "/run/image/own.yaml", "-o", "/run/image/own.plan")
+    own.shell("{ printf hsqs; head -c 8192 /dev/zero; } >/run/image/own.squash")
+    assert "start refused at 'mounts'" in run(own).err  # the kernel reads on behind the first bytes
+    own.shell("echo garbage, long enough >/run/image/own.squash")
+    assert "root.image: '/run/image/own.squash': no squashfs image" in run(own).err
+    done = run(own, what="own.plan")
+    assert "start refused at 'image': /run/image/own.squash: no squashfs image" in done.err
+    own.shell("rm /run/image/own.squash")
+    assert "does not exist" in run(own).err
+    assert "start refused at 'image'" in run(own, what="own.plan").err
+    assert run(own, "bound/here", "own.plan").out == "here\n"  # the other sandbox does not suffer
+    assert not attached(own)
+
+
+def test_nothing_holds_an_image_whose_supervisor_was_killed(own: Guest) -> None:
+    line = "echo $$ >/run/image/pid; exec initspawn run /run/image/own.yaml box/wait"
+    running = own.start("sh", "-c", line)
+    own.shell("until pgrep -fx 'sleep 600'; do sleep 0.1; done")
+    assert attached(own)
+    own.shell("kill -9 $(cat /run/image/pid)")
+    running.wait()
+    own.shell("until ! losetup --all | grep own.squash; do sleep 0.1; done; ! pgrep -fx 'sleep 600'")

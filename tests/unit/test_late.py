@@ -108,6 +108,13 @@ def test_sources_are_looked_for_and_made(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "er").is_dir()
 
 
+def test_an_image_that_is_missing_does_not_cost_the_whole_plan(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("none")
+    root = Mount(operation="image", target="/", source=f"{tmp_path}/link", read_only=True, late="find")
+    sandbox, _ = settled(plan(mounts=(root,)))
+    assert sandbox.mounts == (root.replace(source=f"{tmp_path}/none", late=""),)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

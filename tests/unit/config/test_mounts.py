@@ -240,8 +240,13 @@ def test_an_overlay_lies_over_a_directory(build: Build, problems: Problems, tmp_
     [
         ({"directory": "usr"}, [], "root.directory: 'usr' is not absolute"),
         ({"directory": "/nowhere"}, [], "root.directory: '/nowhere' does not exist"),
-        ({"directory": "/bin/sh"}, [], "is no directory (an image is to be mounted first)"),
-        ({"image": "/x.squashfs", "directory": "/"}, [], "known but not built yet: mount it on the machine"),
+        ({"directory": "/bin/sh"}, [], "is no directory (a squashfs is named as `image`)"),
+        (
+            {"image": "/x.squashfs", "directory": "/"},
+            [],
+            "namespace.root: is one thing, a directory or an",
+        ),
+        ({}, [], "write either `directory` or `image`"),
         ({"directory": "/usr"}, [{"target": "/none", "mode": "tmpfs"}], "cannot be made in /, which is read"),
         ({"directory": "/usr"}, [{"target": "/lib/x", "source": "a", "mode": "symlink"}], "overlay: true}"),
         ({"directory": "/usr"}, [{"target": "/lib/os-release", "source": ":", "mode": "execfd"}], "overlay:"),
@@ -265,6 +270,74 @@ def test_a_root_comes_before_all_mounts(build: Build) -> None:
     made = build({"namespace": namespace, "commands": []}).sandboxes[0]
     assert [mount.operation for mount in made.mounts] == ["overlay", "tmpfs"]
     assert made.writable_root
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """What begins as a squashfs does, and is trusted."""
+    path = tmp_path / "box.squashfs"
+    path.write_bytes(b"hsqs" + bytes(92))
+    path.chmod(0o644)
+    return path
+
+
+@pytest.mark.root
+def test_an_image_comes_before_all_mounts(build: Build, image: Path) -> None:
+    # Nobody looks into it: a program, a target and a directory are taken to be there.
+    mounts = [{"target": "/none", "source": "/usr", "mode": "ro"}, {"target": "/tmp", "mode": "tmpfs"}]
+    sandbox = {
+        "namespace": {"root": {"image": str(image)}, "mounts": mounts},
+        "acls": {"user": "root", "chdir": "/there"},
+    }
+    made = build(sandbox, user=0, exec={"cmdpath": "/bin/nowhere"}).sandboxes[0]
+    first = made.mounts[0]
+    assert first == Mount(operation="image", target="/", source=str(image), read_only=True)
+    assert [mount.operation for mount in made.mounts] == ["image", "bind", "tmpfs"]
+    assert made.new_root
+    assert not made.writable_root
+    root = {"image": "$HOLD"}
+    made = build(
+        {"namespace": {"root": root}, "acls": {"user": "root"}}, user=0, environ={"HOLD": str(image)}
+    ).sandboxes[0]
+    assert made.mounts == (first,)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("more", "user", "said"),
+    [
+        ({"root": {"overlay": True}}, 0, "root.overlay: does not go with an image (mount it"),
+        ({}, 1000, "root.image: the kernel lets only root mount an image (run initspawn as root"),
+        ({"opts": {"bwrap": "/usr/bin/bwrap"}}, 0, "root.image: bubblewrap mounts no images"),
+        ({"mounts": [{"target": "/x", "source": ":", "mode": "execfd"}]}, 0, "cannot be made over an image"),
+        ({"opts": {"writable_root": True}}, 0, "is for a root that is empty"),
+    ],
+)
+def test_what_does_not_go_with_an_image(
+    problems: Problems, image: Path, more: dict[str, Any], user: int, said: str
+) -> None:
+    root = {"image": str(image), **more.get("root", {})}
+    acls = {"user": "root"} if user == 0 else {}
+    found = problems({"namespace": {**more, "root": root}, "acls": acls, "commands": []}, user=user)
+    assert any(said in text for text in found), found
+
+
+@pytest.mark.root
+def test_files_that_are_no_images(problems: Problems, image: Path, tmp_path: Path) -> None:
+    def refused(path: object) -> str:
+        box = {"namespace": {"root": {"image": str(path)}}, "acls": {"user": "root"}, "commands": []}
+        (said,) = problems(box, user=0)
+        return said
+
+    assert "does not exist (mksquashfs makes one)" in refused(tmp_path / "none")
+    assert "is not absolute" in refused("box.squashfs")
+    assert "no regular file" in refused(tmp_path)
+    image.chmod(0o666)
+    assert "others may write it: chmod go-w" in refused(image)
+    image.chmod(0o644)
+    image.write_text("plain")
+    assert "root.image: " in refused(image)
+    assert "no squashfs image: mksquashfs makes one" in refused(image)
 
 
 def test_a_writable_root_is_an_empty_one(problems: Problems) -> None:

@@ -186,6 +186,21 @@ def test_bind_sources_are_those_of_the_tree(box: Callable[..., Sandbox], root: P
     assert "'/var/missing' does not exist" in problems(box, {"namespace": {"mounts": entries}})
 
 
+def test_an_image_is_that_of_the_tree(box: Callable[..., Sandbox], root: Path) -> None:
+    image = root / "var/box.squashfs"
+    image.write_bytes(b"hsqs")
+    image.chmod(0o644)
+    (root / "var/link").symlink_to("/var/box.squashfs")
+    (first,) = box({"namespace": {"root": {"image": "/var/link"}}}).mounts
+    assert (first.operation, first.source, first.late) == ("image", "/var/box.squashfs", "")
+    (first,) = box({"namespace": {"root": {"image": "/run/box.squashfs"}}}).mounts
+    assert (first.operation, first.source, first.late) == ("image", "/run/box.squashfs", "find")
+    image.write_bytes(b"hsq")
+    assert "no squashfs image" in problems(box, {"namespace": {"root": {"image": "/var/box.squashfs"}}})
+    image.unlink()
+    assert "'/var/link' does not exist" in problems(box, {"namespace": {"root": {"image": "/var/link"}}})
+
+
 def test_what_only_the_running_machine_has_is_looked_for_later(
     box: Callable[..., Sandbox], root: Path
 ) -> None:

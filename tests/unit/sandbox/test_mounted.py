@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from initspawn.plan import Mount, Sandbox
@@ -115,3 +119,52 @@ def test_a_directory_device_over_that_of_a_bound_root() -> None:
     assert MountCheck(box).compare("\n".join(lines).encode(), -1) == AS_PLANNED
     seen = [*lines, "14 13 0:1 / /dev/shm ro,nosuid,nodev - tmpfs none ro"]
     assert MountCheck(box).compare("\n".join(seen).encode(), -1) == "/dev/shm is mounted, and not in the plan"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/ ro,nosuid,nodev - squashfs", AS_PLANNED),
+        ("/ ro,nosuid,nodev - ext4", "image on /: a ext4"),
+        ("/ rw,nosuid,nodev - squashfs", "image on /: writable"),
+        ("/ ro,nodev - squashfs", "image on /: set-user-ID programs work"),
+        ("/ ro,nosuid - squashfs", "image on /: devices work"),
+    ],
+)
+@pytest.mark.parametrize("privileges", [True, False])
+def test_an_image_as_root(line: str, said: str, *, privileges: bool) -> None:
+    root = os.open("/", os.O_PATH)
+    try:
+        assert image_check(privileges).compare(f"1 1 0:1 / {line} none ro".encode(), root).startswith(said)
+    finally:
+        os.close(root)
+
+
+def test_another_image_or_something_in_it_is_noticed() -> None:
+    line = b"1 1 0:1 / / ro,nosuid,nodev - squashfs none ro"
+    proc = os.open("/proc", os.O_PATH)
+    try:
+        assert image_check(False).compare(line, proc) == "image on /: not /box.squashfs on /dev/image"
+    finally:
+        os.close(proc)
+    below = line + b"\n1 1 0:1 / /x ro,nosuid,nodev - tmpfs none ro"
+    assert image_check(False).compare(below, -1) == "/x is mounted, and not in the plan"
+
+
+@pytest.fixture(autouse=True)
+def image_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/image is the device that the test's own root is on."""
+    real_stat = os.stat
+
+    def stat(path: Any, **more: Any) -> Any:
+        if path != "/dev/image":
+            return real_stat(path, **more)
+        return SimpleNamespace(st_rdev=real_stat("/").st_dev)
+
+    monkeypatch.setattr(os, "stat", stat)
+
+
+def image_check(privileges: bool) -> MountCheck:
+    entry = Mount(operation="image", target="/", source="/box.squashfs", read_only=True, device="/dev/image")
+    own = {"namespaces": ("mnt",), "new_root": True, "no_new_privileges": not privileges}
+    return MountCheck(Sandbox(uid="box", user=0, group=0, mounts=(entry,), **own))

@@ -36,7 +36,7 @@ class Made:
 @pytest.mark.parametrize("busy", [0, 1, 3, 30])
 def test_a_cgroup_that_stays_is_tried_ever_more_rarely(busy: int) -> None:
     made: Any = Made(busy)
-    Preparer(made, made, made).drop(made)
+    Preparer(made, made, made, made).drop(made)
     while made.timers:
         made.timers.pop()()
     assert made.waits == [min(0.05 * 2**number, 60.0) for number in range(busy)]

@@ -1,0 +1,77 @@
+"""Images that are the root of sandboxes, as block devices for as long as we live. Boot module.
+
+Nothing of them is mounted in our mount namespace: each task mounts the device in its own. The kernel frees a
+device when nobody has it open or mounted any more, however we end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from initspawn.errors import LaunchRefused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.plan import Plan, Sandbox
+
+
+class Images:
+    """The images of one plan, each attached once. `plan` is that plan with the devices in it.
+
+    An image that cannot be used costs its own sandboxes' commands, not all: it is told at once, and `check`
+    refuses them.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._devices: dict[str, tuple[int, str]] = {}  # by the image's path: a descriptor, the device's path
+        self._faults: dict[str, LaunchRefused] = {}
+        if any(_image(sandbox) for sandbox in plan.sandboxes()):
+            plan = plan.replace(
+                apis=tuple(
+                    api.replace(sandboxes=tuple(self._fitted(sandbox) for sandbox in api.sandboxes))
+                    for api in plan.apis
+                )
+            )
+        self.plan = plan
+
+    def check(self, sandbox: Sandbox) -> None:
+        """Raises LaunchRefused for a sandbox whose image cannot be used."""
+        fault = self._faults.get(_image(sandbox)) if self._faults else None
+        if fault is not None:
+            raise LaunchRefused(fault.step, fault.errno, fault.detail)
+
+    def close(self) -> None:
+        """Give the devices back."""
+        while self._devices:
+            os.close(self._devices.popitem()[1][0])
+
+    def _fitted(self, sandbox: Sandbox) -> Sandbox:
+        path = _image(sandbox)
+        if not path:
+            return sandbox
+        if path not in self._devices and path not in self._faults:
+            try:
+                self._devices[path] = _attached(path)
+            except OSError as error:
+                why = f"{error.filename or path}: {error.strerror}; looked at when initspawn started"
+                self._faults[path] = LaunchRefused("image", 0, why)
+                print(f"initspawn: no sandbox gets the image {path} as its root: {why}", file=sys.stderr)
+        device = self._devices[path][1] if path in self._devices else ""
+        return sandbox.replace(mounts=(sandbox.mounts[0].replace(device=device), *sandbox.mounts[1:]))
+
+
+def _image(sandbox: Sandbox) -> str:
+    """The path of the image that is a sandbox's root; empty if none is."""
+    first = sandbox.mounts[0] if sandbox.mounts else None
+    return first.source if first is not None and first.operation == "image" else ""
+
+
+def _attached(path: str) -> tuple[int, str]:
+    from initspawn.linux import loop, squashfs  # few plans have images
+
+    image = squashfs.open_image(path, (0, os.geteuid()))
+    try:
+        return loop.attach(image, path)
+    finally:
+        os.close(image)  # the device holds the file

@@ -1,0 +1,131 @@
+"""Images as roots: each file is judged and attached once, and a bad one costs its own sandboxes alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from initspawn.errors import LaunchRefused
+from initspawn.linux import loop
+from initspawn.linux.squashfs import open_image
+from initspawn.plan import Api, Mount, Plan, Sandbox
+from initspawn.supervisor.images import Images
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """What begins as a squashfs does, in a file of ours."""
+    path = tmp_path.resolve() / "box.squashfs"
+    path.write_bytes(b"hsqs" + bytes(92))
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture
+def attached(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, str]]:
+    """What was attached, the file's first bytes and its name: no device is made."""
+    made: list[tuple[bytes, str]] = []
+
+    def attach(fd: int, name: str) -> tuple[int, str]:
+        made.append((os.pread(fd, 4, 0), name))
+        return os.open("/dev/null", os.O_RDONLY), f"/dev/loop{len(made)}"
+
+    monkeypatch.setattr(loop, "attach", attach)
+    return made
+
+
+def box(uid: str, path: object, kind: str = "image") -> Sandbox:
+    root = Mount(operation=kind, target="/", source=str(path), read_only=True)
+    more = Mount(operation="proc", target="/proc")
+    return Sandbox(uid=uid, user=0, group=0, mounts=(root, more), new_root=True)
+
+
+def plan(*sandboxes: Sandbox) -> Plan:
+    return Plan(apis=(Api(uid="api", api="api", sandboxes=sandboxes),), user=0, group=0)
+
+
+def test_each_is_attached_once_and_the_rest_stays(image: Path, attached: list[tuple[bytes, str]]) -> None:
+    given = plan(
+        box("a", image), box("b", image), box("c", "/usr", "bind"), Sandbox(uid="d", user=0, group=0)
+    )
+    images = Images(given)
+    assert attached == [(b"hsqs", str(image))]
+    (made,) = images.plan.apis
+    assert [one.mounts[0].device for one in made.sandboxes[:3]] == ["/dev/loop1", "/dev/loop1", ""]
+    assert made.sandboxes[0].mounts[1:] == given.apis[0].sandboxes[0].mounts[1:]
+    assert made.sandboxes[2:] == given.apis[0].sandboxes[2:]
+    for sandbox in made.sandboxes:
+        images.check(sandbox)
+    images.close()
+    images.close()
+
+
+def test_devices_are_given_back(image: Path, attached: list[tuple[bytes, str]]) -> None:
+    before = os.listdir("/proc/self/fd")
+    images = Images(plan(box("a", image)))
+    assert len(attached) == 1
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    images.close()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_plan_without_images_is_what_it_was() -> None:
+    given = plan(box("c", "/usr", "bind"))
+    assert Images(given).plan is given
+
+
+def test_a_bad_one_costs_its_own_sandboxes(
+    image: Path, attached: list[tuple[bytes, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = image.with_name("none")
+    images = Images(plan(box("a", bad), box("b", image), box("c", bad)))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"initspawn: no sandbox gets the image {bad} as its root: {bad}: " in said
+    first, second, third = images.plan.apis[0].sandboxes
+    images.check(second)
+    for sandbox in (first, third):
+        with pytest.raises(LaunchRefused, match=f"start refused at 'image': {bad}: .*No such file"):
+            images.check(sandbox)
+    images.close()
+
+
+def test_where_no_device_can_be_had(
+    image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def attach(fd: int, name: str) -> tuple[int, str]:
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), loop.CONTROL)
+
+    monkeypatch.setattr(loop, "attach", attach)
+    images = Images(plan(box("a", image)))
+    assert "/dev/loop-control: No such device or address" in capsys.readouterr().err
+    with pytest.raises(LaunchRefused, match="loop-control"):
+        images.check(images.plan.apis[0].sandboxes[0])
+
+
+def test_what_is_no_image(image: Path) -> None:
+    ours = (os.geteuid(),)
+    os.close(open_image(str(image), ours))
+    with pytest.raises(PermissionError, match="belongs to user"):
+        open_image(str(image), (12345,))
+    for mode in (0o664, 0o646):
+        image.chmod(mode)
+        with pytest.raises(PermissionError, match="chmod go-w"):
+            open_image(str(image), ours)
+    image.chmod(0o600)
+    image.write_bytes(b"hsq")
+    with pytest.raises(OSError, match="no squashfs image"):
+        open_image(str(image), ours)
+    link = image.with_name("link")
+    link.symlink_to(image)
+    with pytest.raises(OSError, match="openat2") as caught:
+        open_image(str(link), ours)
+    assert caught.value.errno == errno.ELOOP
+    pipe = image.with_name("pipe")
+    os.mkfifo(pipe)
+    for path in (pipe, image.parent):  # and does not wait for somebody at the other end
+        with pytest.raises(OSError, match="no regular file"):
+            open_image(str(path), ours)
