@@ -18,7 +18,7 @@ from initspawn.boot.supervise import LOCK, Main
 from initspawn.errors import InitspawnError, PlanError
 from initspawn.linux import cgroup
 from initspawn.linux.mount import open_null
-from initspawn.plan import API, BOOT, EARLY, REBOOT, RECOVERY, Plan
+from initspawn.plan import API, BOOT, EARLY, REBOOT, RECOVERY, SYSTEM, Plan
 from initspawn.planfile import LAST, load
 from initspawn.supervisor.autostart import command_line, split
 from initspawn.supervisor.groups import Groups
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from initspawn.boot.adoption import Adoption, Unit
+    from initspawn.boot.remote import Remote
 
 RUN_DIR = "/run/initspawn"
 # The first that can be used; `initspawn.plan=PATH` on the kernel's command line comes before them.
@@ -136,6 +137,10 @@ def _usable(path: str) -> Plan:
     try:
         plan = load(path)
         check_machine(plan)
+        if plan.doors is not None:
+            from initspawn.boot.remote import with_place
+
+            plan = with_place(plan, RUN_DIR)
         return settle(plan, os.environ) if plan.late else plan
     except OSError as error:
         raise PlanError(f"{error.filename or path}: {error.strerror}") from error
@@ -198,6 +203,14 @@ class Early(Main):
         self._adoption: Adoption | None = None
         self._lock = lock  # held for as long as we are
         super().__init__(plan, "", RUN_DIR, -1)
+        self._remote: Remote | None = None
+        if plan.doors is not None:
+            from initspawn.boot.remote import Remote
+
+            self._remote = Remote(self, plan.doors)
+            self.start = {"gateway": plan.doors["gateway"], "up": plan.doors["up"]}
+            self._gateway_runs = plan.doors["gateway"]
+            self.registry.limits.update(plan.doors["limits"])
         self.supervisor.groups.each = True  # found by its group when we are gone, moved with it when adopted
 
     def _reach(self, stage: str) -> None:
@@ -208,8 +221,19 @@ class Early(Main):
         """We belong to a unit: the system is there."""
         self._adopted = True
         self.autostart.mark("adopted by a unit")
-        self._reach(API)  # no network's door is to come
+        self._reach(SYSTEM)
+        if self._remote is not None:
+            self._remote.open()
+        else:
+            self._reach(API)  # no network's door is to come
         self._on_network()
+
+    def open_network(self) -> None:
+        """The doors for the network: of a machine that has got as far as having one."""
+        if self._remote is None or "listen" in self.start:
+            super().open_network()
+        elif self._barrier is None or self._adopted:
+            self._remote.open()
 
     def _open(self) -> None:
         """The doors; what they need may come later."""

@@ -125,6 +125,10 @@ class Main:
             self.registry.about["notifications"] = notifications.told
         self.doors: list[Door] = []
         self.state: State | None = None
+        self.tokens = Tokens(
+            Token(name=name, digest=known, scopes=frozenset(scopes))
+            for known, (name, scopes) in self.start.get("tokens", {}).items()
+        )
         self.certificate: Certificate | None = None
         self.guard = self._guard(plan)
         self._announced = False
@@ -156,7 +160,9 @@ class Main:
             self._close_doors()
             self.reactor.close()
             if self.start.get("temporary"):
-                self._clean()
+                from initspawn.boot.temporary import clean
+
+                clean(self.plan_file, self.run_dir, GATEWAY, LOCK)
         return 0
 
     def _close_doors(self) -> None:
@@ -202,18 +208,6 @@ class Main:
         elif self._keeper is not None and self._gateway_runs == WHILE_UP:
             self._keeper.stop()
 
-    def _clean(self) -> None:
-        for path, remove in (
-            (self.plan_file, os.unlink),
-            (os.path.join(self.run_dir, GATEWAY), os.rmdir),
-            (os.path.join(self.run_dir, LOCK), os.unlink),
-            (self.run_dir, os.rmdir),
-        ):
-            try:
-                remove(path)
-            except OSError as error:  # not ours alone: somebody put something there
-                print(f"initspawn: {path} stays: {error.strerror}", file=sys.stderr)
-
     def stop(self) -> None:
         """End every task and then the loop; asked a second time, at once."""
         if self.guard is not None and self.guard.leave(self.stop):
@@ -230,24 +224,27 @@ class Main:
 
     def _open(self) -> None:
         # JSON and all that comes with it: not before the first commands are on their way.
-        from initspawn.control.server import Door, ServiceDoor, listen
+        from initspawn.control.server import Door, listen
         from initspawn.control.state import State
 
-        tokens = Tokens(
-            Token(name=name, digest=known, scopes=frozenset(scopes))
-            for known, (name, scopes) in self.start.get("tokens", {}).items()
-        )
-        self.state = State(self.start.get("state") or self.run_dir, self.reactor, tokens)
+        self.state = State(self.start.get("state") or self.run_dir, self.reactor, self.tokens)
         self.registry.audit = self.state.audit.record
         path = os.path.join(self.run_dir, CONTROL)
         _remove_stale(path)
         self.doors.append(
             Door(
-                listen(path), name="control", reactor=self.reactor, registry=self.registry, tokens=tokens,
+                listen(path), name="control",
+                reactor=self.reactor, registry=self.registry, tokens=self.tokens,
                 identify=lambda user, pid, fd: self._peer(user, pid, fd, NOBODY),
             )
         )  # fmt: skip
         self.autostart.mark("control socket answers")
+        self.open_network()
+
+    def open_network(self) -> None:
+        """The doors for the network, if there are to be any."""
+        from initspawn.control.server import Door, ServiceDoor, listen
+
         found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
         if found is None or "listen" not in self.start:
             self._reach(API)  # the control socket is all there will be
@@ -257,7 +254,7 @@ class Main:
         path = os.path.join(self.run_dir, GATEWAY_DOOR)
         _remove_stale(path)
         door = Door(
-            listen(path), name="network", reactor=self.reactor, registry=self.registry, tokens=tokens,
+            listen(path), name="network", reactor=self.reactor, registry=self.registry, tokens=self.tokens,
             identify=lambda *_: stranger, on_connect=self._announce,
         )  # fmt: skip
         self.doors.append(door)
@@ -267,7 +264,7 @@ class Main:
             door = ServiceDoor(
                 _socket.socket(fileno=fd), ours, protocol.encode(), name=f"unix {protocol}",
                 serving=lambda: self._keeper is not None and self._keeper.serving,
-                reactor=self.reactor, registry=self.registry, tokens=tokens,
+                reactor=self.reactor, registry=self.registry, tokens=self.tokens,
                 identify=lambda user, pid, fd: self._peer(user, pid, fd, stranger),
             )  # fmt: skip
             self.doors.append(door)

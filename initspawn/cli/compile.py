@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from initspawn.cli import doors
 from initspawn.cli.compiled import person
 from initspawn.cli.exits import UsageError
 from initspawn.cli.output import write_line
@@ -19,9 +20,13 @@ EXAMPLES = """\
 examples:
   initspawn compile vpn.json reset.yaml -o plan
   initspawn compile --root rootfs --arch aarch64 rootfs/etc/initspawn/vpn.json -o rootfs/var/lib/vpn.plan
+  initspawn compile --root rootfs --gateway up --host 0.0.0.0 vpn.json -o rootfs/etc/initspawn/boot.plan
 
 With --root, users, groups, programs and bind sources are looked up in that directory and nothing leads
 out of it. What only the running machine knows is filled in when the supervisor starts.
+
+With --gateway, a supervisor that is started before systemd opens the doors for the network itself, when
+its unit has it and the network is up; the options for them are as those of `serve`, for the device.
 """
 
 
@@ -41,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--last-cap", metavar="NAME",
         help=f"the last capability that its kernel knows, with --root (default: {NAMES[-1]})",
     )  # fmt: skip
+    doors.configure_ahead(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -51,11 +57,13 @@ def main(arguments: argparse.Namespace) -> int:
     target = _target(arguments)
     user, group = _supervisor(arguments, target)
     plan = compile_files(arguments.files, user=user, group=group, environ=os.environ, target=target)
+    plan = doors.plan_with_doors(arguments, plan, target)
     save(plan, arguments.output, keep=True)
-    commands = sum(len(api.commands) for api in plan.apis)
+    served = [api for api in plan.apis if not api.hidden]
+    commands = sum(len(api.commands) for api in served)
     size = os.path.getsize(arguments.output)
     write_line(
-        f"{arguments.output}: {len(plan.apis)} APIs, {commands} commands, {size} bytes, "
+        f"{arguments.output}: {len(served)} APIs, {commands} commands, {size} bytes, "
         f"for user {user} on {plan.machine}",
         sys.stdout,
     )

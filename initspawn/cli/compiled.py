@@ -6,6 +6,7 @@ import argparse
 import os
 import pwd
 
+from initspawn.cli.doors import without_doors
 from initspawn.cli.exits import UsageError
 from initspawn.cli.output import complain
 from initspawn.config.compile import compile_files
@@ -55,7 +56,7 @@ def given_plan(files: list[str]) -> Plan | None:
         return None
     if len(files) > 1:
         raise UsageError("a plan stands alone: it holds all files that it was made of")
-    return load(files[0])
+    return without_doors(load(files[0]))
 
 
 def plan_to_serve(files: list[str], kept: str | None) -> Plan:
@@ -70,7 +71,7 @@ def plan_to_serve(files: list[str], kept: str | None) -> Plan:
         if kept is not None:
             if made is not None:
                 raise UsageError("--plan goes with the files that it is made of")
-            made = load(kept)
+            made = without_doors(load(kept))
             if _names(made) != [os.path.realpath(path) for path in files_of(files)]:
                 raise PlanError(f"{kept}: made of other files")
         if made is None:

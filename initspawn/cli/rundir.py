@@ -7,6 +7,7 @@ import stat
 
 from initspawn.errors import InitspawnError
 
+DEVICE = "/run/initspawn"  # root's, and that of a supervisor that was there before any other init
 LONGEST = 90  # sun_path has 108 bytes (unix(7)), and the longest name of ours needs 13 of them
 
 
@@ -14,7 +15,7 @@ def default_run_dir() -> str:
     """/run/initspawn for root; else below XDG_RUNTIME_DIR, or in /tmp under the user's number."""
     user = os.geteuid()
     if user == 0:
-        return "/run/initspawn"
+        return DEVICE
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return os.path.join(runtime, "initspawn") if runtime else f"/tmp/initspawn-{user}"
 

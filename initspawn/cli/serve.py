@@ -8,25 +8,23 @@ import ipaddress
 import marshal
 import os
 import pwd
-import re
 import secrets
 import socket
 import sys
 
 from initspawn.boot import supervise
-from initspawn.boot.supervise import GATEWAY, LOCK, NOW, UP, WHILE_UP
+from initspawn.boot.supervise import GATEWAY, LOCK
+from initspawn.cli import doors
 from initspawn.cli.certificate import tls_files
 from initspawn.cli.compiled import FILES, plan_to_serve
-from initspawn.cli.confinement import USER, gateway_config
+from initspawn.cli.confinement import gateway_config
+from initspawn.cli.doors import in_table, refuse_gateway_user
 from initspawn.cli.exits import UsageError
 from initspawn.cli.page import aliases_of, page_of
 from initspawn.cli.rundir import default_run_dir, prepare_run_dir
 from initspawn.cli.sockets import listen_tcp, listen_unix, wanted_sockets
 from initspawn.config.compile import compile_raw
 from initspawn.errors import InitspawnError
-from initspawn.gateway.quota import parse
-from initspawn.limits import CONNECTIONS, WEBSOCKETS
-from initspawn.plan import ADDRESS, LINK, ROUTE, Plan
 from initspawn.planfile import save
 from initspawn.verbs.access import EVERYTHING, digest
 
@@ -39,7 +37,6 @@ examples:
   initspawn serve --plan /var/lib/initspawn/plan vpn.json     compiled only when it changed
   initspawn serve vpn.plan                                    what `initspawn compile` made
 """
-PORT = 1234
 _BOOT = os.path.join(os.path.dirname(os.path.abspath(supervise.__file__)), "__main__.py")
 
 
@@ -50,10 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan", metavar="PLAN", help="keep the compiled plan here; while FILEs are as they were, use it"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=_port, default=PORT, help=f"TCP port; 0: a free one, which is printed (default {PORT})"
-    )
+    doors.configure(parser)
     parser.add_argument(
         "--unix", action="append", default=[], metavar="PATH",
         help="serve WebSocket, REST and the page on this unix socket too; root and you need no token there",
@@ -63,68 +57,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="serve one API to AFB binders and `afb-client --direct` on this unix socket",
     )  # fmt: skip
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", type=_host_name,
-        help="believe this name in a request's Host header; repeatable (default: this machine's own)",
-    )  # fmt: skip
-    parser.add_argument(
         "--alias", action="append", default=[], metavar="/PREFIX:DIR",
         help="serve the files of a directory at the addresses that begin so; repeatable",
     )  # fmt: skip
     parser.add_argument("--page", metavar="DIR", help="serve this page of yours instead of the test page")
-    parser.add_argument(
-        "--limit", action="append", default=[], metavar="NAME=NUMBER", type=_limit,
-        help="what one address may: connections at once, calls per second, failures (wrong tokens) per "
-        "minute; 0: any number; websockets: of all addresses at once; repeatable",
-    )  # fmt: skip
     parser.add_argument("--tls-certificate", metavar="FILE", help="serve HTTPS and WSS with this chain (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM); a change of both is taken over")
-    parser.add_argument(
-        "--gateway", choices=(NOW, UP, WHILE_UP), default=NOW,
-        help="when to run the gateway, for clients over the network: at once, from when that is up on, or "
-        f"only while it is up (default {NOW})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--network-up", choices=(LINK, ADDRESS, ROUTE), default=ADDRESS,
-        help="the network is up when a link is, has an address, or carries a default route (default "
-        f"{ADDRESS})",
-    )  # fmt: skip
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
-    parser.add_argument(
-        "--state-dir", metavar="DIR",
-        help="token file and audit log, which then outlive this run (default: the run directory)",
-    )  # fmt: skip
     parser.add_argument("--no-auth", action="store_true", help="ask nobody for a token; loopback only")
-    parser.add_argument(
-        "--gateway-user", default=USER, metavar="NAME", help=f"who the gateway is, as root (default {USER})"
-    )
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number from 0 to 65535")
-    return int(text)
-
-
-def _limit(text: str) -> tuple[str, int]:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _in_table(given: dict[str, int]) -> dict[str, int]:
-    """What `--limit` says by the names of `limits.TABLE`. Each WebSocket has a control connection."""
-    found = {f"address_{name}": number for name, number in given.items() if name != "websockets"}
-    if "websockets" in given:
-        found["websockets"] = given["websockets"]
-        found["connections"] = given["websockets"] + CONNECTIONS - WEBSOCKETS
-    return found
-
-
-def _host_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9a-fA-F:.]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no host: write a name or address, without a port")
-    return text
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -135,7 +75,7 @@ def main(arguments: argparse.Namespace) -> int:
     user, group = os.geteuid(), os.getegid()
     plan = plan_to_serve(arguments.files, arguments.plan)
     if user == 0:
-        _refuse_gateway_user(plan, arguments.gateway_user)
+        refuse_gateway_user(plan, arguments.gateway_user, _number)
     page = page_of(plan, arguments.page, privileged=user == 0)
     aliases = aliases_of(arguments.alias, privileged=user == 0)
     tls = tls_files(arguments.tls_certificate, arguments.tls_key)
@@ -165,7 +105,7 @@ def main(arguments: argparse.Namespace) -> int:
         "open": arguments.no_auth,
         "listen": listener.fileno(),
         "unix": listen_unix(sockets),
-        "limits": _in_table(dict(arguments.limit)),
+        "limits": in_table(dict(arguments.limit)),
         **({"tls": tls} if tls is not None else {}),
         "gateway": arguments.gateway,
         "up": arguments.network_up,
@@ -220,16 +160,8 @@ def _lock(run_dir: str) -> None:
     os.set_inheritable(fd, True)
 
 
-def _refuse_gateway_user(plan: Plan, name: str) -> None:
-    """What runs as the gateway's user could look into it, and take the tokens of its clients."""
+def _number(name: str) -> int | None:
     try:
-        number = int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+        return pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise UsageError(f"--gateway-user: there is no user {name!r}") from None
-    for api in plan.apis:
-        for sandbox in api.sandboxes:
-            if sandbox.user == number:
-                raise UsageError(
-                    f"sandbox `{sandbox.uid}` of `{api.api}` runs as user {number}, and so would the "
-                    "gateway; give one of them another (--gateway-user)"
-                )
+        return None

@@ -6,6 +6,8 @@ import os
 import sys
 import sysconfig
 
+from initspawn.tree import HERE, Tree
+
 # What such a program has no use for, and an attacker has.
 DENIED = (
     "add_key", "bpf", "delete_module", "finit_module", "init_module", "io_uring_enter",
@@ -22,11 +24,17 @@ def python_mounts(more: list[str]) -> list[dict[str, str]]:
     python = os.path.dirname(os.path.realpath(sys.executable))
     wanted = [sys.base_prefix, sys.prefix, python, *more]
     wanted += [path for name, path in sysconfig.get_paths().items() if name in _STANDARD]
+    return system_mounts(HERE, wanted)
+
+
+def system_mounts(tree: Tree, wanted: list[str]) -> list[dict[str, str]]:
+    """The system's libraries and programs as a machine has them, and these paths of it, read-only."""
     mounts: list[dict[str, str]] = []
     for path in _SYSTEM:
-        if os.path.islink(path):
-            mounts.append({"target": path, "source": literal(os.readlink(path)), "mode": "symlink"})
-        elif os.path.exists(path):
+        link = tree.readlink(path)
+        if link is not None:
+            mounts.append({"target": path, "source": literal(link), "mode": "symlink"})
+        elif tree.exists(path):
             mounts.append({"target": path, "mode": "ro"})
     bound = [mount["target"] for mount in mounts if mount["mode"] == "ro"]
     for path in sorted({os.path.abspath(path) for path in wanted}, key=len):

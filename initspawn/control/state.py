@@ -19,24 +19,36 @@ AUDIT = "audit.jsonl"
 
 
 class State:
-    """Keeps `tokens` as the file in `directory` says, and writes the audit log there. Raises OSError."""
+    """Keeps `tokens` as the file in `directory` says, and writes the audit log there, or into `audit`. Raises
+    OSError.
+    """
 
-    def __init__(self, directory: str, reactor: Reactor, tokens: Tokens) -> None:
+    def __init__(
+        self, directory: str, reactor: Reactor, tokens: Tokens, audit: Audit | None = None
+    ) -> None:
         self._directory = directory
         self._reactor = reactor
         self._tokens = tokens
         self._timer: Timer | None = None
         self._watch = inotify.watch(directory)  # before the first reading: no change is missed
-        self.audit = Audit(os.path.join(directory, AUDIT))
+        try:
+            self.audit = audit or Audit(os.path.join(directory, AUDIT))
+        except OSError:
+            os.close(self._watch)
+            raise
         reactor.watch(self._watch, READ, lambda _: self._changed())
         tokens.on_change.append(self._wait_for_expiry)
         self._read()
 
-    def close(self, *, remove: bool) -> None:
-        """Close everything; with `remove` the files go too."""
+    def close(self, *, remove: bool, audit: bool = True) -> None:
+        """Close everything, the audit log if not told otherwise; with `remove` the files go too."""
         self._reactor.forget(self._watch)
         os.close(self._watch)
-        self.audit.close()
+        self._tokens.on_change.remove(self._wait_for_expiry)
+        if self._timer is not None:
+            self._timer.cancel()
+        if audit:
+            self.audit.close()
         for name in (NAME, f"{NAME}.lock", AUDIT, f"{AUDIT}.1") if remove else ():
             try:
                 os.unlink(os.path.join(self._directory, name))

@@ -1,0 +1,99 @@
+"""The network's doors of a device: from the kernel's start of PID 1 to a WebSocket on another machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+from qemu.guest import Guest
+from qemu.image import Image
+from qemu.machine import Shape
+from tests.system.server import SUBPROTOCOL, Client
+
+PORT = 1234
+SECONDS = 90.0  # until a door opens or shuts
+APPEND = "quiet init=/usr/sbin/initspawn-init initspawn.plan=/etc/initspawn/doors.plan"
+STATE = "/var/lib/initspawn"
+
+
+@pytest.fixture(scope="module")
+def device(image: Image) -> Iterator[tuple[Guest, int, str]]:
+    """A machine whose doors come with its network, its port here, and a token."""
+    with Guest(Shape(image, cpus=2, memory=768, append=APPEND)) as machine:
+        machine.wait_agent()
+        port = machine.forward(PORT)
+        token = machine.check("initspawn", "token", "add", "host", "--scope", "*", "--state-dir", STATE)
+        yield machine, port, token.split()[-1]
+
+
+@contextmanager
+def websocket(port: int, token: str, seconds: float = SECONDS) -> Iterator[Client]:
+    """A client, as soon as there is somebody to speak to."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            address = f"ws://127.0.0.1:{port}/api?token={token}"
+            socket = connect(address, subprotocols=[SUBPROTOCOL], compression=None, open_timeout=5)
+            break
+        except (OSError, WebSocketException):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+    with socket:
+        yield Client(socket)
+
+
+def test_what_happened_since_the_kernel_began_is_replayed(device: tuple[Guest, int, str]) -> None:
+    machine, port, token = device
+    with websocket(port, token) as client:
+        tasks = client.call("initspawn/tasks")["response"]
+        known = {task["command"]: task["pid"] for task in tasks}
+        assert {"count", "boxed", "silent"} <= set(known)
+        stat = machine.read(f"/proc/{known['count']}/stat").decode().rpartition(")")[2].split()
+        uptime = float(machine.read("/proc/uptime").split()[0])
+        assert int(stat[19]) / 100 < uptime - 3  # long before the doors
+        client.call("boot/count", {"action": "subscribe", "args": {"pid": known["count"], "from": 1}})
+
+        def lines() -> list[str]:
+            return [event["stdout"] for event in client.events if "stdout" in event]
+
+        while len(lines()) < 60:
+            client.receive()
+        assert lines() == [str(number) for number in range(1, len(lines()) + 1)]
+
+
+def test_it_comes_and_goes_with_the_network(device: tuple[Guest, int, str]) -> None:
+    machine, port, token = device
+    with websocket(port, token) as client:
+        before = client.call("initspawn/info")["response"]
+        link = machine.shell("ls /sys/class/net | grep -v ^lo").split()[0]
+        gateways = "pgrep -f initspawn[.]gateway"  # not the shell that looks for it
+        assert machine.run("sh", "-c", gateways).code == 0
+        machine.check("ip", "link", "set", link, "down")
+        machine.shell(f"for i in $(seq 100); do {gateways} || exit 0; sleep 0.2; done; exit 1")
+    machine.check("ip", "link", "set", link, "up")
+    with websocket(port, token) as client:
+        assert client.call("initspawn/info")["response"]["version"] == before["version"]
+
+
+def test_nobody_enters_without_a_token(device: tuple[Guest, int, str]) -> None:
+    _, port, _ = device
+    with websocket(port, "x") as client:
+        assert client.call("boot/count", {"action": "start"})["request"]["status"] == "invalid-token"
+
+
+def test_the_gateway_is_confined_and_in_the_unit(device: tuple[Guest, int, str]) -> None:
+    machine, port, token = device
+    with websocket(port, token):
+        pid = machine.check("pgrep", "-f", "initspawn[.]gateway").split()[-1]
+        status = machine.read(f"/proc/{pid}/status").decode()
+        assert "Uid:\t64999\t64999\t64999\t64999" in status
+        assert "CapEff:\t0000000000000000" in status
+        assert b"/system.slice/initspawn.service/" in machine.read(f"/proc/{pid}/cgroup")
+        audit = machine.read(f"{STATE}/audit.jsonl").decode()
+        assert '"host"' in audit
