@@ -84,7 +84,7 @@ def test_it_comes_and_goes_with_the_network(device: tuple[Guest, int, str]) -> N
 def test_nobody_enters_without_a_token(device: tuple[Guest, int, str]) -> None:
     _, port, _ = device
     with websocket(port, "x") as client:
-        assert client.call("boot/count", {"action": "start"})["request"]["status"] == "invalid-token"
+        assert client.call("boot/count", {"action": "start"})["request"]["status"] == "insufficient-scope"
 
 
 def test_the_gateway_is_confined_and_in_the_unit(device: tuple[Guest, int, str]) -> None:
@@ -96,4 +96,4 @@ def test_the_gateway_is_confined_and_in_the_unit(device: tuple[Guest, int, str])
         assert "CapEff:\t0000000000000000" in status
         assert b"/system.slice/initspawn.service/" in machine.read(f"/proc/{pid}/cgroup")
         audit = machine.read(f"{STATE}/audit.jsonl").decode()
-        assert '"host"' in audit
+        assert '"token:host"' in audit
