@@ -154,13 +154,14 @@ class Adoption:
                 move(supervisor.groups, words["group"], supervisor.roster.every(), pid)
                 for fd, ours in zip(fds, (1, 2), strict=True):
                     os.dup2(fd, ours, inheritable=True)
+            except OSError as error:
+                self._answer(peer, fds, f"error {error.filename or ''}: {error.strerror}")
+            else:
                 self._answer(peer, fds, f"pid {os.getpid()}")
                 self._unit.serve(words.get("notify", ""), words.get("watchdog", ""))
                 count = len(supervisor.roster.every())
                 self._on_adopted()
                 self._unit.tell(f"STATUS=taken over before systemd, with {count} running tasks")
-            except OSError as error:
-                self._answer(peer, fds, f"error {error.filename or ''}: {error.strerror}")
         supervisor.reserve.fill(supervisor.plan)
 
     @staticmethod

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from initspawn.plan import Plan
 
 _RETRY_SECONDS = 5.0
+_LOOK_SECONDS = 30.0  # between looks whether another file system lies where the state directory is
 
 
 def with_place(plan: Plan, run_dir: str) -> Plan:
@@ -46,21 +47,26 @@ class Remote:
         self._main = main
         self._doors = doors
         self._said = ""
-        self._open = self._stored = False
+        self._open = False
+        self._place: tuple[int, int] | None = None  # of the state directory: device, inode
+        self._borrowed = False  # whether its audit log is still the run directory's
 
     def open(self) -> None:
         """Now, or as soon as it can be."""
-        if not self._stored:
-            self._stored = self._store()
+        stored = self._store()  # again and again: /var may be mounted, or be made writable, after us
         if not self._open:
             self._open = self._listen()
-        if not (self._open and self._stored):
-            self._main.reactor.after(_RETRY_SECONDS, self.open)
+        done = self._open and stored
+        self._main.reactor.after(_LOOK_SECONDS if done else _RETRY_SECONDS, self.open)
 
     def _listen(self) -> bool:
         host, port = self._doors["host"], self._doors["port"]
         family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
-        listener = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            listener = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        except OSError as error:  # a kernel without IPv6; no descriptor left
+            self._say(f"no door for the network yet: {host} port {port}: {error.strerror}")
+            return False
         try:
             listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
@@ -88,9 +94,13 @@ class Remote:
         from initspawn.control.state import State
 
         directory, old = self._doors["state"], self._main.state
-        assert old is not None
+        if old is None:  # the doors are shut, and opened again soon
+            return False
         try:
             found = os.lstat(directory)
+            place = (found.st_dev, found.st_ino)
+            if place == self._place and not self._borrowed:
+                return True
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
                 self._say(f"no tokens: {directory} is not a directory of ours that only we can write")
                 return False
@@ -103,9 +113,10 @@ class Remote:
         except OSError as error:
             self._say(f"no tokens yet: {directory}: {error.strerror}")
             return False
+        self._place, self._borrowed = place, new.audit is old.audit
         self._main.state = new
         self._main.registry.audit = new.audit.record
-        return True
+        return not self._borrowed
 
     def _say(self, line: str) -> None:
         if line != self._said:

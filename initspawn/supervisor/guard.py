@@ -43,6 +43,7 @@ class Guard:
         self._pause = _FIRST_PAUSE
         self._was_ready = False
         self._then: Callable[[], None] | None = None  # what comes when it is left
+        self._leaving = False
 
     def begin(self) -> None:
         """Close it, before anything else is started; serves the loop meanwhile. Where that cannot be done,
@@ -68,10 +69,11 @@ class Guard:
         tunnel ends too; then `then` is called when it is.
         """
         service = self._services.every[self._plan.until]
-        if self._then is not None or self._state != OPEN or self._plan.open_on_failure:
+        if self._leaving or self._state != OPEN or self._plan.open_on_failure:
             return False
         if service.state == life.DONE:  # nothing ends that it was open for
             return False
+        self._leaving = True  # once: it may fail to close
         self._then = then
         self._supervisor.reactor.after(_LAST_SECONDS, self._left)
         self._want(CLOSE)

@@ -58,7 +58,7 @@ def supervising(place: Path, namespace: bool) -> Iterator[tuple[Server, int]]:
         os.chmod(place / f"go-{number}", 0o666)
     os.chmod(place, 0o755)
     for above in place.parents[:3]:
-        os.chmod(above, 0o755)
+        os.chmod(above, above.stat().st_mode | 0o055)
     lines = [f"read line <{place}/go-{number}; exit {number}" for number in range(TASKS)]
     commands = [shell(f"c{number}", line) for number, line in enumerate(lines)]
     unshare = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child") if namespace else ()

@@ -95,7 +95,6 @@ def test_they_open_without_tokens_and_take_them_when_they_are_there(
     device.directory.mkdir(0o700)
     first = device.state
     device.again()
-    assert device.waiting == []
     assert device.state is not first
     assert (device.directory / AUDIT).exists()
     assert device.opened == 1
@@ -123,7 +122,34 @@ def test_where_only_reading_is_possible_the_audit_log_stays_where_it_was(
     assert device.state is not first
     assert device.state is not None
     assert device.state.audit is first.audit
-    assert device.waiting == []
+    (device.directory / AUDIT).rmdir()
+    device.again()
+    assert device.state.audit is not first.audit  # as soon as it can be written
+
+
+def test_a_file_system_that_is_mounted_over_it_counts_from_then_on(device: Device) -> None:
+    device.directory.mkdir(0o700)
+    device.remote.open()
+    first = device.state
+    device.again()
+    assert device.state is first
+    device.directory.rename(device.directory.with_name("below"))
+    device.directory.mkdir(0o700)
+    device.again()
+    assert device.state is not first
+
+
+def test_a_socket_that_the_kernel_has_not_got(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.directory.mkdir(0o700)
+
+    def refused(*_: object) -> None:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr("_socket.socket", refused)
+    device.remote.open()
+    monkeypatch.undo()
+    device.again()
+    assert device.opened == 1
 
 
 def test_an_address_that_is_taken_is_tried_again(
@@ -134,7 +160,7 @@ def test_an_address_that_is_taken_is_tried_again(
         device.remote.open()
         assert "no door for the network yet" in capsys.readouterr().err
     device.again()
-    assert (device.opened, device.waiting) == (1, [])
+    assert device.opened == 1
 
 
 def test_a_socket_that_cannot_be_made_is_no_reason_to_fail(device: Device) -> None:
