@@ -229,11 +229,9 @@ class Early(Main):
         self._on_network()
 
     def open_network(self) -> None:
-        """The doors for the network: of a machine that has got as far as having one."""
+        """The doors for the network: not before `_remote` opens them, when all others are open for good."""
         if self._remote is None or "listen" in self.start:
             super().open_network()
-        elif self._barrier is None or self._adopted:
-            self._remote.open()
 
     def _open(self) -> None:
         """The doors; what they need may come later."""
@@ -258,6 +256,9 @@ class Early(Main):
             _tell(f"no door yet: {error.filename or RUN_DIR}: {error.strerror}")
             self._close_doors()
             self.reactor.after(_RETRY_SECONDS, self._try_doors)
+        else:
+            if self._remote is not None and self._barrier is None:
+                self._remote.open()
 
     def _live(self) -> None:
         assert self._barrier is not None

@@ -58,7 +58,7 @@ class Guard:
             self._services.on_change.append(self._look)
             return
         self._failure = self._failure or f"nft has not ended after {SECONDS:g} s"
-        self._wanted = ""
+        self._wanted = OPEN if self._plan.open_on_failure else ""  # if nft is late, not for ever
         if not self._plan.open_on_failure:
             self._supervisor.roster.barred = f"the guard could not be installed: {self._failure}"
         followed = "goes on without" if self._plan.open_on_failure else "does not start what uses the network"

@@ -97,3 +97,10 @@ def test_the_gateway_is_confined_and_in_the_unit(device: tuple[Guest, int, str])
         assert b"/system.slice/initspawn.service/" in machine.read(f"/proc/{pid}/cgroup")
         audit = machine.read(f"{STATE}/audit.jsonl").decode()
         assert '"token:host"' in audit
+
+
+def test_a_supervisor_that_the_unit_began_has_them_too(device: tuple[Guest, int, str]) -> None:
+    machine, port, token = device
+    machine.check("systemctl", "restart", "initspawn", timeout=120)
+    with websocket(port, token) as client:
+        assert client.call("initspawn/ping")["request"]["status"] == "success"
