@@ -75,9 +75,9 @@ def test_the_time_line_of_the_boot(early: Guest) -> None:
         "init started", "supervisor started", "plan loaded", "control socket answers", "handover decided",
         "adopted by a unit",
     ]  # fmt: skip
-    assert times["supervisor started"] == pytest.approx(since_boot(early, show(early, "MainPID")), abs=0.05)
+    assert times["supervisor started"] == pytest.approx(since_boot(early, show(early, "MainPID")), abs=0.5)
     assert times["supervisor started"] <= times["stage early"] <= times["handover decided"]
-    assert times["adopted by a unit"] <= times["stage system"] == pytest.approx(times["stage api"], abs=0.01)
+    assert times["adopted by a unit"] <= times["stage system"] <= times["stage api"]
     first, *_ = told["critical"]
     assert first["to"] == "handover decided"
     (step,) = first["path"]
