@@ -19,7 +19,6 @@ command line, as marshal of a dictionary:
 from __future__ import annotations
 
 import _signal
-import _socket
 import os
 import resource
 import sys
@@ -31,9 +30,8 @@ from initspawn.plan import ADDRESS, API, NETWORK, SYSTEM, notifies
 from initspawn.planfile import load
 from initspawn.supervisor.autostart import Autostart, command_line
 from initspawn.supervisor.core import Supervisor
-from initspawn.supervisor.keeper import Keeper
-from initspawn.supervisor.reactor import READ, Reactor
-from initspawn.verbs.access import EVERYTHING, NOBODY, Identity, Token, Tokens
+from initspawn.supervisor.reactor import Reactor
+from initspawn.verbs.access import NOBODY, Identity, Token, Tokens
 from initspawn.verbs.controller import Controller
 from initspawn.verbs.registry import Registry
 
@@ -41,10 +39,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from initspawn.control.certificate import Certificate
+    from initspawn.boot.front import Front
     from initspawn.control.server import Door
     from initspawn.control.state import State
-    from initspawn.plan import Api, Plan
+    from initspawn.plan import Plan
     from initspawn.supervisor.guard import Guard
     from initspawn.supervisor.network import Network
     from initspawn.supervisor.notify import Notifications
@@ -53,8 +51,6 @@ CONTROL = "control"  # the local door's socket, in the run directory
 LOCK = "lock"  # locked for as long as a supervisor uses the run directory
 NOW, UP, WHILE_UP = "now", "up", "while-up"
 GATEWAY = "gateway"  # the name of the gateway's hidden API
-GATEWAY_BYTES = 512  # of a message of its own
-GATEWAY_DOOR = "gateway/door"  # its socket, alone in a directory that its sandbox sees
 
 
 def main(arguments: list[str]) -> int:
@@ -129,12 +125,11 @@ class Main:
             Token(name=name, digest=known, scopes=frozenset(scopes))
             for known, (name, scopes) in self.start.get("tokens", {}).items()
         )
-        self.certificate: Certificate | None = None
+        self._front: Front | None = None
         self.guard = self._guard(plan)
         self._announced = False
         self.network: Network | None = None
         self._gateway_runs: str = self.start.get("gateway", NOW)
-        self._keeper: Keeper | None = None
 
     def run(self) -> int:
         """Serve until a signal says stop; leave nothing behind."""
@@ -166,6 +161,9 @@ class Main:
         return 0
 
     def _close_doors(self) -> None:
+        if self._front is not None:
+            self._front.close()
+            self._front = None
         for door in self.doors:
             door.close()
         self.doors.clear()
@@ -203,10 +201,8 @@ class Main:
             self.autostart.mark("network up")
             self._reach(NETWORK)
         self.autostart.services.look()
-        if self._keeper is not None and up:
-            self._keeper.start()
-        elif self._keeper is not None and self._gateway_runs == WHILE_UP:
-            self._keeper.stop()
+        if self._front is not None and (up or self._gateway_runs == WHILE_UP):
+            self._front.run(wanted=up)
 
     def stop(self) -> None:
         """End every task and then the loop; asked a second time, at once."""
@@ -224,94 +220,46 @@ class Main:
 
     def _open(self) -> None:
         # JSON and all that comes with it: not before the first commands are on their way.
-        from initspawn.control.server import Door, listen
+        from initspawn.control.server import Door, listen, remove_stale
         from initspawn.control.state import State
 
         self.state = State(self.start.get("state") or self.run_dir, self.reactor, self.tokens)
         self.registry.audit = self.state.audit.record
         path = os.path.join(self.run_dir, CONTROL)
-        _remove_stale(path)
+        remove_stale(path)
         self.doors.append(
             Door(
                 listen(path), name="control",
                 reactor=self.reactor, registry=self.registry, tokens=self.tokens,
-                identify=lambda user, pid, fd: self._peer(user, pid, fd, NOBODY),
+                identify=lambda user, pid, fd: self.peer(user, pid, fd, NOBODY),
             )
         )  # fmt: skip
         self.autostart.mark("control socket answers")
         self.open_network()
 
     def open_network(self) -> None:
-        """The doors for the network, if there are to be any."""
-        from initspawn.control.server import Door, ServiceDoor, listen
-
+        """The doors for the network, if there are to be any. Raises OSError, CertificateError."""
         found = next((api for api in self.supervisor.plan.apis if api.hidden and api.api == GATEWAY), None)
         if found is None or "listen" not in self.start:
             self._reach(API)  # the control socket is all there will be
             return
-        everybody = Identity(kind="token", scopes=frozenset((EVERYTHING,)), name="everybody")
-        stranger = everybody if self.start.get("open") else NOBODY
-        path = os.path.join(self.run_dir, GATEWAY_DOOR)
-        _remove_stale(path)
-        door = Door(
-            listen(path), name="network", reactor=self.reactor, registry=self.registry, tokens=self.tokens,
-            identify=lambda *_: stranger, on_connect=self._announce,
-        )  # fmt: skip
-        self.doors.append(door)
-        ours, self._handover = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        for fd, protocol in self.start.get("unix", ()):
-            os.set_inheritable(fd, False)
-            door = ServiceDoor(
-                _socket.socket(fileno=fd), ours, protocol.encode(), name=f"unix {protocol}",
-                serving=lambda: self._keeper is not None and self._keeper.serving,
-                reactor=self.reactor, registry=self.registry, tokens=self.tokens,
-                identify=lambda user, pid, fd: self._peer(user, pid, fd, stranger),
-            )  # fmt: skip
-            self.doors.append(door)
-        self._to_gateway = ours
-        self.reactor.watch(ours.fileno(), READ, lambda _: self._hear_gateway())
-        if "tls" in self.start:
-            from initspawn.control.certificate import Certificate
+        from initspawn.boot.front import Front
 
-            self.certificate = Certificate(self.start["tls"], ours, self.reactor)
-            self.registry.about["tls"] = self.certificate.about
-        self._keep_gateway(found, path)
-
-    def _hear_gateway(self) -> None:
-        """What it says of its certificate; it is not trusted."""
-        try:
-            message = self._to_gateway.recv(GATEWAY_BYTES, _socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        word, _, rest = message.partition(b" ")
-        if word == b"tls" and self.certificate is not None:
-            self.certificate.answered(rest)
-
-    def _peer(self, user: int, pid: int, pidfd: int, stranger: Identity) -> Identity:
-        """Root and our own user are trusted, unless it is one of our tasks that shows their number."""
-        if user in (0, os.geteuid()) and not self.supervisor.owns(pid, pidfd):
-            return Identity(kind="local", user=user, name=f"user:{user}")
-        return stranger
-
-    def _keep_gateway(self, api: Api, path: str) -> None:
-        if self.supervisor.roster.barred:  # a door to the network is a use of it
+        self._front = Front(self, found, self.start, self._announce)
+        if self.supervisor.roster.barred:
             self._reach(API)
-            return
-        command = api.commands[0]
-        sandbox = api.sandbox(command.sandbox)
-        if sandbox.groups is not None:
-            os.chown(path, sandbox.user, sandbox.group)  # only the gateway's user may connect
-        descriptors = (self.start["listen"], self._handover.fileno())
-        self._keeper = Keeper(self.supervisor, api, command, descriptors, self._introduce)
-        if self._gateway_runs == NOW:
-            self._keeper.start()
+        elif self._gateway_runs == NOW:
+            self._front.run(wanted=True)
         else:
             self._on_network()
 
-    def _introduce(self) -> None:
-        """A gateway is about to start."""
-        if self.certificate is not None:
-            self.certificate.introduce()
+    def peer(self, user: int, pid: int, pidfd: int, stranger: Identity) -> Identity:
+        """Who a local client is. Root and our own user are trusted, unless it is one of our tasks that shows
+        their number.
+        """
+        if user in (0, os.geteuid()) and not self.supervisor.owns(pid, pidfd):
+            return Identity(kind="local", user=user, name=f"user:{user}")
+        return stranger
 
     def _announce(self) -> None:
         if not self._announced:
@@ -337,11 +285,3 @@ def _age() -> float:
         return process.age()
     except OSError:
         return 0.0
-
-
-def _remove_stale(path: str) -> None:
-    """A socket that an earlier supervisor left; whoever may write here is us."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

@@ -40,6 +40,14 @@ def listen(path: str, mode: int = 0o600) -> _socket.socket:
     return listener
 
 
+def remove_stale(path: str) -> None:
+    """A socket that an earlier supervisor left; whoever may write here is us. Raises OSError."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
 def who(peer: _socket.socket) -> tuple[int, int, int]:
     """Who has connected, as the kernel knows it: user, pid (GONE: it has ended), and a pidfd that the caller
     closes; -1 where the kernel gives none. Raises OSError.
@@ -75,8 +83,8 @@ class Door:
         self._identify = identify
         self._on_connect = on_connect
         self._socket = listener
-        tokens.on_change.append(self._recheck)
         reactor.watch(listener.fileno(), READ, lambda _: self._accept())
+        tokens.on_change.append(self._recheck)
 
     def _recheck(self) -> None:
         for connection in list(self.connections):
@@ -89,6 +97,7 @@ class Door:
     def close(self) -> None:
         """Close the socket and all connections, and remove its path."""
         path = self._socket.getsockname()
+        self.tokens.on_change.remove(self._recheck)
         self.reactor.forget(self._socket.fileno())
         self._socket.close()
         for connection in list(self.connections):

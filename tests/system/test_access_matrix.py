@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.routing import Route
 
-from initspawn.boot import supervise
+from initspawn.boot import front, supervise
 from initspawn.cli import sockets
 from initspawn.control import wire
 from initspawn.control.client import Client, ErrorReply
@@ -102,8 +102,10 @@ def test_every_built_in_verb_is_in_the_table() -> None:
 
 
 def test_every_door_is_in_the_table() -> None:
-    """They are opened in one place; `network` and `unix ...` are the gateway's, with two protocols."""
-    calls = [node for node in ast.walk(ast.parse(inspect.getsource(supervise))) if isinstance(node, ast.Call)]
+    """They are opened in two places; `network` and `unix ...` are the gateway's, with two protocols."""
+    sources = [inspect.getsource(module) for module in (supervise, front)]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
     opened = {
         ast.unparse(word.value)
         for call in calls
