@@ -31,7 +31,7 @@ _SOCKET_KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 
 class Launcher:
     """What all starts of one supervisor share: the spawner, the slots it answers in, /dev/null, and what
-    an unconfined child would have. `later` calls back once after so many seconds.
+    an unconfined child would have. `later` calls back once after so many seconds. Raises OSError.
     """
 
     def __init__(
@@ -48,12 +48,21 @@ class Launcher:
         self._later = later
         self._waiting: deque[tuple[bytes, list[int]]] = deque()  # jobs, with copies of their descriptors
         self.spawner_pid = 0
-        self.fork()
+        try:
+            self.fork()
+        except BaseException:
+            self.close()
+            raise
 
     def fork(self) -> None:
         """Make the first spawner, and through it a spare one. Raises OSError."""
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _SOCKET_KIND)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if pid == 0:
             # An orphaned end would keep the spawner waiting for a supervisor that is gone.
             ours.close()
@@ -191,7 +200,7 @@ class Launcher:
 
     def close(self) -> None:
         """End the spawners; what they have started runs on."""
-        if self._socket is None:
+        if self._null < 0:
             return
         pids = [pid for pid in (self.spawner_pid, self.spare_pid) if pid]
         for sock in (self._socket, self._spare):
@@ -201,6 +210,7 @@ class Launcher:
         while self._waiting:
             self._forget_waiting()
         os.close(self._null)
+        self._null = -1
         for pid in pids:
             try:
                 if os.waitpid(pid, os.WNOHANG)[0] == 0:  # it lives, so the number is its own

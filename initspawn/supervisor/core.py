@@ -10,13 +10,12 @@ from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, LAUNCH_SECONDS
 from initspawn.linux import process
 from initspawn.plan import PLUGIN
 from initspawn.sandbox import launch
-from initspawn.sandbox.launcher import Launcher
 from initspawn.supervisor import handler
 from initspawn.supervisor import task as life
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.images import Images
 from initspawn.supervisor.plugin import PluginEncoder
-from initspawn.supervisor.prepare import Preparer
+from initspawn.supervisor.prepare import Preparer, begin
 from initspawn.supervisor.reactor import READ
 from initspawn.supervisor.reserve import Reserve
 from initspawn.supervisor.roster import Roster
@@ -47,7 +46,7 @@ class Supervisor:
         self._reapers: dict[int, Task] = {}  # by pid, until waited for
         self._held: dict[int, Task] = {}  # by the pid of a command that we trace
         self._leaving: set[int] = set()  # reapers that have told the end of their task, and are not gone yet
-        self._launcher = Launcher(plan.sandboxes(), reactor.after)
+        self._launcher = begin(plan, self.groups, self._images, reactor)
         self._preparer = Preparer(self._launcher, self.groups, self._images, reactor)
         self.reserve = Reserve(reactor, self._preparer)
         reactor.on_child = self._on_child

@@ -6,13 +6,13 @@ import sys
 
 from initspawn.errors import LaunchRefused
 from initspawn.limits import STOP_GRACE_SECONDS
+from initspawn.sandbox.launcher import Launcher
 from initspawn.supervisor import task as life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from initspawn.plan import Api, Sandbox
+    from initspawn.plan import Api, Plan, Sandbox
     from initspawn.sandbox.launch import Start
-    from initspawn.sandbox.launcher import Launcher
     from initspawn.sandbox.streams import Streams
     from initspawn.supervisor.groups import Groups
     from initspawn.supervisor.images import Images
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 _REMOVE_SECONDS = 0.05  # killed processes leave their group a moment later
 _REMOVE_AT_LEAST_EVERY = 60.0
+
+
+def begin(plan: Plan, groups: Groups, images: Images, reactor: Reactor) -> Launcher:
+    """What all starts share. Raises OSError; then groups and images are given back."""
+    try:
+        return Launcher(plan.sandboxes(), reactor.after)
+    except BaseException:
+        images.close()
+        groups.leave()
+        raise
 
 
 class Preparer:

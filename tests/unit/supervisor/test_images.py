@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,10 @@ from initspawn.errors import LaunchRefused
 from initspawn.linux import loop
 from initspawn.linux.squashfs import open_image
 from initspawn.plan import Api, Mount, Plan, Sandbox
+from initspawn.sandbox.launcher import Launcher
+from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.images import Images
+from initspawn.supervisor.reactor import Reactor
 
 
 @pytest.fixture
@@ -70,6 +76,33 @@ def test_devices_are_given_back(image: Path, attached: list[tuple[bytes, str]]) 
     assert len(os.listdir("/proc/self/fd")) == len(before) + 1
     images.close()
     assert os.listdir("/proc/self/fd") == before
+
+
+def no_process() -> int:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def no_spare(_: Launcher) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "failing"), [(os, "fork", no_process), (Launcher, "renew_spare", no_spare)]
+)
+def test_a_supervisor_that_cannot_begin_keeps_no_device(
+    where: Any, name: str, failing: Callable[..., object], image: Path, attached: list[tuple[bytes, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    reactor = Reactor()
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(where, name, failing)
+    with pytest.raises(OSError, match=r"temporarily|Too many"):
+        Supervisor(plan(box("a", image)), reactor)
+    monkeypatch.undo()
+    assert len(attached) == 1
+    gc.collect()
+    assert os.listdir("/proc/self/fd") == before
+    reactor.close()
 
 
 def test_a_plan_without_images_is_what_it_was() -> None:
