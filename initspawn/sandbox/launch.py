@@ -121,8 +121,7 @@ class Start:
             if self.cgroup is not None:
                 theirs.append(os.open(self.cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             self.step = "spawner"
-            number = self._launcher.number(self.sandbox)
-            streams = self.streams
+            number, streams = self._launcher.number(self.sandbox), self.streams
             job = marshal.dumps(
                 (number, self._slot.index, self.cgroup is not None, streams.fed, streams.terminal)
             )
@@ -152,6 +151,7 @@ class Start:
     def dismiss(self) -> None:
         """Nobody will launch this: its reaper ends when it has built its sandbox."""
         assert self.handshake is not None
+        self.argv = ()
         self.handshake.shutdown(_socket.SHUT_WR)
 
     def hear(self) -> str:

@@ -169,7 +169,7 @@ class Supervisor:
     def kill_all(self) -> None:
         """End everything at once, without asking."""
         for task in self.roster.every():
-            self._preparer.kill(task)
+            self._preparer.kill(task, late=True)
 
     def owns(self, pid: int, pidfd: int = -1) -> bool:
         """Whether a process belongs to one of our tasks. One that is gone or hidden is not to be trusted.
@@ -225,11 +225,12 @@ class Supervisor:
     def _on_launch_timeout(self, task: Task) -> None:
         if task.life.state in (life.STARTING, life.HELD):
             task.reason = "timeout"
-            self._refuse(task, LaunchRefused("start", 0, f"not at its exec after {LAUNCH_SECONDS:g} s"))
+            late = LaunchRefused("start", 0, f"not at its exec after {LAUNCH_SECONDS:g} s")
+            self._refuse(task, late, late=True)
 
-    def _refuse(self, task: Task, refusal: LaunchRefused) -> None:
+    def _refuse(self, task: Task, refusal: LaunchRefused, *, late: bool = False) -> None:
         task.refusal = task.refusal or refusal
-        self._preparer.kill(task)
+        self._preparer.kill(task, late=late)
 
     def _on_child(self, pid: int, status: int, _: Any) -> None:
         """News of a child, or of a command we trace."""

@@ -69,8 +69,10 @@ class Preparer:
             self._remove(group)
             raise
 
-    def kill(self, task: Task) -> None:
-        """End a task with all that is left of it, by force."""
+    def kill(self, task: Task, *, late: bool = False) -> None:
+        """End a task with all that is left of it, by force. `late`: the spawner goes with it that should have
+        cloned it long ago.
+        """
         if task.start is None or not task.life.alive:
             return
         self.kill_group(task.start)
@@ -78,8 +80,10 @@ class Preparer:
         task.start.kill(reaper=whole or not task.life.started)
         if not whole:  # the reaper ends the rest itself; if it is kept from that, it goes too
             task.timers.append(self._reactor.after(STOP_GRACE_SECONDS, lambda: _kill_reaper(task)))
-        if not task.start.pid and self._launcher.spawner_pid:
-            self._launcher.kill()  # it should have been cloned long ago
+        if not task.start.pid:  # still with the spawner, which will find that nobody wants it
+            task.start.dismiss()
+            if late and self._launcher.spawner_pid:
+                self._launcher.kill()
 
     def kill_group(self, start: Start | None) -> None:
         """End everything in a start's cgroup, if it has one."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from initspawn.event import DATA, FINAL
-from initspawn.limits import TASKS
+from initspawn.limits import LAUNCH_SECONDS, TASKS
 from initspawn.plan import Sandbox
 from initspawn.supervisor import core, prepare, running
 from tests.support.pace import SLOWER
@@ -343,6 +343,35 @@ def _kill_spawner(box: Sandbox, noticed: bool) -> list[Result]:
         os.close(reader)
         os.close(writer)
     return results
+
+
+@root_and_a_user
+@pytest.mark.parametrize("timed", [False, True], ids=["", "late"])
+def test_a_start_that_is_stopped_before_it_is_cloned(who: Person, timed: bool) -> None:
+    stopped, after, survived = who.call(_stop_uncloned, boxes.sandbox(who, "pid"), timed)
+    assert (stopped.step, stopped.detail) == ("start", "it was stopped before it ran")
+    assert after.status == {"exit": 0}
+    assert survived is not timed  # one that does nothing for so long does not work any more
+
+
+def _stop_uncloned(box: Sandbox, timed: bool) -> tuple[Result, Result, bool]:
+    """A stopped start, the next one, and whether the spawner is still the same."""
+    if timed:
+        core.LAUNCH_SECONDS = GRACE
+    with bench(box) as made:
+        spawner = made.supervisor._launcher.spawner_pid
+        made.until(lambda: made.supervisor._launcher.spare_pid, "the spare spawner")
+        os.kill(spawner, signal.SIGSTOP)
+        run = made.start("/bin/true").stop()
+        assert run.task is not None
+        assert run.task.start is not None
+        assert run.task.start.pid == 0
+        if not timed:
+            os.kill(spawner, signal.SIGCONT)
+        stopped = run.end()
+        core.LAUNCH_SECONDS = LAUNCH_SECONDS
+        after = made.run("/bin/true")
+        return stopped, after, made.supervisor._launcher.spawner_pid == spawner and alive(spawner)
 
 
 @root_and_a_user
