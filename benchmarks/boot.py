@@ -13,6 +13,10 @@ from pathlib import Path
 
 import measure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu.guest import Guest
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 STAGE = ROOT / "initspawn" / "boot" / "__main__.py"
@@ -20,7 +24,18 @@ CONFIG = ROOT / "qemu" / "boot.yaml"
 MOST_BOOTS = 5
 BARE = "python -I -S -c pass"
 GO = "early stage, until PID 1 may go on"
-PAIRS = [(GO, BARE), ("with initspawn, until systemd is up", "without, until systemd is up")]
+PAIRS = [
+    (GO, BARE),
+    ("with initspawn, until systemd is up", "without, until systemd is up"),
+    ("and its gateway, until systemd is up", "without, until systemd is up"),
+]
+INIT = "init=/usr/sbin/initspawn-init"
+BOOTS = {
+    "with initspawn": INIT,
+    "and its gateway": f"{INIT} initspawn.plan=/etc/initspawn/doors.plan",
+    "without": "",
+}
+PORT = 1234  # of that plan's gateway
 # As PID 1 of a pid namespace, with a /run of its own and no cgroups; the plan is named on a command line that
 # is put over the kernel's. Then it says how large the supervisor is, whose pid it is told.
 NAMESPACE = """
@@ -116,18 +131,42 @@ def boots(count: int) -> measure.Samples:
     samples: measure.Samples = {}
     names = {
         "command": "until the first command runs", "answer": "until the control socket answers",
-        "handover": "until systemd begins", "up": "until systemd is up",
+        "handover": "until systemd begins", "up": "until systemd is up", "reply": "until a WebSocket reply",
     }  # fmt: skip
     for _ in range(count):
-        for row, append in (("with initspawn", "init=/usr/sbin/initspawn-init"), ("without", "")):
+        for row, append in BOOTS.items():
             with Guest(Shape(image, cpus=2, memory=768, append=f"quiet {append}")) as guest:
+                found = {} if "doors" not in append else {"reply": _first_reply(guest)}
                 guest.run("systemctl", "is-system-running", "--wait", timeout=300)
-                found = dict(line.split() for line in guest.shell(MARKS).splitlines())
+                found |= {mark: float(at) for mark, at in map(str.split, guest.shell(MARKS).splitlines())}
             for mark, name in names.items():
                 if mark in found:
-                    taken = int((float(found[mark]) - float(found["init"])) * 1e9)
+                    taken = int((found[mark] - found["init"]) * 1e9)
                     samples.setdefault(f"{row}, {name}", []).append(taken)
     return samples
+
+
+def _first_reply(guest: Guest) -> float:
+    """When a client on this machine, without a token, had its first reply, in seconds of its clock."""
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import connect
+    from websockets.typing import Subprotocol
+
+    address = f"ws://127.0.0.1:{guest.forward(PORT)}/api"
+
+    def replied() -> bool:
+        try:
+            with connect(address, subprotocols=[Subprotocol("x-afb-ws-json1")], open_timeout=1) as socket:
+                socket.send('[2,"1","initspawn/ping",null]')
+                return b'"insufficient-scope"' in socket.recv(timeout=5, decode=False)
+        except (OSError, WebSocketException):
+            time.sleep(0.1)
+            return False
+
+    guest.until(replied, 300, "the gateway")
+    had = time.monotonic()
+    between = [(guest.read("/proc/uptime"), time.monotonic()) for _ in range(5)]
+    return had + max(float(up.split()[0]) - heard for up, heard in between)
 
 
 def main(arguments: list[str]) -> None:

@@ -96,9 +96,9 @@ def show(found: dict[str, Any], heading: dict[str, str], *, json: bool) -> None:
         print(f"{name + ':':<12}" + value.replace("\n", f"\n{'':<12}"))
     rows = {name: row for name, row in found.items() if name != "ratios"}
     width = max(map(len, [*rows, *found["ratios"]])) + 2
-    print(f"\n{'milliseconds':<{width}}{'median':>9}{'p99':>9}{'count':>8}")
+    print(f"\n{'milliseconds':<{width}}{'median':>11}{'p99':>11}{'count':>8}")
     for name, row in rows.items():
-        print(f"{name:<{width}}{row['median_ms']:>9.3f}{row['p99_ms']:>9.3f}{row['count']:>8}")
+        print(f"{name:<{width}}{row['median_ms']:>11.3f}{row['p99_ms']:>11.3f}{row['count']:>8}")
     print(f"\n{'ratio of medians':<{width}}")
     for name, ratio in found["ratios"].items():
-        print(f"{name:<{width}}{ratio:>9.3f}")
+        print(f"{name:<{width}}{ratio:>11.3f}")
