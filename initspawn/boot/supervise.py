@@ -149,8 +149,9 @@ class Main:
             self.supervisor.reserve.fill(self.supervisor.plan)
             self.reactor.run()
         finally:
-            if self.network is not None:
-                self.network.close()
+            for watch in (self.guard, self.network):
+                if watch is not None:
+                    watch.close()
             self.autostart.close()
             self._close_doors()
             self.reactor.close()
@@ -177,7 +178,8 @@ class Main:
             return None
         from initspawn.supervisor.guard import Guard
 
-        guard = Guard(self.supervisor, self.autostart.services, plan.guard)
+        torn = lambda who: self.registry.audit("nftables", who, "guard", "change", "put-back")  # noqa: E731
+        guard = Guard(self.supervisor, self.autostart.services, plan.guard, torn)
         self.registry.about["guard"] = guard.told
         return guard
 

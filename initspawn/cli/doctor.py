@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from initspawn import __version__
-from initspawn.cli import probes
+from initspawn.cli import installed, probes
 from initspawn.cli.exits import OK, REFUSED
+from initspawn.cli.installed import GOOD, LIMITED, MISSING, Finding
 from initspawn.cli.output import show_json, write_line
 from initspawn.cli.probes import NOBODY, reason_not
 from initspawn.cli.trial import launch_plain
@@ -29,7 +30,6 @@ examples:
 
 Everything is tried for real and undone. Exit code 0: plain sandboxes can be launched; 125: they cannot.
 """
-GOOD, LIMITED, MISSING = "ok", "limited", "missing"
 TRIAL = "a plain sandbox"
 _OLDEST_PYTHON = (3, 11)
 _NAMESPACE_USES = {
@@ -51,17 +51,6 @@ _USER_NAMESPACE_SETTINGS = (
         "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
     ),
 )  # fmt: skip
-
-
-class Finding:
-    """One line: what was looked at, its state, what was found; if it is not ok, what that means and helps."""
-
-    def __init__(self, name: str, state: str, found: str, meaning: str = "", remedy: str = "") -> None:
-        self.name = name
-        self.state = state
-        self.found = found
-        self.meaning = meaning if state != GOOD else ""
-        self.remedy = remedy if state != GOOD else ""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -107,8 +96,9 @@ def examine() -> list[Finding]:
         _capabilities(),
         _landlock(),
         _links(),
-        _bwrap(),
-        _packages(),
+        installed.bwrap(),
+        installed.nftables(),
+        installed.packages(),
         _trial(),
     ]
 
@@ -188,7 +178,7 @@ def _seccomp() -> list[Finding]:
         "seccomp filters", MISSING if reason else GOOD, reason or "can be loaded",
         "no sandbox with a `seccomp` section", "a kernel with CONFIG_SECCOMP_FILTER",
     )  # fmt: skip
-    version = _libseccomp()
+    version = installed.libseccomp()
     usable = bool(version) and find_spec("pyseccomp") is not None
     found = (version if usable else f"{version}, but no pyseccomp") if version else "not found"
     compiler = Finding(
@@ -197,18 +187,6 @@ def _seccomp() -> list[Finding]:
         "install libseccomp 2.5 and pyseccomp",
     )  # fmt: skip
     return [kernel, compiler]
-
-
-def _libseccomp() -> str:
-    """The library's version, asked of itself; empty if it is not there."""
-    import ctypes
-
-    try:
-        version = ctypes.CDLL("libseccomp.so.2").seccomp_version
-    except (OSError, AttributeError):
-        return ""
-    version.restype = ctypes.POINTER(ctypes.c_uint * 3)
-    return ".".join(map(str, version().contents))
 
 
 def _cgroups() -> Finding:
@@ -308,28 +286,6 @@ def _links() -> Finding:
     return Finding(
         "protected symlinks", GOOD if value == "1" else LIMITED, f"fs.protected_symlinks={value or '?'}",
         "in /tmp others' links are followed: use no sources there", "sysctl fs.protected_symlinks=1",
-    )  # fmt: skip
-
-
-def _bwrap() -> Finding:
-    import shutil
-
-    path = shutil.which("bwrap")
-    return Finding(
-        "bwrap", GOOD if path else LIMITED, path or "not found",
-        "only `namespace.opts.bwrap`, and what `explain` prints, need it", "install bubblewrap",
-    )  # fmt: skip
-
-
-def _packages() -> Finding:
-    wanted = {"yaml": "PyYAML", "msgspec": "msgspec", "websockets": "websockets", "uvicorn": "uvicorn",
-              "starlette": "starlette", "h11": "h11"}  # fmt: skip
-    lacking = [name for module, name in wanted.items() if find_spec(module) is None]
-    return Finding(
-        "packages", LIMITED if lacking else GOOD,
-        f"not installed: {', '.join(lacking)}" if lacking else "all of compiler and gateway",
-        "without PyYAML and msgspec nothing is compiled here, without the others nothing is served remotely",
-        "install initspawn[gateway]",
     )  # fmt: skip
 
 

@@ -8,17 +8,23 @@ import os
 import select
 import signal
 import struct
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
 from initspawn.errors import InitspawnError, RequestError
-from initspawn.linux import cgroup, landlock, mount, namespaces, process, ptrace, seccomp
+from initspawn.linux import cgroup, landlock, mount, namespaces, nftables, process, ptrace, seccomp
 from initspawn.linux.libc import syscall
 from initspawn.linux.prctl import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, prctl
 
 NOBODY = 65534
 SECONDS = 20.0
 _ALLOW_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF_RET | BPF_K, SECCOMP_RET_ALLOW
+# What rules of a guard are made of.
+_RULES = """table inet initspawn {
+chain output { type filter hook output priority filter; policy drop; meta mark 1 counter accept; }
+chain input { type filter hook input priority filter; policy drop; ct state established accept; }
+}"""
 _NO_DESCRIPTOR = 0xFFFFFFFF
 
 
@@ -188,6 +194,18 @@ def landlock_version() -> int:
     if not version:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     return version
+
+
+def guard_a_network(nft: str) -> None:
+    """The rules of a guard and its watch, in a network of their own. Raises RequestError: what nft says."""
+    make_namespace("net")
+    nftables.Watch(nftables.INET, "initspawn").close()
+    done = subprocess.run(
+        [nft, _RULES], stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS / 2, check=False
+    )
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").splitlines()
+        raise RequestError("not-available", f"nft ended with {done.returncode}: {' '.join(said[:1])}")
 
 
 def make_group() -> list[str]:

@@ -35,13 +35,15 @@ _RT_TABLE_MAIN, _RTN_UNICAST, _RT_SCOPE_UNIVERSE = 254, 1, 0
 _NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, index
 
 
-def open_socket() -> _socket.socket:
-    """A socket on which every change is told, and dumps are asked for. Raises OSError."""
+def open_socket(protocol: int = 0, groups: int = _GROUPS) -> _socket.socket:
+    """A socket on which every change is told of these groups (a mask) of a protocol, by default of links,
+    addresses and routes; dumps are asked for there too. Raises OSError.
+    """
     kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
-    sock = _socket.socket(_socket.AF_NETLINK, kind, 0)
+    sock = _socket.socket(_socket.AF_NETLINK, kind, protocol)
     try:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _BUFFER)
-        sock.bind((0, _GROUPS))
+        sock.bind((0, groups))
     except BaseException:
         sock.close()
         raise

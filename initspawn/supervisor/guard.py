@@ -1,7 +1,8 @@
 """Nobody talks before a command is ready: the rule set that says so, put in and taken away.
 
 nft(8) does it, as a task like any other, in one transaction of the kernel's. The rules stay in the kernel
-whatever becomes of us; whoever comes after us replaces them. Loaded where a plan has a guard.
+whatever becomes of us; whoever comes after us replaces them. Who else changes them while it is closed, or
+takes them away (`nft flush ruleset`), is noticed, and they are put back. Loaded where a plan has a guard.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import sys
 
 from initspawn.errors import RequestError
+from initspawn.linux import nftables
 from initspawn.supervisor import service as life
 from initspawn.supervisor.eventlog import Reader
+from initspawn.supervisor.reactor import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,16 +26,23 @@ if TYPE_CHECKING:
     from initspawn.supervisor.services import Services
 
 CLOSE, OPEN = "close", "open"  # the commands of its API, and its states
-_TOLD = {"": "not installed", CLOSE: "closed", OPEN: "open"}
+_TORN = "torn"  # somebody else has changed the rules
+_TOLD = {"": "not installed", CLOSE: "closed", OPEN: "open", _TORN: "being put back"}
+TABLE = "initspawn"
 SECONDS = 6.0  # that nft may take before anything runs: less than PID 1's patience
 _LAST_SECONDS = 2.0  # and at the end
+_APART = 0.2  # seconds between two repairs: somebody may go on and on
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # until a change is tried again that has failed
 
 
 class Guard:
     """The guard of one supervisor, following the service that opens it."""
 
-    def __init__(self, supervisor: Supervisor, services: Services, plan: GuardPlan) -> None:
+    def __init__(
+        self, supervisor: Supervisor, services: Services, plan: GuardPlan, on_torn: Callable[[str], None]
+    ) -> None:
+        """`on_torn` is told who has changed the rules of a closed guard."""
+        self._on_torn = on_torn
         self._supervisor = supervisor
         self._services = services
         self._plan = plan
@@ -44,6 +54,10 @@ class Guard:
         self._was_ready = False
         self._then: Callable[[], None] | None = None  # what comes when it is left
         self._leaving = False
+        self._watch: nftables.Watch | None = None
+        self._others: list[str] = []  # who has changed the rules since they were ours
+        self._repairs = 0
+        self._repaired = 0.0  # when the last one began
 
     def begin(self) -> None:
         """Close it, before anything else is started; serves the loop meanwhile. Where that cannot be done,
@@ -51,8 +65,14 @@ class Guard:
         """
         reactor = self._supervisor.reactor
         end = reactor.clock() + SECONDS
-        self._change()
-        while self._task is not None and reactor.clock() < end:
+        try:
+            self._watch = nftables.Watch(nftables.INET, TABLE)
+            reactor.watch(self._watch.fileno(), READ, lambda _: self._hear())
+        except OSError as error:
+            self._failure = f"nobody would notice who takes it away: {error.strerror}"
+        else:
+            self._change()
+        while self._state != CLOSE and not self._failure and reactor.clock() < end:
             reactor.turn(end - reactor.clock())
         if self._state == CLOSE:
             self._services.on_change.append(self._look)
@@ -66,13 +86,13 @@ class Guard:
 
     def leave(self, then: Callable[[], None]) -> bool:
         """The supervisor is about to end everything. True if the guard has to be closed before that, for the
-        tunnel ends too; then `then` is called when it is.
+        tunnel ends too, or its rules are put back; then `then` is called when it is.
         """
         service = self._services.every[self._plan.until]
-        if self._leaving or self._state != OPEN or self._plan.open_on_failure:
+        if self._leaving or self._state not in (OPEN, _TORN):
             return False
-        if service.state == life.DONE:  # nothing ends that it was open for
-            return False
+        if self._state == OPEN and (self._plan.open_on_failure or service.state == life.DONE):
+            return False  # in the latter case nothing ends that it was open for
         self._leaving = True  # once: it may fail to close
         self._then = then
         self._supervisor.reactor.after(_LAST_SECONDS, self._left)
@@ -81,8 +101,37 @@ class Guard:
 
     def told(self) -> dict[str, Any]:
         """What `info` says of it."""
-        about = {"state": _TOLD[self._state], "until": self._plan.until}
+        about = {"state": _TOLD[self._state], "until": self._plan.until, "repairs": self._repairs}
         return {**about, "why": self._failure} if self._failure else about
+
+    def close(self) -> None:
+        """Follow the rules no more."""
+        if self._watch is not None:
+            self._supervisor.reactor.forget(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
+
+    def _hear(self) -> None:
+        """Somebody has changed tables; it may have been our own nft."""
+        if self._watch is not None:
+            self._others += self._watch.read()
+        if self._task is None:
+            self._repair()
+
+    def _repair(self) -> None:
+        """Put the rules back if they are no longer ours."""
+        others, self._others = self._others, []
+        if not others or self._state != CLOSE or self._supervisor.closing:
+            return
+        self._state = _TORN
+        self._repairs += 1
+        who = ", ".join(dict.fromkeys(others))
+        self._tell(f"its rules were changed by {who}; they are put back")
+        self._on_torn(who)
+        reactor = self._supervisor.reactor
+        now = reactor.clock()
+        self._repaired = max(now, self._repaired + _APART)
+        reactor.after(self._repaired - now, self._change)
 
     def _look(self) -> None:
         """Some service has become another."""
@@ -105,6 +154,9 @@ class Guard:
         wanted = self._wanted
         if self._task is not None or self._supervisor.closing or wanted in ("", self._state):
             return
+        if self._watch is not None:
+            self._watch.read()
+        self._others.clear()
         api = self._plan.api
         command = next(command for command in api.commands if command.uid == wanted)
         argv = (command.path, *("".join(text for _, text in item) for item in command.arguments))
@@ -130,6 +182,9 @@ class Guard:
         if not failure:
             self._state = wanted
             self._tell(_TOLD[wanted])
+            if self._watch is not None:
+                self._others = (self._others + self._watch.read())[1:]  # the first change was this one
+                self._repair()
         elif self._state:  # not the first time, of which `begin` tells
             self._tell(f"{failure}; it is tried again in {self._pause:g} s")
             self._supervisor.reactor.after(self._pause, self._change)

@@ -82,7 +82,12 @@ def guarded(
 
 def state(server: Server) -> str:
     with server.local() as client:
-        return str(client.call("initspawn/info").response["guard"]["state"])
+        return str(about(client)["state"])
+
+
+def about(client: LocalClient) -> dict[str, Any]:
+    found: dict[str, Any] = client.call("initspawn/info").response["guard"]
+    return found
 
 
 def table() -> bool:
@@ -174,6 +179,40 @@ def test_a_tunnel_that_ends_afterwards_closes_it_again(
         wait_for(lambda: state(server) == "open", "the guard to open")
         server.stop()
     assert table() == (failure == "closed"), "our end is the tunnel's"
+
+
+OPENS = {
+    "flushed": "flush ruleset",
+    "deleted": "delete table inet initspawn",
+    "holed": "insert rule inet initspawn output accept",
+    "asleep": "add table inet initspawn { flags dormant; }",
+    "policy": "add chain inet initspawn output { policy accept; }\nflush chain inet initspawn output",
+}
+
+
+def test_rules_that_somebody_takes_away_are_put_back(tmp_path: Path, outside: Outside) -> None:
+    """As Debian's nftables.service does at boot."""
+    made = guarded("exit 1", guard={"on_failure": "closed"})
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server:
+        assert closed(outside)
+        for number, (name, rules) in enumerate(OPENS.items(), 1):
+            subprocess.run(["nft", rules], check=True, timeout=30)
+            with server.local() as client:
+                wait_for(lambda: about(client)["repairs"] == number, f"a repair of what is {name}")  # noqa: B023
+                wait_for(lambda: about(client)["state"] == "closed", name)
+            assert closed(outside), name
+        subprocess.run(["nft", "add table inet other\ndelete table inet other"], check=True, timeout=30)
+        assert state(server) == "closed"
+        flush = subprocess.Popen(["nft", "flush ruleset"])
+        assert flush.wait(30) == 0
+        wait_for(lambda: table() and closed(outside), "the guard to be there again")
+        audit = (tmp_path / "run/audit.jsonl").read_text()
+        _, said = server.stop()
+    assert said.count("they are put back") == len(OPENS) + 1
+    who = f"process {flush.pid} ('nft')"
+    assert f"its rules were changed by {who}; they are put back" in said
+    assert who in audit
+    assert table()
 
 
 @contextmanager

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from initspawn.cli import doctor, probes
+from initspawn.cli import doctor, installed, probes
 from initspawn.cli.main import main
 from initspawn.errors import LaunchRefused
 from tests.support.leftovers import left_since, snapshot
@@ -25,7 +28,7 @@ def test_it_examines_everything_and_leaves_nothing(capsys: pytest.CaptureFixture
     names = [finding["name"] for finding in found["findings"]]
     for name in (
         "kernel", "Python", "user namespace", "mount API", "clone3", "ptrace of descendants", "cgroups",
-        "cgroup limits", "capabilities", "Landlock", "bwrap", doctor.TRIAL,
+        "cgroup limits", "capabilities", "Landlock", "bwrap", "nftables", doctor.TRIAL,
     ):  # fmt: skip
         assert name in names
     for finding in found["findings"]:
@@ -61,6 +64,51 @@ def test_capabilities_are_listed_shortly() -> None:
     assert doctor._listed(0b110, 0b111) == "all but CHOWN"
     assert doctor._listed(0b1, 0b111) == "CHOWN"
     assert doctor._listed(0, 0b111) == "none"
+
+
+def nft(place: Path, line: str) -> Path:
+    """A program of that name."""
+    program = place / "nft"
+    program.write_text(f"#!/bin/sh\n{line}\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize(
+    ("line", "state", "found"),
+    [
+        (None, doctor.LIMITED, "nft not found"),
+        ("exit 0", doctor.GOOD, "works"),
+        ("echo 'no such family' >&2; exit 1", doctor.LIMITED, "nft ended with 1: no such family"),
+    ],
+)
+def test_nftables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str | None, state: str, found: str
+) -> None:
+    if line is not None:
+        nft(tmp_path, line)
+    monkeypatch.setattr(installed, "_SYSTEM_PATH", str(tmp_path))
+    finding = installed.nftables()
+    assert (finding.state, finding.name) == (state, "nftables")
+    assert finding.found.endswith(found)
+
+
+def test_nftables_of_an_ordinary_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nft(tmp_path, "exit 1")
+    monkeypatch.setattr(installed, "_SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    assert "only root" in installed.nftables().found
+
+
+@pytest.mark.needs("root")
+def test_the_rules_are_really_tried_and_leave_nothing() -> None:
+    tables = ["nft", "list", "tables"]
+    before = subprocess.run(tables, capture_output=True, check=True, timeout=30).stdout
+    path = shutil.which("nft", path=installed._SYSTEM_PATH)
+    assert path
+    assert probes.reason_not(lambda: probes.guard_a_network(path)) == ""
+    assert subprocess.run(tables, capture_output=True, check=True, timeout=30).stdout == before
 
 
 def fail() -> None:

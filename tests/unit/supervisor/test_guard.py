@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from initspawn.linux import nftables
 from initspawn.supervisor import service as life
 from initspawn.supervisor.guard import OPEN, Guard
 
@@ -16,19 +17,27 @@ class Bench:
     """What a guard sees of its supervisor. Time goes on by the turns of the loop."""
 
     def __init__(self, *, open_on_failure: bool) -> None:
-        self.now = 0.0
+        self.now = 100.0
         self.started: list[str] = []
         self.ends: list[Callable[[Any], None]] = []
         self.closing = False
         self.roster = SimpleNamespace(barred="")
-        self.reactor = SimpleNamespace(clock=lambda: self.now, turn=self._turn, after=lambda *_: None)
+        self.reactor = SimpleNamespace(
+            clock=lambda: self.now, turn=self._turn, after=lambda *timer: self.timers.append(timer),
+            watch=lambda _, __, heard: self.hears.append(heard),
+        )  # fmt: skip
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.hears: list[Callable[[int], None]] = []
+        self.changes: list[str] = []  # that the watch has not told yet
+        self.torn: list[str] = []
         commands = [SimpleNamespace(uid=uid, path="/nft", arguments=()) for uid in ("close", "open")]
         self.service = SimpleNamespace(state=life.WAITING)
         plan = SimpleNamespace(
             open_on_failure=open_on_failure, until="vpn/up", api=SimpleNamespace(commands=commands)
         )
-        services = SimpleNamespace(every={"vpn/up": self.service}, on_change=[])
-        self.guard = Guard(self, services, plan)  # type: ignore[arg-type]
+        self.looks: list[Callable[[], None]] = []
+        services = SimpleNamespace(every={"vpn/up": self.service}, on_change=self.looks)
+        self.guard = Guard(self, services, plan, self.torn.append)  # type: ignore[arg-type]
 
     def _turn(self, seconds: float) -> None:
         self.now += seconds
@@ -38,21 +47,59 @@ class Bench:
         self.ends.append(on_end)
         return object()
 
+    def fileno(self) -> int:
+        """As the watch."""
+        return -1
+
+    def read(self) -> list[str]:
+        """As the watch."""
+        told, self.changes = self.changes, []
+        return told
+
+    def hear(self, *who: str) -> None:
+        """Somebody changes the rules."""
+        self.changes += who
+        self.hears[0](0)
+
+    def due(self) -> float:
+        """The next timer's time has come; for how long it waited."""
+        seconds, callback = self.timers.pop(0)
+        self.now += seconds
+        callback()
+        return seconds
+
     def end(self) -> None:
+        self.changes.append("our nft")
         self.ends.pop(0)(SimpleNamespace(refusal=None, status={"exit": 0}))
 
 
-@pytest.mark.parametrize(("open_on_failure", "started"), [(True, ["close", "open"]), (False, ["close"])])
-def test_an_nft_that_is_late_leaves_what_the_setting_says(open_on_failure: bool, started: list[str]) -> None:
-    bench = Bench(open_on_failure=open_on_failure)
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Bench:
+    """With a guard that opens on failure if the test is called with True."""
+    made = Bench(open_on_failure=getattr(request, "param", False))
+    monkeypatch.setattr(nftables, "Watch", lambda *_: made)
+    return made
+
+
+def closed(bench: Bench) -> Bench:
+    """After its nft has ended in time."""
+    bench.reactor.turn = lambda _: bench.end()
     bench.guard.begin()
-    assert bool(bench.roster.barred) is not open_on_failure
+    assert bench.guard.told()["state"] == "closed"
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("bench", "started"), [(True, ["close", "open"]), (False, ["close"])], indirect=["bench"]
+)
+def test_an_nft_that_is_late_leaves_what_the_setting_says(bench: Bench, started: list[str]) -> None:
+    bench.guard.begin()
+    assert bool(bench.roster.barred) == ("open" not in started)
     bench.end()
     assert bench.started == started
 
 
-def test_a_guard_that_cannot_be_closed_holds_up_a_stop_once() -> None:
-    bench = Bench(open_on_failure=False)
+def test_a_guard_that_cannot_be_closed_holds_up_a_stop_once(bench: Bench) -> None:
     bench.guard._state = OPEN
     stops = []
 
@@ -63,3 +110,52 @@ def test_a_guard_that_cannot_be_closed_holds_up_a_stop_once() -> None:
     assert stops == [True]
     bench.guard._left()  # its time is over
     assert stops == [True, False]
+
+
+def test_rules_that_somebody_changes_are_put_back_at_once(bench: Bench) -> None:
+    closed(bench).hear()  # of another table
+    assert not bench.timers
+    bench.hear("process 7 ('nft')")
+    assert bench.torn == ["process 7 ('nft')"]
+    assert bench.guard.told()["state"] == "being put back"
+    assert bench.due() == 0
+    bench.hear("our nft", "somebody")  # while it is put back: nobody knows who was last
+    assert bench.started == ["close"] * 2
+    bench.end()
+    assert len(bench.torn) == 2
+    assert bench.due() > 0  # who goes on and on does not keep us from everything else
+    bench.end()
+    told = bench.guard.told()
+    assert (told["state"], told["repairs"], bench.timers) == ("closed", 2, [])
+
+
+def test_an_open_guard_has_no_rules_to_put_back(bench: Bench) -> None:
+    closed(bench)
+    bench.service.state = life.DONE
+    bench.looks[0]()
+    bench.end()
+    bench.hear("somebody")
+    assert (bench.guard.told()["state"], bench.timers, bench.torn) == ("open", [], [])
+
+
+def test_a_stop_waits_until_the_rules_are_put_back(bench: Bench) -> None:
+    closed(bench).hear("somebody")
+    stops: list[str] = []
+    assert bench.guard.leave(lambda: stops.append("now"))
+    bench.timers.sort(key=lambda timer: timer[0])
+    bench.due()
+    assert not stops
+    bench.end()
+    assert stops == ["now"]
+
+
+@pytest.mark.parametrize("bench", [True, False], indirect=True)
+def test_a_guard_that_would_not_notice_counts_as_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(nftables, "Watch", refuse)
+    bench.guard.begin()
+    assert bench.started == []
+    assert "nobody would notice" in bench.guard.told()["why"]
+    assert bool(bench.roster.barred) is not bench.guard._plan.open_on_failure

@@ -1,0 +1,72 @@
+"""What `initspawn doctor` finds of other programs, libraries and packages; and what a finding is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import partial
+from importlib.util import find_spec
+
+from initspawn.cli import probes
+from initspawn.cli.probes import reason_not
+
+GOOD, LIMITED, MISSING = "ok", "limited", "missing"
+_SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/usr/local/sbin"
+
+
+class Finding:
+    """One line: what was looked at, its state, what was found; if it is not ok, what that means and helps."""
+
+    def __init__(self, name: str, state: str, found: str, meaning: str = "", remedy: str = "") -> None:
+        self.name = name
+        self.state = state
+        self.found = found
+        self.meaning = meaning if state != GOOD else ""
+        self.remedy = remedy if state != GOOD else ""
+
+
+def libseccomp() -> str:
+    """The library's version, asked of itself; empty if it is not there."""
+    import ctypes
+
+    try:
+        version = ctypes.CDLL("libseccomp.so.2").seccomp_version
+    except (OSError, AttributeError):
+        return ""
+    version.restype = ctypes.POINTER(ctypes.c_uint * 3)
+    return ".".join(map(str, version().contents))
+
+
+def bwrap() -> Finding:
+    """The second back end."""
+    path = shutil.which("bwrap")
+    return Finding(
+        "bwrap", GOOD if path else LIMITED, path or "not found",
+        "only `namespace.opts.bwrap`, and what `explain` prints, need it", "install bubblewrap",
+    )  # fmt: skip
+
+
+def nftables() -> Finding:
+    """What a `guard` needs, which only root may have."""
+    name, meaning = "nftables", "no configuration with a `guard`"
+    path = shutil.which("nft", path=_SYSTEM_PATH)
+    if path is None:
+        return Finding(name, LIMITED, "nft not found", meaning, "install nftables")
+    if os.geteuid() != 0:
+        return Finding(name, GOOD, f"{path}, not tried: only root may have a `guard`")
+    reason = reason_not(partial(probes.guard_a_network, path))
+    remedy = "a kernel with nf_tables, its family inet, nft_ct and conntrack, or their modules"
+    return Finding(name, LIMITED if reason else GOOD, f"{path}: {reason or 'works'}", meaning, remedy)
+
+
+def packages() -> Finding:
+    """Of Python, for the compiler and the gateway."""
+    wanted = {"yaml": "PyYAML", "msgspec": "msgspec", "websockets": "websockets", "uvicorn": "uvicorn",
+              "starlette": "starlette", "h11": "h11"}  # fmt: skip
+    lacking = [name for module, name in wanted.items() if find_spec(module) is None]
+    return Finding(
+        "packages", LIMITED if lacking else GOOD,
+        f"not installed: {', '.join(lacking)}" if lacking else "all of compiler and gateway",
+        "without PyYAML and msgspec nothing is compiled here, without the others nothing is served remotely",
+        "install initspawn[gateway]",
+    )  # fmt: skip
