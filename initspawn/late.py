@@ -26,7 +26,9 @@ _NUL = "\0"
 # In place of a variable's name: the supervisor's own variables. In place of its value: without it.
 SERVER, UNSET = "\0SERVER\0", "\0UNSET\0"
 # Nothing for commands: how initspawn itself is set up, tokens included, and what systemd tells it.
-_OURS = ("INITSPAWN_", "LISTEN_", "NOTIFY_", "WATCHDOG_")
+_OURS = ("INITSPAWN_", "LISTEN_", "NOTIFY_", "WATCHDOG_", _NUL)
+# Among a supervisor's variables, where another process makes its plan: its pid.
+OWN_PID = "\0PID"
 # Directories that an image leaves empty and a running system fills.
 RUNTIME = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/run")
 
@@ -51,7 +53,7 @@ VALUES: dict[str, Callable[[Mapping[str, str]], str]] = {
     "HOME": lambda environ: environ.get("HOME", "/sandbox"),
     "AFB_ROOTDIR": lambda environ: environ.get("AFB_ROOTDIR", "."),
     "AFB_NAME": lambda environ: environ.get("AFB_NAME", "initspawn"),
-    "PID": lambda _: str(os.getpid()),
+    "PID": lambda environ: environ.get(OWN_PID) or str(os.getpid()),
     "TODAY": lambda _: _today(),
     "UUID": lambda _: _uuid(),
 }

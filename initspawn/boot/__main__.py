@@ -2,6 +2,7 @@
 
 early [SECONDS]    as a child of PID 1, before any other init, which began so long after the kernel
 adopt              as a unit of systemd's: have that supervisor, or become one
+reload             as its ExecReload
 --run-dir ...      as `initspawn serve` becomes it
 """
 
@@ -26,6 +27,10 @@ if sys.argv[1:] == ["adopt"]:
     from initspawn.boot import adopt
 
     sys.exit(adopt.main())
+if sys.argv[1:] == ["reload"]:
+    from initspawn.boot import ask
+
+    sys.exit(ask.main())
 from initspawn.boot import supervise
 
 sys.exit(supervise.main(sys.argv[1:]))

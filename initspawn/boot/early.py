@@ -26,7 +26,7 @@ from initspawn.supervisor.handover import Handover
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from initspawn.boot.adoption import Adoption, Unit
     from initspawn.boot.remote import Remote
@@ -109,11 +109,9 @@ def begin(make: Callable[[Plan], Early], named: str = "") -> Early:
     one from it is told, by `initspawn/info` too. Raises what `make` does, but for a plan's PlanError.
     """
     refused: list[str] = []
-    for path in (*filter(None, (named,)), *PLANS):
-        if path != named and not os.path.lexists(path):
-            continue
+    for path in candidates(named):
         try:
-            early = make(_usable(path))
+            early = make(usable(path, os.environ))
         except PlanError as error:
             reason = str(error) if path in str(error) else f"{path}: {error}"
             refused.append(reason)
@@ -130,8 +128,13 @@ def begin(make: Callable[[Plan], Early], named: str = "") -> Early:
     return early
 
 
-def _usable(path: str) -> Plan:
-    """The plan of a file, as it is for this machine. Raises PlanError."""
+def candidates(named: str) -> list[str]:
+    """The files of plans that there are, the best first; `named` whether it is there or not."""
+    return [*filter(None, (named,)), *(path for path in PLANS if os.path.lexists(path))]
+
+
+def usable(path: str, environ: Mapping[str, str]) -> Plan:
+    """The plan of a file, as it is for this machine and a supervisor's variables. Raises PlanError."""
     from initspawn.late import check_machine, settle
 
     try:
@@ -141,7 +144,7 @@ def _usable(path: str) -> Plan:
             from initspawn.boot.remote import with_place
 
             plan = with_place(plan, RUN_DIR)
-        return settle(plan, os.environ) if plan.late else plan
+        return settle(plan, environ) if plan.late else plan
     except OSError as error:
         raise PlanError(f"{error.filename or path}: {error.strerror}") from error
     except PlanError:

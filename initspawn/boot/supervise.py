@@ -13,6 +13,8 @@ command line, as marshal of a dictionary:
     limits     those of `limits.TABLE` that are others in this run
     unix       descriptors of listening unix sockets, each with the protocol spoken there: `http`, `wsapi API`
     announce   the line to print once the gateway answers
+    files      the configuration files it was made of, for a reload
+    plan       where their compiled plan is kept, absent if it is not
     temporary  True: the plan and the run directory were made for this one run, and go with it
 """
 
@@ -26,9 +28,9 @@ import sys
 from initspawn.errors import InitspawnError, PlanError
 from initspawn.limits import CLOSE_SECONDS
 from initspawn.linux import prctl, process
-from initspawn.plan import ADDRESS, API, NETWORK, SYSTEM, notifies
+from initspawn.plan import ADDRESS, API, NETWORK, SYSTEM
 from initspawn.planfile import load
-from initspawn.supervisor.autostart import Autostart, command_line
+from initspawn.supervisor.autostart import Autostart, command_line, notifications_of
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.reactor import Reactor
 from initspawn.verbs.access import NOBODY, Identity, Token, Tokens
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from initspawn.plan import Plan
     from initspawn.supervisor.guard import Guard
     from initspawn.supervisor.network import Network
-    from initspawn.supervisor.notify import Notifications
 
 CONTROL = "control"  # the local door's socket, in the run directory
 LOCK = "lock"  # locked for as long as a supervisor uses the run directory
@@ -90,12 +91,13 @@ class Main:
 
     def __init__(self, plan: Plan, plan_file: str, run_dir: str, start_fd: int) -> None:
         self.plan_file = plan_file
+        self.loaded = plan  # as its file has it
         self.run_dir = run_dir
         self.reactor = Reactor()
         loaded = self.reactor.clock()
         self.reactor.signals(dict.fromkeys((_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP), self.stop))
         process.set_child_subreaper()
-        notifications = _notifications(plan, run_dir)
+        notifications = notifications_of(plan, run_dir)
         if notifications is not None:
             plan = notifications.plan
         try:
@@ -112,9 +114,11 @@ class Main:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.registry = Registry(self.supervisor)
+        self.registry.configure = self._configure
         self.registry.autostart = self.autostart = Autostart(self.supervisor, command_line())
         self.autostart.mark("supervisor started", self.reactor.clock() - _age())
         self.autostart.mark("plan loaded", loaded)
+        self.controller = Controller(self.registry)
         self.registry.limits.update(self.start.get("limits", {}))
         if notifications is not None:
             self.autostart.listen(notifications)
@@ -139,12 +143,11 @@ class Main:
                 self.guard.begin()  # before anybody can have anything started
             self._follow_network()
             self._reach(SYSTEM)
-            controller = Controller(self.registry)
             if any(api.imports for api in self.supervisor.plan.apis):
                 from initspawn.verbs.foreign import begin
 
-                begin(controller)
-            controller.load()
+                begin(self.controller)
+            self.controller.load()
             self._open()
             self.supervisor.reserve.fill(self.supervisor.plan)
             self.reactor.run()
@@ -160,6 +163,12 @@ class Main:
 
                 clean(self.plan_file, self.run_dir, GATEWAY, LOCK)
         return 0
+
+    def _configure(self, verb: str, arguments: Any) -> Any:
+        """What only clients of the control socket may ask for. Raises RequestError."""
+        from initspawn.boot import reload
+
+        return reload.CALLS[verb](self, arguments)
 
     def _close_doors(self) -> None:
         if self._front is not None:
@@ -269,16 +278,6 @@ class Main:
             self.autostart.mark("gateway answers")
             self._reach(API)
             print(self.start.pop("announce", ""), flush=True)
-
-
-def _notifications(plan: Plan, run_dir: str) -> Notifications | None:
-    """The sockets for what commands tell of themselves, if any do."""
-    starts = [command.autostart for api in plan.apis for command in api.commands]
-    if not any(start is not None and notifies(start) for start in starts):
-        return None
-    from initspawn.supervisor.notify import Notifications
-
-    return Notifications(plan, run_dir)
 
 
 def _age() -> float:

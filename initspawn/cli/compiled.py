@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
+from collections.abc import Mapping
 
 from initspawn.cli.doors import without_doors
 from initspawn.cli.exits import UsageError
@@ -59,8 +60,8 @@ def given_plan(files: list[str]) -> Plan | None:
     return without_doors(load(files[0]))
 
 
-def plan_to_serve(files: list[str], kept: str | None) -> Plan:
-    """The plan for a supervisor of this user.
+def plan_to_serve(files: list[str], kept: str | None, environ: Mapping[str, str] = os.environ) -> Plan:
+    """The plan for a supervisor of this user, with these variables.
 
     `kept`: where a plan of these files is kept. It is used if it is sound, for us, and as new as the
     files; else they are compiled and it is written anew. A plan that was named itself and is stale is
@@ -75,7 +76,7 @@ def plan_to_serve(files: list[str], kept: str | None) -> Plan:
             if _names(made) != [os.path.realpath(path) for path in files_of(files)]:
                 raise PlanError(f"{kept}: made of other files")
         if made is None:
-            return compile_files(files, user=os.geteuid(), group=os.getegid(), environ=os.environ)
+            return compile_files(files, user=os.geteuid(), group=os.getegid(), environ=environ)
         check_fit(made, kept or files[0])
         return made
     except (PlanError, FileNotFoundError) as error:
@@ -84,16 +85,16 @@ def plan_to_serve(files: list[str], kept: str | None) -> Plan:
         if kept is None or not (files and all(map(os.path.exists, files))):
             raise
         complain(f"{error if isinstance(error, PlanError) else f'{kept}: not there yet'}; compiling anew")
-        return _compile_and_keep(files, kept)
+        return _compile_and_keep(files, kept, environ)
 
 
 def _names(plan: Plan) -> list[str]:
     return [name for name, *_ in plan.sources]
 
 
-def _compile_and_keep(files: list[str], kept: str) -> Plan:
+def _compile_and_keep(files: list[str], kept: str, environ: Mapping[str, str]) -> Plan:
     plan = compile_files(
-        files, user=os.geteuid(), group=os.getegid(), environ=os.environ, target=here(late=True)
+        files, user=os.geteuid(), group=os.getegid(), environ=environ, target=here(late=True)
     )
     try:
         save(plan, kept)

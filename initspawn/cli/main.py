@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 # In the order of `initspawn --help`.
 COMMANDS = {
     "serve": "serve configuration files; every command becomes a verb",
+    "reload": "have a running supervisor take its configuration as it is now",
     "run": "run one command of a file in its sandbox",
     "call": "call a verb of a running supervisor and follow its output",
     "attach": "connect this terminal with that of a running task",

@@ -109,6 +109,8 @@ def main(arguments: argparse.Namespace) -> int:
         **({"tls": tls} if tls is not None else {}),
         "gateway": arguments.gateway,
         "up": arguments.network_up,
+        "files": [os.path.abspath(path) for path in arguments.files],
+        **({"plan": os.path.abspath(arguments.plan)} if arguments.plan is not None else {}),
         "temporary": True,
         "announce": _announcement(listener, None if arguments.no_auth else token, "s" if tls else ""),
     }

@@ -216,8 +216,7 @@ class Connection:
 
     def _check(self, task: Task, identity: Identity) -> None:
         """Go on with a task's events only if this one may read them."""
-        privilege = task.command.privilege or task.sandbox.privilege
-        if not allowed(identity, OUTPUT, privilege, task.owner):
+        if not allowed(identity, OUTPUT, task.privilege, task.owner):
             self.unsubscribe(task)
 
     def _busy(self) -> bool:

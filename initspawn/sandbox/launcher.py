@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _signal
 import _socket
+import errno
 import marshal
 import os
 import sys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _JOBS_BYTES = 1 << 20  # of jobs on their way; the kernel gives what it allows (net.core.wmem_max)
 _FULL_PAUSE = 0.002  # seconds until the next attempt
+_RENEWED = marshal.dumps(None)
 _SOCKET_KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 
 
@@ -39,7 +41,8 @@ class Launcher:
     ) -> None:
         self.baseline = measure.Baseline()
         self.ledger = Ledger(TASKS + 2 * RESERVE_STARTS + 1)  # and one for the spare spawner
-        self._sandboxes = sandboxes
+        self._sandboxes = dict(enumerate(sandboxes))  # by numbers, of which none is given twice
+        self._numbers = len(sandboxes)
         self._null = mount.open_null()
         self._prepared: dict[tuple[int, int, bool, bool], Prepared] = {}
         self._socket: _socket.socket | None = None
@@ -169,11 +172,41 @@ class Launcher:
             os.close(fd)
 
     def number(self, sandbox: Sandbox) -> int:
-        """The number the spawner knows a sandbox by. Raises ValueError for one it does not know."""
-        for number, known in enumerate(self._sandboxes):
+        """The number the spawner knows a sandbox by. Raises OSError for one it does not know."""
+        for number, known in self._sandboxes.items():
             if known is sandbox:
                 return number
-        raise ValueError(f"sandbox {sandbox.uid} is not one of this launcher's")
+        raise OSError(errno.ESTALE, "not one of this launcher's sandboxes", sandbox.uid)
+
+    def renew(self, sandboxes: list[Sandbox]) -> None:
+        """From now on these can be built; those that were there before keep all that was made for them. Jobs
+        that are on their way come first. Raises OSError, and nothing has changed then.
+        """
+        wanted = {id(sandbox) for sandbox in sandboxes}
+        kept = {number: known for number, known in self._sandboxes.items() if id(known) in wanted}
+        known = {id(sandbox) for sandbox in kept.values()}
+        fresh = [sandbox for sandbox in sandboxes if id(sandbox) not in known]
+        new = dict(enumerate(fresh, self._numbers))
+        file = os.memfd_create("initspawn", os.MFD_CLOEXEC)
+        try:
+            with os.fdopen(os.dup(file), "wb") as stream:
+                plain = {number: sandbox.to_brief() for number, sandbox in new.items()}
+                stream.write(marshal.dumps((tuple(kept), plain)))
+            self.send(_RENEWED, [file])
+            self._renew_that_of_the_spare(file)
+        finally:
+            os.close(file)
+        self._numbers += len(fresh)
+        self._sandboxes = kept | new
+        self._prepared = {key: made for key, made in self._prepared.items() if key[0] in known}
+        self.baseline.keep(known)
+
+    def _renew_that_of_the_spare(self, file: int) -> None:
+        try:
+            if self._spare is not None:  # behind the request that it be made, if it is not there yet
+                send(self._spare, _RENEWED, [file])
+        except OSError:  # it does not read, or has died
+            self.renew_spare()
 
     def prepared(self, sandbox: Sandbox, extra: int, *, grouped: bool, terminal: bool) -> Prepared:
         """The programs of a sandbox as the spawner makes them, to say what they do. Raises OSError."""

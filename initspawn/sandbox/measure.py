@@ -65,6 +65,10 @@ class Baseline:
         self._limits: dict[bytes, dict[int, tuple[int, int]]] = {}
         self._mounts: dict[int, MountCheck] = {}  # by id of the sandbox, which it keeps
 
+    def keep(self, sandboxes: set[int]) -> None:
+        """Forget what was made for others than these, by id."""
+        self._mounts = {key: check for key, check in self._mounts.items() if key in sandboxes}
+
     def expected(self, start: Start) -> dict[str, Any]:
         """What the plan says the command of `start` has."""
         sandbox = start.sandbox

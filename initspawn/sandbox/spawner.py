@@ -11,6 +11,9 @@ command's further descriptors; without stdin it gets /dev/null. Nothing is answe
 every failure are in the ledger, and the handshake's end is the signal.
 A number alone, a slot's, with a socket, asks for a spare spawner: a spawner that dies is not replaced by a
 copy of the supervisor, which has seen tokens and output by then.
+None, with a memory file, says which sandboxes there are from now on: the file holds the numbers of those
+that remain, and those that are new by theirs. No number is given twice, so a job for a sandbox that is gone
+fails, and a spawner that is told the same again is none the worse.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import _signal
 import _socket
 import ctypes
+import errno
 import gc
 import marshal
 import os
@@ -25,6 +29,7 @@ import struct
 
 from initspawn.linux import capabilities, prctl, process
 from initspawn.linux.numbers import table
+from initspawn.plan import Sandbox
 from initspawn.sandbox import ladder, steps
 from initspawn.sandbox.program import COMMAND, FILTERS, PLACING, REAPER, SPAWNER, Ledger, Slot, raw, run
 from initspawn.sandbox.recipe import Recipe, environment, outside
@@ -33,7 +38,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from initspawn.plan import Sandbox
     from initspawn.sandbox.measure import Baseline
     from initspawn.sandbox.program import Call
 
@@ -107,7 +111,7 @@ class Spawner:
     def __init__(
         self,
         sock: _socket.socket,
-        sandboxes: list[Sandbox],
+        sandboxes: dict[int, Sandbox],
         baseline: Baseline,
         ledger: Ledger,
         null: int,
@@ -164,10 +168,13 @@ class Spawner:
         return True
 
     def _new(self, packet: bytes, fds: list[int]) -> Job | None:
-        """A job that is not known yet, or None: it was to make a spare spawner, or failed, which is noted."""
+        """A job that is not known yet, or None: it was none, or failed, which is noted."""
         found = marshal.loads(packet)
         if isinstance(found, int):
             self._spare(found, fds[0])
+            return None
+        if found is None:
+            self._renew(fds[0])
             return None
         job = self._job(found, fds)
         if job is not None:
@@ -184,6 +191,14 @@ class Spawner:
             spare = _socket.socket(fileno=os.dup(sock))
             Spawner(spare, self._sandboxes, self._baseline, self._ledger, self._null).live()
 
+    def _renew(self, file: int) -> None:
+        """From now on there are the sandboxes that are told in `file`."""
+        remaining, new = marshal.loads(os.pread(file, os.fstat(file).st_size, 0))
+        kept = {number: self._sandboxes[number] for number in remaining if number in self._sandboxes}
+        self._sandboxes = kept | {number: Sandbox.from_plain(plain) for number, plain in new.items()}
+        self._prepared = {key: made for key, made in self._prepared.items() if key[0] in kept}
+        self._jobs.clear()
+
     def _job(self, found: tuple[int, int, bool, bool, bool], fds: list[int]) -> Job | None:
         """Everything that can be thought out before the clone; None if it failed, which is noted."""
         index, slot_index, grouped, fed, terminal = found
@@ -193,7 +208,9 @@ class Spawner:
         try:
             key = (index, len(extra), grouped, terminal)
             if key not in self._prepared:
-                sandbox = self._sandboxes[index]
+                sandbox = self._sandboxes.get(index)
+                if sandbox is None:
+                    raise OSError(errno.ESTALE, "no sandbox of that number")
                 self._prepared[key] = Prepared(
                     sandbox, self._baseline, len(extra), grouped=grouped, terminal=terminal
                 )

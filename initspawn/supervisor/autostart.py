@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from initspawn.plan import Api, Command
+    from initspawn.plan import Api, Command, Plan
     from initspawn.supervisor.core import Supervisor
     from initspawn.supervisor.network import Network
     from initspawn.supervisor.notify import Message, Notifications
@@ -222,6 +222,16 @@ class Autostart:
 
             self._paths = Paths(self._supervisor.reactor, self.services.look)
         self._paths.follow(path)
+
+
+def notifications_of(plan: Plan, run_dir: str) -> Notifications | None:
+    """The sockets for what commands tell of themselves, if any do."""
+    starts = [command.autostart for api in plan.apis for command in api.commands]
+    if not any(start is not None and notifies(start) for start in starts):
+        return None
+    from initspawn.supervisor.notify import Notifications
+
+    return Notifications(plan, run_dir)
 
 
 def split(command_line: str) -> list[str]:

@@ -15,7 +15,7 @@ from initspawn.supervisor import task as life
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.images import Images
 from initspawn.supervisor.plugin import PluginEncoder
-from initspawn.supervisor.prepare import Preparer, begin
+from initspawn.supervisor.prepare import Preparer, begin, fitted
 from initspawn.supervisor.reactor import READ
 from initspawn.supervisor.reserve import Reserve
 from initspawn.supervisor.roster import Roster
@@ -35,8 +35,8 @@ class Supervisor:
 
     def __init__(self, plan: Plan, reactor: Reactor) -> None:
         self.groups = Groups()
-        self._images = Images(self.groups.fit(plan))
-        self.plan = plan = self._images.plan  # before the spawner: what it starts is where we are
+        self.images = Images()
+        self.plan = plan = fitted(plan, self.groups, self.images)  # before the spawner: it is where we are
         self.reactor = reactor
         self.roster = Roster()
         self.tasks = self.roster.tasks  # alive and past their handshake, oldest first
@@ -46,8 +46,8 @@ class Supervisor:
         self._reapers: dict[int, Task] = {}  # by pid, until waited for
         self._held: dict[int, Task] = {}  # by the pid of a command that we trace
         self._leaving: set[int] = set()  # reapers that have told the end of their task, and are not gone yet
-        self._launcher = begin(plan, self.groups, self._images, reactor)
-        self._preparer = Preparer(self._launcher, self.groups, self._images, reactor)
+        self.launcher = begin(plan, self.groups, self.images, reactor)
+        self._preparer = Preparer(self.launcher, self.groups, self.images, reactor)
         self.reserve = Reserve(reactor, self._preparer)
         reactor.on_child = self._on_child
 
@@ -77,7 +77,7 @@ class Supervisor:
         )  # fmt: skip
         lost = self.roster.admit(task)
         if lost is not None:
-            self._turn_away(lost, RequestError("bad-state", "a later start has taken its place in the queue"))
+            self.turn_away(lost, RequestError("bad-state", "a later start has taken its place in the queue"))
         if task.life.state != life.QUEUED:
             try:
                 self._begin(task, descriptors)
@@ -101,7 +101,7 @@ class Supervisor:
         task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
         self._launch(task)
 
-    def _turn_away(self, task: Task, refusal: RequestError | LaunchRefused) -> None:
+    def turn_away(self, task: Task, refusal: RequestError | LaunchRefused) -> None:
         """It never got as far as its first step."""
         self.roster.remove(task)
         task.life.on(life.GONE)
@@ -116,7 +116,7 @@ class Supervisor:
             try:
                 self._begin(task)
             except (RequestError, LaunchRefused) as refusal:
-                self._turn_away(task, refusal)
+                self.turn_away(task, refusal)
 
     def _launch(self, task: Task) -> None:
         start = task.start
@@ -130,7 +130,7 @@ class Supervisor:
     def stop(self, task: Task, signal: int | None = None, *, reason: str = "stop") -> None:
         """End a task: the signal, or the usual one, to its group; after a grace the whole tree by force."""
         if task.life.state == life.QUEUED:
-            self._turn_away(task, RequestError("not-available", "it was stopped before its turn"))
+            self.turn_away(task, RequestError("not-available", "it was stopped before its turn"))
         if not task.life.alive or task.start is None:
             return
         before = task.life.state
@@ -186,8 +186,8 @@ class Supervisor:
         elif not late and (self.roster.every() or self._leaving or not self.reserve.empty):
             self.reactor.after(0.01, lambda: self._close_when_empty(then))
             return
-        self._launcher.close()
-        self._images.close()
+        self.launcher.close()
+        self.images.close()
         self.groups.leave()
         then()
 
@@ -244,7 +244,7 @@ class Supervisor:
         elif pid in self._leaving:
             self._leaving.discard(pid)
         elif not self.reserve.on_child(pid, status):
-            self._launcher.on_child(pid, closing=self.closing)
+            self.launcher.on_child(pid, closing=self.closing)
 
     def _on_command(self, task: Task, status: int) -> None:
         """The command stopped on its way to its exec, or ended there (we hear it as its tracer)."""
@@ -336,7 +336,7 @@ class Supervisor:
     def _forget(self, task: Task) -> None:
         self._detach(task)
         task.close()
-        if task.command.queue and not self.closing:
+        if self.roster.waiting and not self.closing:
             self.reactor.after(0, lambda: self._next(task.api, task.command))
 
     def _detach(self, task: Task) -> None:

@@ -3,7 +3,8 @@
     BASE/                           the cgroup we were started in
         initspawn-PID.supervisor/   where we are ourselves, if controllers are handed on by a BASE of ours
         initspawn-PID/              one per supervisor, removed with it
-            _API.SANDBOX/           one per sandbox, while it has tasks
+            _API.SANDBOX/           one per sandbox, while it has tasks; after a reload with
+                                    other limits `+1_API.SANDBOX`, and so on
                 TASK/               one per task: what is limited, accounted and killed
                     main/           where its processes live
 
@@ -26,6 +27,7 @@ from initspawn.sandbox.launch import limited
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from initspawn.plan import Api, Plan, Sandbox
 
@@ -73,6 +75,8 @@ class Groups:
         self._base = base
         self._left_base = False
         self._enabled: set[str] = set()  # below BASE, by us
+        # The limits that a sandbox's name has stood for: after a reload others run on with those before.
+        self._limits: dict[tuple[str, str], list[tuple[Any, bool]]] = {}
 
     @property
     def base(self) -> str | None:
@@ -92,7 +96,6 @@ class Groups:
                 if not reason:
                     continue
                 if not sandbox.cgroup_optional:
-                    self.close()
                     hint = "`optional: true` runs it without them"
                     raise PlanError(
                         f"{api.api}: sandbox `{sandbox.uid}`: its cgroups cannot be made: {reason}; {hint}"
@@ -128,8 +131,10 @@ class Groups:
                 return reason
             main = self.make(api, sandbox, "trial")
             assert main is not None
-            wrong = self.differences(main, sandbox)
-            self.remove(main)
+            try:
+                wrong = self.differences(main, sandbox)
+            finally:
+                self.remove(main)
         except OSError as error:
             return f"{error.filename}: {error.strerror}"
         return wrong
@@ -187,8 +192,7 @@ class Groups:
             self._make_root()
         if self.root is None:
             return None
-        # No name of ours can be that of an interface file.
-        home = f"{self.root}/_{api.api}.{sandbox.uid}"
+        home = self._home(api, sandbox)
         main = f"{home}/{task}/main"
         try:
             if not os.path.isdir(home):
@@ -208,6 +212,16 @@ class Groups:
             self.remove(main)
             raise
         return main
+
+    def _home(self, api: Api, sandbox: Sandbox) -> str:
+        """The directory of all tasks of a sandbox with its limits."""
+        known = self._limits.setdefault((api.api, sandbox.uid), [])
+        limits = (sandbox.cgroup, sandbox.cgroup_shared)
+        if limits not in known:
+            known.append(limits)
+        number = known.index(limits)
+        # No name of ours can be that of an interface file.
+        return f"{self.root}/{f'+{number}' if number else ''}_{api.api}.{sandbox.uid}"
 
     @staticmethod
     def differences(main: str, sandbox: Sandbox) -> str:

@@ -17,29 +17,46 @@ if TYPE_CHECKING:
 
 
 class Images:
-    """The images of one plan, each attached once. `plan` is that plan with the devices in it.
+    """The images of one supervisor's plan, each attached once.
 
     An image that cannot be used costs its own sandboxes' commands, not all: it is told at once, and `check`
     refuses them.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self) -> None:
         self._devices: dict[str, tuple[int, str]] = {}  # by the image's path: a descriptor, the device's path
         self._faults: dict[str, LaunchRefused] = {}
-        if any(_image(sandbox) for sandbox in plan.sandboxes()):
-            plan = plan.replace(
-                apis=tuple(
-                    api.replace(sandboxes=tuple(self._fitted(sandbox) for sandbox in api.sandboxes))
-                    for api in plan.apis
-                )
+
+    def fit(self, plan: Plan) -> Plan:
+        """The plan with the devices in it."""
+        if not any(_image(sandbox) for sandbox in plan.sandboxes()):
+            return plan
+        for sandbox in plan.sandboxes():
+            self._faults.pop(_image(sandbox), None)  # of an earlier plan
+        return plan.replace(
+            apis=tuple(
+                api.replace(sandboxes=tuple(self._fitted(sandbox) for sandbox in api.sandboxes))
+                for api in plan.apis
             )
-        self.plan = plan
+        )
+
+    def keep(self, plan: Plan) -> None:
+        """Give back what no sandbox of this plan needs; what runs keeps its own."""
+        needed = {_image(sandbox) for sandbox in plan.sandboxes()}
+        for path in self._devices.keys() - needed:
+            os.close(self._devices.pop(path)[0])
+        self._faults = {path: fault for path, fault in self._faults.items() if path in needed}
 
     def check(self, sandbox: Sandbox) -> None:
         """Raises LaunchRefused for a sandbox whose image cannot be used."""
         fault = self._faults.get(_image(sandbox)) if self._faults else None
         if fault is not None:
             raise LaunchRefused(fault.step, fault.errno, fault.detail)
+
+    def fault(self, plan: Plan) -> str:
+        """Why an image of this plan cannot be used; empty if all can."""
+        faults = [self._faults.get(_image(sandbox)) for sandbox in plan.sandboxes()]
+        return next((fault.detail for fault in faults if fault is not None), "")
 
     def close(self) -> None:
         """Give the devices back."""

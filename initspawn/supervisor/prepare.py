@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from initspawn.errors import LaunchRefused
+from initspawn.errors import LaunchRefused, PlanError
 from initspawn.limits import STOP_GRACE_SECONDS
 from initspawn.sandbox.launcher import Launcher
 from initspawn.supervisor import task as life
@@ -103,6 +103,15 @@ class Preparer:
         if group is not None and not self._groups.remove(group):
             later = min(2 * again, _REMOVE_AT_LEAST_EVERY)
             self._reactor.after(again, lambda: self._remove(group, later))
+
+
+def fitted(plan: Plan, groups: Groups, images: Images) -> Plan:
+    """The plan as this machine can run it. Raises PlanError, and no group is left then: see Groups.fit."""
+    try:
+        return images.fit(groups.fit(plan))
+    except PlanError:
+        groups.close()
+        raise
 
 
 def _kill_reaper(task: Task) -> None:

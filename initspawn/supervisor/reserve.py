@@ -42,7 +42,8 @@ class Reserve:
         self._plan: Plan | None = None
         self._mounts = -1  # readable in an urgent way when our mounts have changed (proc(5))
         self._changes = select.poll()
-        self._warm: dict[int, int] = {}  # how many by id of their sandbox, which the plan keeps
+        self._known: set[int] = set()  # the plan's sandboxes by id, which it keeps
+        self._warm: dict[int, int] = {}  # how many by id of their sandbox
         self._waiting: list[tuple[Start, Timer]] = []  # oldest first
         self._unborn: list[Start] = []  # dismissed, but the spawner may still be about to clone them
         self._ending: dict[int, Start] = {}  # by pid, until waited for
@@ -54,12 +55,24 @@ class Reserve:
             self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
             self._changes.register(self._mounts, select.POLLPRI)
             self._reactor.watch(self._mounts, select.EPOLLPRI, lambda _: self._start_over())
+            self._known = {id(sandbox) for sandbox in plan.sandboxes()}
         for api in plan.apis:
             for command in api.commands:
                 if command.warm is not None:
                     sandbox = api.sandbox(command.sandbox)
                     self._warm[id(sandbox)] = max(command.warm, self._warm.get(id(sandbox), 0))
                     self.refill(api, sandbox)
+
+    def renew(self, plan: Plan) -> None:
+        """From now on this is the plan. What waits in sandboxes that are not in it is sent away."""
+        if not self._open:  # whoever has closed it will open it
+            return
+        self._plan, self._known = plan, {id(sandbox) for sandbox in plan.sandboxes()}
+        self._warm.clear()
+        for start, _ in list(self._waiting):
+            if id(start.sandbox) not in self._known:
+                self._dismiss(start)
+        self.fill(plan)
 
     def take(self, sandbox: Sandbox) -> Start | None:
         """One that waits in this sandbox, None if there is none."""
@@ -82,7 +95,9 @@ class Reserve:
 
     def refill(self, api: Api, sandbox: Sandbox) -> None:
         """Have as many wait in a sandbox as should; where that cannot be, a start will say why."""
-        if not self._open or any(entry.operation == "overlay" for entry in sandbox.mounts):
+        if not self._open or id(sandbox) not in self._known:  # it ran on after a reload
+            return
+        if any(entry.operation == "overlay" for entry in sandbox.mounts):
             return  # no measurement tells whether an overlay's directory is still the one of that name
         wanted = self._warm.get(id(sandbox))
         if wanted is None:  # nobody asked for any: a few, while there are not too many sandboxes

@@ -2,6 +2,7 @@
 
 A start finds a place, waits for its turn, takes the turn of the one that has waited longest, or is refused.
 Nothing happens between that look and the place being taken, so never are there more than there may be.
+A command is known by the names of its API and its verb: after a reload it may be another object.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ class Roster:
 
     def alive(self, api: Api, command: Command) -> list[Task]:
         """The tasks of a command that have not ended, those that wait for their turn last."""
-        return [task for task in self.every() if task.command is command and task.api is api]
+        return [task for task in self.every() if _is(task, api, command)]
 
     def known(self, api: Api, command: Command) -> list[Task]:
         """Before them those that have ended and are remembered."""
-        ended = [task for task in self.ended if task.command is command and task.api is api]
+        ended = [task for task in self.ended if _is(task, api, command)]
         return ended + self.alive(api, command)
 
     def admit(self, task: Task) -> Task | None:
@@ -84,7 +85,7 @@ class Roster:
         """
         known = self.alive(api, command)
         queue = [task for task in known if task.life.state == life.QUEUED]
-        if not queue or len(known) - len(queue) >= command.most:
+        if not queue or len(known) - len(queue) >= queue[0].command.most:
             return None
         self.waiting.remove(queue[0])
         queue[0].life.on(life.TURN)
@@ -96,6 +97,10 @@ class Roster:
         for group in (self.starting, self.tasks, self.waiting):
             if task in group:
                 group.remove(task)
+
+
+def _is(task: Task, api: Api, command: Command) -> bool:
+    return task.command.verb == command.verb and task.api.api == api.api
 
 
 def _full(command: Command) -> str:

@@ -59,6 +59,7 @@ class Task:
         self.api = api
         self.command = command
         self.sandbox = sandbox
+        self.privilege = command.privilege or sandbox.privilege  # as the plan says now
         self.argv = argv
         self.verbose = verbose
         self.on_start = on_start

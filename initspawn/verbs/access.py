@@ -24,6 +24,7 @@ OUTPUT = "output"  # a task's events: subscribe, unsubscribe
 OTHERS = "others"  # any of these with a task that somebody else has started
 RECORDS = "records"  # the records of all tasks
 EXECUTE = "exec"  # commands that no file holds
+CONFIGURE = "configure"  # the supervisor itself: no token can have it
 ACTIONS = (SEE, START, STOP, INPUT, OUTPUT, OTHERS, RECORDS, EXECUTE)
 
 EVERYTHING = "*"  # every action and privilege, but for EXECUTE: that has to be granted by its name
@@ -53,10 +54,10 @@ def allowed(identity: Identity, action: str, privilege: str | None, owner: str |
     """Whether this caller may do this. `privilege` is the scope a command asks for, if it asks; `owner` whose
     task it is about, if it is about one.
     """
-    if action not in ACTIONS:
+    if action not in (*ACTIONS, CONFIGURE):
         return False
-    if identity.kind == "local":
-        return True
+    if identity.kind == "local" or action == CONFIGURE:
+        return identity.kind == "local"
     if identity.kind != "token":
         return False
     if owner is not None and owner != identity.name and not _granted(identity.scopes, OTHERS, privilege):

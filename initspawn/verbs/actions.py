@@ -100,8 +100,7 @@ def feed(caller: Caller, tasks: list[Task], arguments: Any, answer: Callable[[An
     name = caller.identity.name
     only_leaves = asked.detach and not (asked.data or asked.end or asked.attach)
     if not only_leaves:
-        privilege = task.command.privilege or task.sandbox.privilege
-        own = target.holder == name or allowed(caller.identity, OTHERS, privilege)
+        own = target.holder == name or allowed(caller.identity, OTHERS, task.privilege)
         target.hold(caller.client, name, take=asked.attach and own)
     if asked.data or asked.end:
         target.give(asked.data, asked.end, taken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from initspawn import __version__
 from initspawn.errors import RequestError
-from initspawn.verbs.access import RECORDS, SEE, allowed
+from initspawn.verbs.access import CONFIGURE, RECORDS, SEE, allowed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ OWN = "initspawn"
 
 # The verbs of every API, and of our own, each with the right it takes. What is not here is no verb.
 EVERYWHERE = {"ping": SEE, "info": SEE}
-OURS = {"ping": SEE, "info": SEE, "tasks": RECORDS, "services": RECORDS, "timeline": RECORDS}
+OURS = {
+    "ping": SEE, "info": SEE, "tasks": RECORDS, "services": RECORDS, "timeline": RECORDS,
+    "sources": CONFIGURE, "reload": CONFIGURE,
+}  # fmt: skip
+LOCAL_DOOR = "control"  # the only one by which the supervisor itself is configured
 
 
 def action(api: str, verb: str) -> str:
@@ -45,6 +49,8 @@ def call(registry: Registry, caller: Caller, name: str, verb: str, arguments: An
     if verb == "ping":
         registry.pings += 1
         return f"pong={registry.pings}"
+    if api is None and OURS[verb] == CONFIGURE:
+        return _configure(registry, caller, verb, arguments)
     return _own(registry, caller, verb) if api is None else info(api)
 
 
@@ -81,6 +87,14 @@ def info(api: Api) -> dict[str, Any]:
 
 def _present(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _configure(registry: Registry, caller: Caller, verb: str, arguments: Any) -> Any:
+    if caller.door != LOCAL_DOOR:  # a gateway acts for local users too, and is not trusted so far
+        raise RequestError("insufficient-scope", "only by the control socket")
+    if registry.configure is None:
+        raise RequestError("not-available", "this supervisor has nothing to reload")
+    return registry.configure(verb, arguments)
 
 
 def _own(registry: Registry, caller: Caller, verb: str) -> Any:

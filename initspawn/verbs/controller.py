@@ -52,6 +52,17 @@ class Controller:
         for imported in self.registry.imports.values():
             imported.connect()
 
+    def renew(self, known: list[Action]) -> None:
+        """The registry's plan is another one: its `events` hear what is heard already, and those `onload`
+        calls are made that were not among the `known`.
+        """
+        for listener in list(self.listeners.values()):
+            listener.renew(self.registry.apis.get(listener.api))
+        for api in self.registry.apis.values():
+            for action in api.onload:
+                if not any(action is one for one in known):
+                    self._load(api, action)
+
     def _loader(self, api: Api, action: Action) -> Callable[[], None]:
         return lambda: self._load(api, action)
 
@@ -98,13 +109,17 @@ class Itself:
     def subscribe(self, task: Task, first: int | None = None) -> None:
         """Let the API's `events` hear the task, those apart that led to it."""
         key = (self.api.api, task)
-        handlers = [
+        handlers = self.handlers(task)
+        if handlers and key not in self._controller.listeners:
+            self._controller.listeners[key] = Listener(self._controller, self, task, handlers, first or 1)
+
+    def handlers(self, task: Task) -> list[Action]:
+        """What its events are for, but for what led to them."""
+        return [
             action
             for action in self.api.events
             if named_by(action.uid, task.event_name) and not any(action is cause for cause in self.causes)
         ]
-        if handlers and key not in self._controller.listeners:
-            self._controller.listeners[key] = Listener(self._controller, self, task, handlers, first or 1)
 
     def watch(self, watchers: object) -> None:
         """Its `events` hear of the APIs it imports anyway."""
@@ -132,6 +147,19 @@ class Listener:
         self._closed = False
         self._reader = Reader(task.log, self.wake, first)
         self.wake()
+
+    @property
+    def api(self) -> str:
+        """Whose it is."""
+        return self._owner.api.api
+
+    def renew(self, api: Api | None) -> None:
+        """From now on that API is as this one, or gone."""
+        if api is not None:
+            self._owner.api = api
+        self._handlers = self._owner.handlers(self._task) if api is not None else []
+        if not self._handlers:
+            self.close()
 
     def wake(self) -> None:
         """There may be an event: look, after everything that happens now."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from initspawn.plan import Action, Api, Command
+    from initspawn.plan import Action, Api, Command, Plan
     from initspawn.supervisor.autostart import Autostart
     from initspawn.supervisor.core import Supervisor
     from initspawn.supervisor.input import Writer
@@ -44,18 +44,40 @@ class Registry:
         self.watchers: dict[Writer, Callable[[str], None]] = {}  # who wants to know that one of them has gone
         self.limits: dict[str, float] = dict(TABLE)
         self.about: dict[str, Callable[[], Any]] = {}  # what `initspawn/info` says besides
-        self.apis: dict[str, Api] = {api.api: api for api in supervisor.plan.apis if not api.hidden}
-        self._commands: dict[tuple[str, str], Command] = {
-            (api.api, command.verb): command for api in self.apis.values() for command in api.commands
+        self.configure: Callable[[str, Any], Any] | None = None  # does what only the control socket may ask
+        self._removed: dict[tuple[str, str], tuple[Api, Command]] = {}  # of an earlier plan
+        self._commands: dict[tuple[str, str], tuple[Api, Command]] = {}
+        self._take(supervisor.plan)
+
+    def _take(self, plan: Plan) -> None:
+        self.apis: dict[str, Api] = {api.api: api for api in plan.apis if not api.hidden}
+        self._commands = {
+            (api.api, command.verb): (api, command) for api in self.apis.values() for command in api.commands
         }
         self._extra: dict[tuple[str, str], Action] = {
             (api.api, extra.uid): extra for api in self.apis.values() for extra in api.extra
         }
 
+    def renew(self, plan: Plan) -> None:
+        """From now on these are the procedures. Tasks go on: of a verb that is gone they can be stopped and
+        subscribed to as before, of others as the new plan says.
+        """
+        old = self._removed | self._commands
+        self._take(plan)
+        alive = {(task.api.api, task.command.verb) for task in self.supervisor.roster.every()}
+        self._removed = {
+            name: known for name, known in old.items() if name in alive and name not in self._commands
+        }
+        for task in (*self.supervisor.roster.every(), *self.supervisor.ended):
+            name = (task.api.api, task.command.verb)
+            if name in self._commands:
+                api, command = self._commands[name]
+                task.privilege = command.privilege or api.sandbox(command.sandbox).privilege
+
     def running(self, api: str, verb: str) -> int:
         """How many tasks of a command are alive; 0 for what is no command."""
-        command = self._commands.get((api, verb))
-        return len(self.supervisor.roster.alive(self.apis[api], command)) if command is not None else 0
+        known = self._commands.get((api, verb))
+        return len(self.supervisor.roster.alive(*known)) if known is not None else 0
 
     def call(self, caller: Caller, procedure: str, arguments: Any, answer: Callable[[Answer], None]) -> None:
         """Do what is asked, if this caller may; `answer` is called once, now or later."""
@@ -93,22 +115,24 @@ class Registry:
                 self.call_imported(extra, arguments, answer)
                 return
             name, verb, own = extra.api, extra.verb, extra.query
-        command = self._commands.get((name, verb))
-        if command is None and verb == execute.EXEC and name in self.apis:
+        known = self._commands.get((name, verb)) or self._left(name, verb)
+        if known is None and verb == execute.EXEC and name in self.apis:
             self._execute(caller, self.apis[name], arguments, answer)
             return
-        if command is None:
+        if known is None:
             # The right comes before the existence: who may see nothing learns nothing.
             self._require(caller.identity, builtin.action(name, verb), None)
             answer(Answer(response=builtin.call(self, caller, name, verb, arguments)))
             return
-        api = self.apis[name]
+        api, command = known
         privilege = command.privilege or api.sandbox(command.sandbox).privilege
         # Whoever may do nothing with a command is not told that its query is wrong either.
         if not any(allowed(caller.identity, action, privilege) for action in _OF_COMMANDS):
             raise RequestError("insufficient-scope")
         action, arguments, verbose = query.blend(own, arguments)
         self._require(caller.identity, _ACTIONS[action], privilege)
+        if action == query.START and (name, verb) in self._removed:
+            raise RequestError("unknown-verb", f"`{verb}` is not in the configuration any more")
         if action == query.START:
             actions.start(self.supervisor, caller, api, command, arguments, answer, verbose)
         else:
@@ -122,6 +146,11 @@ class Registry:
             final = action == query.STOP and actions.is_final(arguments)
             if final and self.autostart is not None and allowed(caller.identity, STOP, privilege, ""):
                 self.autostart.halt(f"{name}/{verb}")
+
+    def _left(self, name: str, verb: str) -> tuple[Api, Command] | None:
+        """The command of a verb that is gone, as long as one of its tasks is not."""
+        known = self._removed.get((name, verb))
+        return known if known is not None and self.supervisor.roster.alive(*known) else None
 
     def call_imported(self, action: Action, given: Any, answer: Callable[[Answer], None]) -> None:
         """Call another server's API as an action says, with a caller's or an event's arguments."""
@@ -137,16 +166,16 @@ class Registry:
             sandbox = execute.sandbox_of(api, asked)
             self._require(caller.identity, EXECUTE, sandbox.privilege)
             command = execute.command_of(sandbox, asked)
-            if (api.api, command.verb) in self._commands:
+            if (api.api, command.verb) in self._commands.keys() | self._removed.keys():
                 raise RequestError("invalid-request", f"`uid`: `{command.verb}` is a verb already")
             actions.start(self.supervisor, caller, api, command, None, answer, verbose)
             return
         tasks = [
             task
             for task in [*self.supervisor.ended, *self.supervisor.tasks]
-            if task.api is api
-            and (api.api, task.command.verb) not in self._commands
-            and allowed(caller.identity, EXECUTE, task.sandbox.privilege, task.owner)
+            if task.api.api == api.api
+            and (api.api, task.command.verb) not in self._commands.keys() | self._removed.keys()
+            and allowed(caller.identity, EXECUTE, task.privilege, task.owner)
         ]
         self._control(caller, tasks, action, arguments, answer)
 

@@ -79,6 +79,7 @@ def test_every_action_is_in_the_table() -> None:
     assert set(access.ACTIONS) == LETTERS.keys() | HOW_FAR
     assert set(query.ACTIONS) == {"start", "stop", "subscribe", "unsubscribe", "input", "resize"}
     assert set(access.ACTIONS) <= ROLES.keys()
+    assert access.CONFIGURE not in access.ACTIONS  # see test_reload.py: nobody's but of the control socket
 
 
 def test_every_route_is_in_the_table(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_every_built_in_verb_is_in_the_table() -> None:
     assert builtin.EVERYWHERE == {"ping": access.SEE, "info": access.SEE}
     assert builtin.OURS == {
         "ping": access.SEE, "info": access.SEE, "tasks": access.RECORDS, "services": access.RECORDS,
-        "timeline": access.RECORDS,
+        "timeline": access.RECORDS, "sources": access.CONFIGURE, "reload": access.CONFIGURE,
     }  # fmt: skip
     assert monitor.VERBS.keys() == {
         "get", "set", "session", "subscribe", "unsubscribe", "apis", "trace", "info",

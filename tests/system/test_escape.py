@@ -495,7 +495,7 @@ def _orphans(box: Sandbox) -> list[int]:
             with bench(box) as made:
                 run = made.shell("setsid sleep 60 & echo here; exec sleep 60").until("here")
                 made.until(lambda: len(_tree(run.reaper)) == 3, "the session")
-                spawner = made.supervisor._launcher.spawner_pid
+                spawner = made.supervisor.launcher.spawner_pid
                 os.write(writer, json.dumps([spawner, *_tree(run.reaper)]).encode())
                 signal.pause()
         finally:

@@ -329,11 +329,11 @@ def _kill_spawner(box: Sandbox, noticed: bool) -> list[Result]:
     with bench(box) as made:
         reader, writer = os.pipe()
         running = made.shell("echo here; read line <&3", descriptors=(reader,)).until("here")
-        first = made.supervisor._launcher.spawner_pid
+        first = made.supervisor.launcher.spawner_pid
         os.kill(first, signal.SIGKILL)
         made_before = made
         if noticed:
-            made.until(lambda: made.supervisor._launcher.spawner_pid != first, "the new spawner")
+            made.until(lambda: made.supervisor.launcher.spawner_pid != first, "the new spawner")
         else:
             # Gone, but the loop has not turned since.
             os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
@@ -359,8 +359,8 @@ def _stop_uncloned(box: Sandbox, timed: bool) -> tuple[Result, Result, bool]:
     if timed:
         core.LAUNCH_SECONDS = GRACE
     with bench(box) as made:
-        spawner = made.supervisor._launcher.spawner_pid
-        made.until(lambda: made.supervisor._launcher.spare_pid, "the spare spawner")
+        spawner = made.supervisor.launcher.spawner_pid
+        made.until(lambda: made.supervisor.launcher.spare_pid, "the spare spawner")
         os.kill(spawner, signal.SIGSTOP)
         run = made.start("/bin/true").stop()
         assert run.task is not None
@@ -371,7 +371,7 @@ def _stop_uncloned(box: Sandbox, timed: bool) -> tuple[Result, Result, bool]:
         stopped = run.end()
         core.LAUNCH_SECONDS = LAUNCH_SECONDS
         after = made.run("/bin/true")
-        return stopped, after, made.supervisor._launcher.spawner_pid == spawner and alive(spawner)
+        return stopped, after, made.supervisor.launcher.spawner_pid == spawner and alive(spawner)
 
 
 @root_and_a_user
@@ -414,7 +414,7 @@ def _burst(box: Sandbox, count: int, room: int, killed: bool) -> dict[str, int]:
     spawner, before it has begun with any.
     """
     with bench(box) as made:
-        launcher = made.supervisor._launcher
+        launcher = made.supervisor.launcher
         assert launcher._socket is not None
         made.until(lambda: launcher.spare_pid, "the spare spawner")
         if room:
@@ -460,8 +460,8 @@ def _batch(made: Bench) -> None:
 
 def _count(made: Bench) -> dict[str, Any]:
     supervisor = made.supervisor
-    spawner = supervisor._launcher.spawner_pid
-    helpers = {spawner, supervisor._launcher.spare_pid}
+    spawner = supervisor.launcher.spawner_pid
+    helpers = {spawner, supervisor.launcher.spare_pid}
     supervisor.reserve.close()
     made.until(lambda: set(children(os.getpid())) == helpers, "the end of all tasks")
     made.until(lambda: supervisor.reserve.empty, "the end of what was only asked for")
@@ -471,7 +471,7 @@ def _count(made: Bench) -> dict[str, Any]:
         "descriptors": sorted(descriptors()),
         "spawner's descriptors": sorted(descriptors(spawner)) if os.geteuid() == 0 else [],  # it is hidden
         "children": children(os.getpid()),
-        "slots": len(supervisor._launcher.ledger._free),
+        "slots": len(supervisor.launcher.ledger._free),
         "timers": sum(timer.callback is not None for timer in made.reactor._timers),
         "watched": len(made.reactor._callbacks),
         "objects": len(gc.get_objects()),

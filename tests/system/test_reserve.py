@@ -359,7 +359,7 @@ def test_one_that_nobody_has_begun_with_is_begun_again(who: Person) -> None:
 
 def _unheard(box: Sandbox) -> Result:
     with bench(box) as made:
-        spawner = made.supervisor._launcher.spawner_pid
+        spawner = made.supervisor.launcher.spawner_pid
         os.kill(spawner, signal.SIGSTOP)
         run = made.start("/bin/true")
         os.kill(spawner, signal.SIGKILL)
@@ -373,7 +373,7 @@ def test_dismissed_before_it_was_made(who: Person) -> None:
 
 def _unborn(box: Sandbox) -> None:
     with bench(box) as made:
-        spawner = made.supervisor._launcher.spawner_pid
+        spawner = made.supervisor.launcher.spawner_pid
         os.kill(spawner, signal.SIGSTOP)
         made.supervisor.reserve.refill(made.api, box)
         made.supervisor.reserve.close()

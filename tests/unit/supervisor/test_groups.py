@@ -222,13 +222,16 @@ def test_what_cannot_be_applied_is_refused(
     assert str(caught.value).startswith("api: sandbox `box`: its cgroups cannot be made: ")
     assert said in str(caught.value)
     assert str(caught.value).endswith("`optional: true` runs it without them")
+    groups.close()
     assert tree.left() == ["unit"]
 
 
 def test_a_file_that_is_not_there_is_named(tree: Tree) -> None:
-    sandbox = box(cgroup=(("memory.bax", "1"),))
+    groups, sandbox = tree.groups(), box(cgroup=(("memory.bax", "1"),))
     with pytest.raises(PlanError, match=r"trial/memory\.bax: No such file or directory"):
-        tree.groups().fit(plan_of(sandbox))
+        groups.fit(plan_of(sandbox))
+    assert not (tree.place / "unit" / "trial").exists()
+    groups.close()
     assert tree.left() == ["unit"]
 
 
@@ -258,6 +261,29 @@ def test_a_sandbox_without_limits_gets_a_group_too(tree: Tree) -> None:
     groups.close()
     assert tree.left() == ["unit"]
     assert (tree.place / "unit" / "cgroup.procs").read_text() == f"{ME}\n"
+
+
+def test_other_limits_under_the_same_name_are_another_home(tree: Tree) -> None:
+    """After a reload: what runs keeps its limits, and what had them before finds them again."""
+    groups, old, new = tree.groups(), box(cgroup_shared=True), box(cgroup_shared=True, cgroup=LIMITS[1:])
+    groups.fit(plan_of(old))
+    homes = [groups.make(api_of(old), sandbox, f"task-{at}") for at, sandbox in enumerate((old, new, old))]
+    assert [str(home).split("/")[-3] for home in homes] == ["_api.box", "+1_api.box", "_api.box"]
+    assert [groups.differences(str(home), box) for home, box in zip(homes, (old, new, old), strict=True)] == [
+        "", "", "",
+    ]  # fmt: skip
+    groups.close()
+    assert tree.left() == ["unit"]
+
+
+def test_a_refused_plan_leaves_the_groups_of_what_runs(tree: Tree) -> None:
+    groups, good = tree.groups(), box()
+    groups.fit(plan_of(good))
+    main = groups.make(api_of(good), good, "task-1")
+    with pytest.raises(PlanError):
+        groups.fit(plan_of(box(cgroup=(("memory.bax", "1"),))))
+    assert Path(str(main)).is_dir()
+    groups.close()
 
 
 def test_usage_is_what_the_files_say(tmp_path: Path) -> None:

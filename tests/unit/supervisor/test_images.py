@@ -57,9 +57,10 @@ def test_each_is_attached_once_and_the_rest_stays(image: Path, attached: list[tu
     given = plan(
         box("a", image), box("b", image), box("c", "/usr", "bind"), Sandbox(uid="d", user=0, group=0)
     )
-    images = Images(given)
+    images = Images()
+    fitted = images.fit(given)
     assert attached == [(b"hsqs", str(image))]
-    (made,) = images.plan.apis
+    (made,) = fitted.apis
     assert [one.mounts[0].device for one in made.sandboxes[:3]] == ["/dev/loop1", "/dev/loop1", ""]
     assert made.sandboxes[0].mounts[1:] == given.apis[0].sandboxes[0].mounts[1:]
     assert made.sandboxes[2:] == given.apis[0].sandboxes[2:]
@@ -71,7 +72,8 @@ def test_each_is_attached_once_and_the_rest_stays(image: Path, attached: list[tu
 
 def test_devices_are_given_back(image: Path, attached: list[tuple[bytes, str]]) -> None:
     before = os.listdir("/proc/self/fd")
-    images = Images(plan(box("a", image)))
+    images = Images()
+    images.fit(plan(box("a", image)))
     assert len(attached) == 1
     assert len(os.listdir("/proc/self/fd")) == len(before) + 1
     images.close()
@@ -107,18 +109,19 @@ def test_a_supervisor_that_cannot_begin_keeps_no_device(
 
 def test_a_plan_without_images_is_what_it_was() -> None:
     given = plan(box("c", "/usr", "bind"))
-    assert Images(given).plan is given
+    assert Images().fit(given) is given
 
 
 def test_a_bad_one_costs_its_own_sandboxes(
     image: Path, attached: list[tuple[bytes, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = image.with_name("none")
-    images = Images(plan(box("a", bad), box("b", image), box("c", bad)))
+    images = Images()
+    fitted = images.fit(plan(box("a", bad), box("b", image), box("c", bad)))
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"initspawn: no sandbox gets the image {bad} as its root: {bad}: " in said
-    first, second, third = images.plan.apis[0].sandboxes
+    first, second, third = fitted.apis[0].sandboxes
     images.check(second)
     for sandbox in (first, third):
         with pytest.raises(LaunchRefused, match=f"start refused at 'image': {bad}: .*No such file"):
@@ -133,10 +136,36 @@ def test_where_no_device_can_be_had(
         raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), loop.CONTROL)
 
     monkeypatch.setattr(loop, "attach", attach)
-    images = Images(plan(box("a", image)))
+    images = Images()
+    fitted = images.fit(plan(box("a", image)))
     assert "/dev/loop-control: No such device or address" in capsys.readouterr().err
     with pytest.raises(LaunchRefused, match="loop-control"):
-        images.check(images.plan.apis[0].sandboxes[0])
+        images.check(fitted.apis[0].sandboxes[0])
+
+
+def test_another_plan_keeps_what_it_needs_and_gives_the_rest_back(
+    image: Path, attached: list[tuple[bytes, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = os.listdir("/proc/self/fd")
+    images, bad = Images(), image.with_name("none")
+    old = images.fit(plan(box("a", image), box("b", bad)))
+    assert "No such file" in images.fault(old)
+    new = images.fit(plan(box("c", image)))
+    assert len(attached) == 1
+    assert images.fault(new) == ""
+    images.keep(new)
+    images.check(old.apis[0].sandboxes[1])  # nobody asks any more
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    images.keep(plan())
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_one_that_was_bad_is_looked_at_again(image: Path, attached: list[tuple[bytes, str]]) -> None:
+    images, late = Images(), image.with_name("late")
+    images.fit(plan(box("a", late)))
+    image.rename(late)
+    assert images.fault(images.fit(plan(box("a", late)))) == ""
+    images.close()
 
 
 def test_what_is_no_image(image: Path) -> None:

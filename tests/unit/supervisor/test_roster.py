@@ -53,8 +53,19 @@ def test_as_many_as_there_may_be(keys: dict[str, Any], outcomes: list[str]) -> N
 
 def test_each_command_of_each_api_has_its_own_places() -> None:
     roster = Roster()
-    one, other, api = command(most=1), command(most=1), Api(uid="b", api="b")
+    one, other, api = command(most=1), command(most=1).replace(verb="d"), Api(uid="b", api="b")
     assert [outcome(roster, task(*what)) for what in ((one,), (other,), (one, api))] == ["starting"] * 3
+
+
+def test_after_a_reload_a_command_of_the_same_name_has_the_same_places() -> None:
+    roster, old, new = Roster(), command(most=1), command(most=2, queue=1)
+    again = Api(uid="a", api="a")
+    first = task(old)
+    assert outcome(roster, first) == "starting"
+    assert [outcome(roster, task(new, again)) for _ in range(3)] == ["starting", "queued", "refused"]
+    assert roster.turn(API, old) is None
+    roster.remove(first)
+    assert roster.turn(API, old) is not None  # as many as are allowed by now
 
 
 def test_why_it_is_refused() -> None:

@@ -25,6 +25,7 @@ class FakeTask:
         self.api = api
         self.command = command
         self.sandbox = api.sandbox(command.sandbox)
+        self.privilege = command.privilege or self.sandbox.privilege
         self.argv = argv
         self.pid = pid
         self.ticket = 0
@@ -115,8 +116,10 @@ class FakeSupervisor:
         return [task for task in self.every if task.life.alive]
 
     @property
-    def roster(self) -> FakeSupervisor:
-        return self
+    def roster(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            every=lambda: self.tasks, alive=self.alive, known=self.known, waiting=self.waiting
+        )
 
     @property
     def waiting(self) -> list[FakeTask]:
@@ -124,7 +127,7 @@ class FakeSupervisor:
 
     def alive(self, api: Api, command: Command) -> list[FakeTask]:
         return [
-            task for task in self.every if task.life.alive and task.command is command and task.api is api
+            task for task in self.every if task.life.alive and task.event_name == f"{api.api}/{command.verb}"
         ]
 
     def known(self, api: Api, command: Command) -> list[FakeTask]:

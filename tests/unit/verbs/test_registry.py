@@ -492,3 +492,47 @@ def test_the_rest_of_an_ended_task(connect: Connect, running: list[Any]) -> None
 def test_an_ended_task_is_not_there(client: Any, running: list[Any]) -> None:
     running[0].end()
     assert client.call("t/c", {"action": "stop"}) == Answer(response=["sb/c@102"])
+
+
+def test_after_a_reload_a_verb_that_is_gone_is_there_for_its_tasks_alone(
+    client: Any, supervisor: Any, registry: Any
+) -> None:
+    client.call("t/c")
+    (task,) = supervisor.every
+    task.run()
+    whole = supervisor.plan
+    left = whole.apis[0].replace(commands=whole.apis[0].commands[1:])
+    for _ in range(2):
+        registry.renew(whole.replace(apis=(left,)))
+        assert client.call("t/c", {"action": "subscribe"}) == Answer(response=["sb/c@101"])
+        assert client.call("t/c").status == "unknown-verb"
+    assert client.call("t/c", {"action": "stop"}) == Answer(response=["sb/c@101"])
+    task.end()
+    assert client.call("t/c", {"action": "stop"}).status == "unknown-verb"
+
+
+def test_after_a_reload_the_new_privilege_counts_for_what_runs(
+    client: Any, connect: Connect, supervisor: Any, registry: Any
+) -> None:
+    client.call("t/c")
+    (task,) = supervisor.every
+    task.run()
+    api = supervisor.plan.apis[0]
+    guarded = api.commands[0].replace(privilege="urn:new")
+    registry.renew(supervisor.plan.replace(apis=(api.replace(commands=(guarded,)),)))
+    assert task.privilege == "urn:new"
+    assert connect("start", "stop", "others").call("t/c", {"action": "stop"}) == DENIED
+    assert connect("urn:new", "urn:new#others").call("t/c", {"action": "stop"}).status == "success"
+
+
+@pytest.mark.parametrize("verb", ["reload", "sources"])
+def test_only_the_control_socket_configures(client: Any, registry: Any, verb: str, connect: Connect) -> None:
+    registry.configure = lambda verb, arguments: [verb, arguments]
+    assert client.call(f"initspawn/{verb}", 1) == refused("insufficient-scope", "only by the control socket")
+    client.door = "control"
+    assert client.call(f"initspawn/{verb}", 1) == Answer(response=[verb, 1])
+    token = connect("*", "exec", "configure")
+    token.door = "control"
+    assert token.call(f"initspawn/{verb}", 1) == DENIED
+    registry.configure = None
+    assert client.call(f"initspawn/{verb}").status == "not-available"

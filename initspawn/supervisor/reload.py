@@ -1,0 +1,161 @@
+"""Another plan for a supervisor that runs: what stays, what is made, and the moment in between. Boot module.
+
+Everything that can be refused is refused by `Change`, before anything is another; `commit` follows. What is
+equal in both plans stays the same object: a sandbox keeps all that was made for it, and the starts that wait
+in it. Loaded with the first reload.
+"""
+
+from __future__ import annotations
+
+from initspawn.errors import PlanError, RequestError
+from initspawn.plan import notifies
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from initspawn.plan import Api, Plan, Sandbox
+    from initspawn.supervisor.core import Supervisor
+
+_RESTART = "restart the supervisor for that"
+_GONE = "the configuration was reloaded meanwhile, and what was asked for is another: ask again"
+
+
+class Change:
+    """The way of a supervisor to another plan. `loaded` is the plan it was started with, or that of the last
+    change, as its file has it; `new` likewise: its hidden APIs are the supervisor's own, which stay.
+
+    Raises PlanError, and nothing has changed then.
+    """
+
+    def __init__(self, supervisor: Supervisor, loaded: Plan, new: Plan) -> None:
+        self._supervisor = supervisor
+        if new.late or new.user != loaded.user or new.group != loaded.group:
+            raise PlanError("the plan is not for this supervisor as it runs")
+        hidden = tuple(api for api in loaded.apis if api.hidden)
+        given = tuple(api for api in new.apis if api.hidden)
+        if given and given != hidden:
+            raise PlanError(f"the gateway differs from what runs: {_RESTART}")
+        new = new.replace(apis=(*(api for api in new.apis if not api.hidden), *hidden))
+        _refuse(loaded, new)
+        self._before = {id(box) for box in supervisor.plan.sandboxes()}
+        self.loaded = _kept_plan(loaded, new)
+        self.plan = self._fitted(loaded, self.loaded)
+
+    def _fitted(self, loaded: Plan, new: Plan) -> Plan:
+        """The new plan as this machine can run it; what was there before as it is."""
+        supervisor = self._supervisor
+        before = dict(zip(map(id, loaded.sandboxes()), supervisor.plan.sandboxes(), strict=True))
+        fresh = _only(new, lambda sandbox: id(sandbox) not in before)
+        try:
+            fresh = supervisor.images.fit(supervisor.groups.fit(fresh))
+            if fault := supervisor.images.fault(fresh):
+                raise PlanError(f"an image cannot be used: {fault}")
+        except PlanError:
+            self.drop()
+            raise
+        made = iter(fresh.sandboxes())
+
+        def one(api: Api) -> Api:
+            boxes = [before[id(box)] if id(box) in before else next(made) for box in api.sandboxes]
+            return api.replace(sandboxes=tuple(boxes))
+
+        plan = new.replace(apis=tuple(one(api) for api in new.apis))
+        return plan.replace(hosts=one(new.hosts) if new.hosts else None, guard=supervisor.plan.guard)
+
+    def drop(self) -> None:
+        """It does not come to the change."""
+        self._supervisor.images.keep(self._supervisor.plan)
+
+    def commit(self) -> None:
+        """From now on this is the plan. Raises OSError, and nothing has changed then."""
+        supervisor = self._supervisor
+        # Who is on the way to its exec may need its sandbox once more, or a handler's.
+        needed = [box for task in supervisor.roster.starting for box in task.api.sandboxes]
+        known = {id(box) for box in self.plan.sandboxes()}
+        others = {id(box): box for box in needed if id(box) not in known}
+        supervisor.launcher.renew([*self.plan.sandboxes(), *others.values()])
+        supervisor.plan = self.plan
+        supervisor.images.keep(self.plan)
+        commands = {id(command) for api in self.plan.apis for command in api.commands}
+        for task in list(supervisor.roster.waiting):
+            if id(task.command) not in commands or id(task.sandbox) not in known:
+                supervisor.turn_away(task, RequestError("not-available", _GONE))
+        supervisor.reserve.renew(self.plan)
+
+    def told(self) -> dict[str, int]:
+        """How much of the new plan there is, and how many of its sandboxes were there before."""
+        apis = [api for api in self.plan.apis if not api.hidden]
+        boxes = [id(box) for api in apis for box in api.sandboxes]
+        return {
+            "apis": len(apis),
+            "commands": sum(len(api.commands) for api in apis),
+            "sandboxes": len(boxes),
+            "kept": len(self._before & set(boxes)),
+        }
+
+
+def _refuse(old: Plan, new: Plan) -> None:
+    """Raises PlanError for what cannot become another while we run."""
+    for what in ("guard", "doors"):
+        if getattr(old, what) != getattr(new, what):
+            raise PlanError(f"its {what} differs from what runs: {_RESTART}")
+    for what in ("page", "imports"):
+        was, wanted = _by_api(old, what), _by_api(new, what)
+        for api in sorted(was.keys() | wanted.keys()):
+            if was.get(api) != wanted.get(api):
+                raise PlanError(f"{api}: `{what}` differs from what runs: {_RESTART}")
+    started, wanted = _starting(old), _starting(new)
+    for name in sorted(started.keys() | wanted.keys()):
+        if started.get(name) != wanted.get(name):
+            raise PlanError(f"{name} starts by itself, and differs from what runs: {_RESTART}")
+
+
+def _by_api(plan: Plan, what: str) -> dict[str, Any]:
+    return {api.api: getattr(api, what) for api in plan.apis if getattr(api, what)}
+
+
+def _starting(plan: Plan) -> dict[str, Any]:
+    """What starts by itself, with the sandbox of those that send messages: it has their socket."""
+    return {
+        f"{api.api}/{command.verb}": (
+            command.autostart, api.sandbox(command.sandbox) if notifies(command.autostart) else None
+        )
+        for api in plan.apis
+        for command in api.commands
+        if command.autostart is not None
+    }  # fmt: skip
+
+
+def _kept_plan(old: Plan, new: Plan) -> Plan:
+    """The new plan, with the old one's objects where they are equal."""
+    known = {api.api: api for api in old.apis}
+    hosts = _kept_api(old.hosts, new.hosts) if new.hosts is not None else None
+    apis = tuple(_kept_api(known.get(api.api), api) for api in new.apis)
+    return new.replace(apis=apis, hosts=hosts, guard=old.guard)
+
+
+def _kept_api(old: Api | None, new: Api) -> Api:
+    if old is None or old is new:
+        return new
+    lists = ("sandboxes", "commands", "onload", "events", "extra")
+    return new.replace(**{name: _kept(getattr(old, name), getattr(new, name)) for name in lists})
+
+
+def _kept(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
+    known: dict[str, list[Any]] = {}
+    for one in old:
+        known.setdefault(one.uid, []).append(one)
+    return tuple(next((one for one in known.get(item.uid, ()) if one == item), item) for item in new)
+
+
+def _only(plan: Plan, wanted: Callable[[Sandbox], bool]) -> Plan:
+    """The plan with these sandboxes alone, and no guard."""
+
+    def one(api: Api) -> Api:
+        return api.replace(sandboxes=tuple(box for box in api.sandboxes if wanted(box)))
+
+    return plan.replace(
+        apis=tuple(one(api) for api in plan.apis), hosts=one(plan.hosts) if plan.hosts else None, guard=None
+    )

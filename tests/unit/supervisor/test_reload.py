@@ -1,0 +1,199 @@
+"""From one plan to another: what stays the same object, what is refused, and that nothing changes before."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from initspawn.errors import PlanError
+from initspawn.plan import NOTIFY, Action, Api, Autostart, Command, Guard, Import, Mount, Plan, Sandbox
+from initspawn.supervisor.images import Images
+from initspawn.supervisor.reload import Change
+from initspawn.supervisor.roster import Roster
+
+
+def box(uid: str, **keys: Any) -> Sandbox:
+    return Sandbox(uid=uid, **{"user": 1, "group": 1, **keys})
+
+
+def command(verb: str, sandbox: str = "a", **keys: Any) -> Command:
+    return Command(uid=verb, verb=verb, sandbox=sandbox, path="/c", **keys)
+
+
+def api(name: str, *boxes: Sandbox, commands: tuple[Command, ...] = (), **keys: Any) -> Api:
+    return Api(uid=name, api=name, sandboxes=boxes, commands=commands, **keys)
+
+
+def plan(*apis: Api, **keys: Any) -> Plan:
+    return Plan(**{"user": 0, "group": 0, "apis": apis, **keys})
+
+
+HOSTS = api("hosts", box("h"), hidden=True)
+GUARD = Guard(until="t/c", api=api("guard", box("g"), hidden=True))
+DOOR = api("gateway", box("gateway"), hidden=True)
+
+
+class Fake:
+    """A supervisor that has fitted its plan: each sandbox is another object than in its file."""
+
+    def __init__(self, loaded: Plan) -> None:
+        self.lacking = ""  # the uid of a sandbox that this machine cannot limit
+        self.fitted: list[str] = []
+        self.known: list[Sandbox] = []
+        self.refilled: list[Plan] = []
+        self.turned_away: list[Any] = []
+        self.groups = self
+        self.images = Images()
+        self.launcher = SimpleNamespace(renew=self.known.extend)
+        self.reserve = SimpleNamespace(renew=self.refilled.append)
+        self.roster = Roster()
+        self.plan = self.fit(loaded)
+        self.fitted.clear()
+
+    def fit(self, plan: Plan) -> Plan:
+        self.fitted += [one.uid for api in plan.apis for one in api.sandboxes]
+        if self.lacking in self.fitted:
+            raise PlanError("no limits here")
+
+        def made(api: Api) -> Api:
+            return api.replace(sandboxes=tuple(one.replace(info="fitted") for one in api.sandboxes))
+
+        return plan.replace(apis=tuple(made(one) for one in plan.apis))
+
+    def turn_away(self, task: Any, why: Exception) -> None:
+        self.turned_away.append(task)
+
+
+def change(fake: Fake, old: Plan, new: Plan) -> Change:
+    return Change(fake, old, new)  # type: ignore[arg-type]
+
+
+OLD = plan(
+    api("t", box("a"), box("b"), commands=(command("c"), command("d", "b")), onload=(
+        Action(uid="o", api="t", verb="c"),
+    )),
+    api("u", box("a")),
+    DOOR,
+    hosts=HOSTS, guard=GUARD,
+)  # fmt: skip
+
+
+def again(old: Plan, **keys: Any) -> Plan:
+    """The same, as it comes from a file: no object is an old one."""
+    return Plan.from_plain(old.to_plain()).replace(**keys)
+
+
+def test_what_is_equal_stays_the_same_object() -> None:
+    fake = Fake(OLD)
+    first, second, _ = again(OLD).apis
+    other = first.replace(sandboxes=(box("b"), box("a", umask=0o77), box("c")), info="new")
+    made = change(fake, OLD, again(OLD, apis=(second, other)))
+    assert fake.fitted == ["a", "c"]
+    old = {sandbox.uid: sandbox for sandbox in fake.plan.apis[0].sandboxes}
+    t = made.plan.apis[1]
+    assert t.sandboxes[0] is old["b"]
+    assert [one.uid for one in t.sandboxes] == ["b", "a", "c"]
+    assert [one.info for one in t.sandboxes] == ["fitted"] * 3
+    assert t.sandboxes[1].umask == 0o77
+    assert made.plan.apis[0].sandboxes[0] is fake.plan.apis[1].sandboxes[0]
+    assert all(new is one for new, one in zip(t.commands, OLD.apis[0].commands, strict=True))
+    assert t.onload[0] is OLD.apis[0].onload[0]
+    for kept in ("hosts", "guard"):
+        new, one = getattr(made.plan, kept), getattr(fake.plan, kept)
+        assert (new.api if kept == "guard" else new).sandboxes[0] is (
+            one.api if kept == "guard" else one
+        ).sandboxes[0]
+    assert made.plan.apis[2].sandboxes[0] is fake.plan.apis[2].sandboxes[0]  # the gateway's
+    assert made.told() == {"apis": 2, "commands": 2, "sandboxes": 4, "kept": 2}
+
+
+def test_the_next_change_begins_where_the_last_one_ended() -> None:
+    fake, first = Fake(OLD), again(OLD)
+    loaded = OLD
+    for uid in ("x", "y", "x"):
+        new = first.replace(apis=(api("t", box("a"), box(uid), commands=(command("c"),)),))
+        made = change(fake, loaded, again(new))
+        kept = fake.plan.apis[0].sandboxes[0]
+        made.commit()
+        loaded = made.loaded
+        assert fake.plan is made.plan
+        assert fake.plan.apis[0].sandboxes[0] is kept
+        assert fake.refilled[-1] is fake.plan
+        assert all(any(one is known for known in fake.known) for one in fake.plan.sandboxes())
+
+
+STARTS = Autostart()
+NOTIFIES = Autostart(ready=NOTIFY)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (OLD, again(OLD, user=1), "not for this supervisor"),
+        (OLD, again(OLD, group=1), "not for this supervisor"),
+        (OLD, again(OLD, late=True), "not for this supervisor"),
+        (OLD, again(OLD, doors={}), "doors"),
+        (OLD, again(OLD, guard=None), "guard"),
+        (OLD, again(OLD, apis=(DOOR.replace(sandboxes=(box("gateway", umask=1),)),)), "the gateway"),
+        (plan(api("t")), plan(api("t", page="/x")), "t: `page`"),
+        (plan(api("t", page="/x")), plan(), "t: `page`"),
+        (plan(api("t")), plan(api("t", imports=(Import(api="i", path="/i"),))), "t: `imports`"),
+        (plan(), plan(api("t", box("a"), commands=(command("c", autostart=STARTS),))), "t/c"),
+        (plan(api("t", box("a"), commands=(command("c", autostart=STARTS),))), plan(), "t/c"),
+        (
+            plan(api("t", box("a"), commands=(command("c", autostart=NOTIFIES),))),
+            plan(api("t", box("a", umask=1), commands=(command("c", autostart=NOTIFIES),))),
+            "t/c",
+        ),
+    ],
+)
+def test_what_is_refused_changes_nothing(old: Plan, new: Plan, told: str) -> None:
+    fake = Fake(old)
+    before = fake.plan
+    with pytest.raises(PlanError, match=told):
+        change(fake, old, new)
+    assert fake.plan is before
+    assert (fake.known, fake.refilled, fake.fitted) == ([], [], [])
+
+
+def test_a_machine_that_cannot_do_it_refuses_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    fake = Fake(OLD)
+    before = fake.plan
+    fake.lacking = "x"
+    with pytest.raises(PlanError, match="no limits here"):
+        change(fake, OLD, again(OLD, apis=(api("t", box("x")),)))
+    fake.lacking = ""
+    image = Mount(operation="image", target="/", source="/none/image", read_only=True)
+    with pytest.raises(PlanError, match="an image cannot be used: /none/image: "):
+        change(fake, OLD, again(OLD, apis=(api("t", box("y", mounts=(image,), new_root=True)),)))
+    assert fake.plan is before
+    assert fake.images.fault(plan(api("t", box("y", mounts=(image,))))) == ""
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_sandbox_of_a_service_may_change_that_sends_nothing() -> None:
+    old = plan(api("t", box("a"), commands=(command("c", autostart=STARTS),)))
+    new = plan(api("t", box("a", umask=1), commands=(command("c", autostart=STARTS, info="x"),)))
+    change(Fake(old), old, new)
+
+
+def test_only_who_would_get_something_else_is_turned_away() -> None:
+    fake = Fake(OLD)
+    t = fake.plan.apis[0]
+
+    def waits(command: Command, sandbox: Sandbox) -> Any:
+        task = SimpleNamespace(api=t, command=command, sandbox=sandbox)
+        fake.roster.waiting.append(task)  # type: ignore[arg-type]
+        return task
+
+    waits(t.commands[0], t.sandboxes[0])
+    gone, moved = waits(t.commands[1], t.sandboxes[1]), waits(t.commands[0], box("a"))
+    starting = SimpleNamespace(api=api("t", box("z")))
+    fake.roster.starting.append(starting)  # type: ignore[arg-type]
+    new = OLD.apis[0].replace(commands=OLD.apis[0].commands[:1])
+    made = change(fake, OLD, again(OLD, apis=(new,)))
+    made.commit()
+    assert fake.turned_away == [gone, moved]
+    assert any(one is starting.api.sandboxes[0] for one in fake.known)  # it may be needed once more
