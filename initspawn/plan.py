@@ -156,6 +156,8 @@ class Autostart(Record):
     words: tuple[str, ...] = ()  # of the kernel's command line; with `!`: that must not be there
     paths: tuple[str, ...] = ()  # likewise
     network: tuple[tuple[str, str], ...] = ()  # LINK and so on, and a link's name (`*`: any); `!` likewise
+    # Devices that must be there, each as properties and patterns (see `watcher`).
+    devices: tuple[tuple[tuple[str, str], ...], ...] = ()
     results: tuple[tuple[str, bool], ...] = ()  # of a command: whether it has succeeded, or failed for good
     skip: bool = False  # where these do not hold when its turn comes; otherwise it waits
     ready: str = STARTED
@@ -174,6 +176,17 @@ class Autostart(Record):
 def notifies(start: Autostart) -> bool:
     """Whether the command is to send messages."""
     return start.ready == NOTIFY or bool(start.watchdog)
+
+
+def devices_of(apis: tuple[Api, ...]) -> list[tuple[tuple[str, str], ...]]:
+    """All devices that commands of these wait for, each once, in the order that their watcher has them."""
+    starts = [command.autostart for api in apis for command in api.commands]
+    return list(dict.fromkeys(device for start in starts if start is not None for device in start.devices))
+
+
+def device_text(device: tuple[tuple[str, str], ...]) -> str:
+    """Such a device in words."""
+    return ", ".join(f"{name}={pattern}" for name, pattern in device)
 
 
 class Command(Record):
@@ -295,14 +308,18 @@ class Plan(Record):
     further: tuple[tuple[str, int, int], ...] = ()
     hosts: Api | None = None  # what runs the encoder plug-ins: no door shows or calls it
     guard: Guard | None = None
+    watcher: Api | None = None  # what follows devices: its commands `kernel` and `udev`
     doors: Any = None
 
-    _nested: ClassVar[dict[str, type[Record]]] = {"apis": Api, "hosts": Api, "guard": Guard}
+    _nested: ClassVar[dict[str, type[Record]]] = {
+        "apis": Api, "hosts": Api, "guard": Guard, "watcher": Api,
+    }  # fmt: skip
 
     def sandboxes(self) -> list[Sandbox]:
-        """All there are, those of encoder plug-ins and the guard included."""
+        """All there are, those of encoder plug-ins, the guard and the watcher included."""
         hidden = [self.hosts] if self.hosts else []
         hidden += [self.guard.api] if self.guard else []
+        hidden += [self.watcher] if self.watcher else []
         return [sandbox for api in (*self.apis, *hidden) for sandbox in api.sandboxes]
 
     @property

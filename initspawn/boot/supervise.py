@@ -123,6 +123,8 @@ class Main:
         if notifications is not None:
             self.autostart.listen(notifications)
             self.registry.about["notifications"] = notifications.told
+        if plan.watcher is not None:
+            self.registry.about["devices"] = self.autostart.devices
         self.doors: list[Door] = []
         self.state: State | None = None
         self.tokens = Tokens(

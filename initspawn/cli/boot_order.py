@@ -6,7 +6,7 @@ from typing import Any
 
 from initspawn.cli.output import show_json, show_table
 from initspawn.config.order import in_order
-from initspawn.plan import STAGES, Autostart, Plan
+from initspawn.plan import STAGES, Autostart, Plan, device_text
 
 
 def show_boot(plan: Plan, *, as_json: bool) -> None:
@@ -51,6 +51,7 @@ def _record(name: str, start: Autostart) -> dict[str, Any]:
         *(f"kernel command line {word}" for word in start.words),
         *(f"path {path}" for path in start.paths),
         *(f"{what} {link}" for what, link in start.network),
+        *(f"device {device_text(device)}" for device in start.devices),
     ]
     return {
         "command": name,

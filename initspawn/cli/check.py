@@ -7,8 +7,10 @@ import sys
 
 from initspawn.cli.compiled import FILES, add_user_option, compile_for, user_name
 from initspawn.cli.output import show_table, write_line
+from initspawn.config.devices import lacks_pyudev
+from initspawn.config.target import Target, here
 from initspawn.errors import PlanError
-from initspawn.plan import Api, Command, Sandbox
+from initspawn.plan import Api, Command, Plan, Sandbox
 from initspawn.supervisor.groups import controllers_of, nowhere
 
 HELP = "say everything that is wrong in configuration files, or what they offer"
@@ -42,7 +44,15 @@ def main(arguments: argparse.Namespace) -> int:
     if plan.guard is not None:
         failure = "open" if plan.guard.open_on_failure else "closed"
         write_line(f"guard: closed until {plan.guard.until} is ready; {failure} when that fails", sys.stdout)
+    warn_of_devices(plan, here())
     return 0
+
+
+def warn_of_devices(plan: Plan, target: Target) -> None:
+    """Say on stderr that commands wait for devices in vain, where that is known already."""
+    lacking = lacks_pyudev(plan.apis, target)
+    if lacking:
+        write_line(f"warning: {lacking}", sys.stderr)
 
 
 def _check_controllers(api: Api, sandbox: Sandbox) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 
 from initspawn.cli import doors
+from initspawn.cli.check import warn_of_devices
 from initspawn.cli.compiled import person
 from initspawn.cli.exits import UsageError
 from initspawn.cli.output import write_line
@@ -59,6 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
     plan = compile_files(arguments.files, user=user, group=group, environ=os.environ, target=target)
     plan = doors.plan_with_doors(arguments, plan, target)
     save(plan, arguments.output, keep=True)
+    warn_of_devices(plan, target)
     served = [api for api in plan.apis if not api.hidden]
     commands = sum(len(api.commands) for api in served)
     size = os.path.getsize(arguments.output)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from initspawn.boot.supervise import GATEWAY
-from initspawn.cli.interpreter import Interpreter, ours, search_path
+from initspawn.config.interpreter import Interpreter, ours, search_path
 from initspawn.config.python import DENIED, literal
 
 INSIDE = "/run/initspawn"  # where the gateway finds its door

@@ -11,9 +11,9 @@ from typing import Any
 from initspawn.boot.supervise import GATEWAY, NOW, UP, WHILE_UP
 from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
-from initspawn.cli.interpreter import of_image, ours
 from initspawn.cli.rundir import DEVICE
 from initspawn.config.compile import compile_raw
+from initspawn.config.interpreter import of_image, ours
 from initspawn.config.target import Target
 from initspawn.gateway.quota import parse
 from initspawn.limits import CONNECTIONS, WEBSOCKETS

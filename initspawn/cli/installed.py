@@ -62,11 +62,11 @@ def nftables() -> Finding:
 def packages() -> Finding:
     """Of Python, for the compiler and the gateway."""
     wanted = {"yaml": "PyYAML", "msgspec": "msgspec", "websockets": "websockets", "uvicorn": "uvicorn",
-              "starlette": "starlette", "h11": "h11"}  # fmt: skip
+              "starlette": "starlette", "h11": "h11", "pyudev": "pyudev"}  # fmt: skip
     lacking = [name for module, name in wanted.items() if find_spec(module) is None]
     return Finding(
         "packages", LIMITED if lacking else GOOD,
-        f"not installed: {', '.join(lacking)}" if lacking else "all of compiler and gateway",
-        "without PyYAML and msgspec nothing is compiled here, without the others nothing is served remotely",
-        "install initspawn[gateway]",
+        f"not installed: {', '.join(lacking)}" if lacking else "all of compiler, gateway and watcher",
+        "without PyYAML and msgspec nothing is compiled here, without pyudev nothing starts that waits for a "
+        "device, without the others nothing is served remotely", "install initspawn[gateway,udev]",
     )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from initspawn.config.autostart_schema import Autostart, Conditions, Policy, Restart
+from initspawn.config.devices import check_devices
 from initspawn.config.order import circles
 from initspawn.config.schema import Config
 from initspawn.config.spot import Report, Spot, nearest, shown
@@ -70,6 +71,7 @@ def compile_autostart(given: Autostart | None, sandbox: Sandbox, spot: Spot) -> 
         words=tuple(conditions.kernel_command_line),
         paths=tuple(conditions.path),
         network=tuple(_network(conditions, spot["conditions"])),
+        devices=tuple(tuple(device.items()) for device in conditions.udev),
         results=tuple((entry.command, entry.result == "success") for entry in conditions.task),
         skip=conditions.otherwise == "skip",
         ready=given.ready,
@@ -113,6 +115,7 @@ def _check_socket(sandbox: Sandbox, spot: Spot) -> None:
 
 
 def _check_conditions(conditions: Conditions, spot: Spot) -> None:
+    check_devices(conditions.udev, spot["udev"])
     for index, path in enumerate(conditions.path):
         if not path.removeprefix("!").startswith("/"):
             spot["path"][index].refuse(

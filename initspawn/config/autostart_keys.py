@@ -45,6 +45,10 @@ AUTOSTART: Mapping[str, Mapping[str, Key]] = {
             "*",
         ),
         "route": Key("links, likewise, that a default route must lead over", "!eth0"),
+        "udev": Key(
+            "devices that must be there, each an object of properties and patterns, see [devices](#devices)",
+            {"SUBSYSTEM": "block", "ID_FS_LABEL": "data"},
+        ),
         "task": Key(
             "what must have become of other commands, see below", {"command": "reset", "result": "success"}
         ),

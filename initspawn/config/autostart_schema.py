@@ -52,6 +52,7 @@ class Conditions(Part):
     link: list[Name] = []
     address: list[Name] = []
     route: list[Name] = []
+    udev: list[dict[Name, Name]] = []
     task: list[TaskResult] = []
     otherwise: Literal["wait", "skip"] = "wait"
 

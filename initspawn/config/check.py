@@ -156,6 +156,18 @@ def _list(kind: inspect.ListType, value: Any, spot: Spot) -> Any:
     return found
 
 
+def _dict(kind: inspect.DictType, value: Any, spot: Spot) -> Any:
+    """An object whose keys are the author's to choose: without one of them it would be another."""
+    if not isinstance(value, dict):
+        return _wrong("an object", value, spot)
+    found: dict[Any, Any] = {}
+    for key, item in value.items():
+        if not _is_own(key):
+            name = _read(kind.key_type, key, spot)
+            found[name] = _read(kind.value_type, item, spot if name is REFUSED else spot[key])
+    return REFUSED if REFUSED in found or REFUSED in found.values() else found
+
+
 def _text(kind: inspect.StrType, value: Any, spot: Spot) -> Any:
     if not isinstance(value, str):
         hint = "write it in quotes" if isinstance(value, (int, float)) else ""
@@ -281,6 +293,7 @@ def _no(message: str, spot: Spot, hint: str = "") -> _Refused:
 _READERS: dict[type[inspect.Type], Callable[[Any, Any, Spot], Any]] = {
     inspect.StructType: _part,
     inspect.ListType: _list,
+    inspect.DictType: _dict,
     inspect.StrType: _text,
     inspect.IntType: _integer,
     inspect.FloatType: _real,

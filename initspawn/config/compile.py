@@ -17,6 +17,8 @@ from initspawn.config.actions import check_targets, compile_actions, compile_imp
 from initspawn.config.autostart import resolve
 from initspawn.config.check import check
 from initspawn.config.command import compile_command
+from initspawn.config.devices import USER as WATCHER_USER
+from initspawn.config.devices import watcher_config, with_system
 from initspawn.config.expand import Names, builtin_names
 from initspawn.config.files import files_of
 from initspawn.config.guard import check_guard, find_nft, guard_config
@@ -29,7 +31,7 @@ from initspawn.config.schema import Config, Metadata, Sandbox
 from initspawn.config.seccomp.handler import check_handlers
 from initspawn.config.spot import Report, Spot, shown
 from initspawn.config.target import Target, here
-from initspawn.errors import ConfigError, Problem
+from initspawn.errors import ConfigError, InitspawnError, Problem
 from initspawn.plan import Api, Guard, Import, Plan
 from initspawn.plan import Command as PlanCommand
 from initspawn.plan import Sandbox as PlanSandbox
@@ -64,6 +66,7 @@ def compile_files(
     sources: list[tuple[str, int, int]] = []
     hosts = Hosts()
     guard: Guard | None = None
+    watcher: Api | None = None
     for path in paths:
         sources += _source(path, target)  # before it is read: if it changes meanwhile, the plan is stale
         try:
@@ -80,13 +83,14 @@ def compile_files(
     _check_together(compiled)
     _check_imports(compiled, apis)
     if user == 0 and hosts.used:
-        _keep_apart(compiled, apis)
+        _keep_apart(compiled, apis, HOST_USER, "the encoder plug-ins run")
     # Where verbs were left out as refused, no action is to seem to call nothing because of that.
     if not problems and all(report.root()[key].clean for report in reports for key in _VERBS_FROM):
         for config, report in compiled:
             check_targets(config, apis, _imports_of(config, apis), report.root())
         apis = resolve(compiled, apis)
         guard = _guard(compiled, apis, Person(user, group), target)
+        watcher = _watcher(compiled, apis, Person(user, group), target)
     problems += [problem for report in reports for problem in report.sorted()]
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: paths.index(problem.file)))
@@ -100,6 +104,7 @@ def compile_files(
         further=tuple(sorted(read)),
         hosts=_hosts(hosts, user, group),
         guard=guard,
+        watcher=watcher,
     )
 
 
@@ -228,12 +233,12 @@ def _settings(metadata: Metadata) -> str:
     return json.dumps(given, ensure_ascii=False)
 
 
-def _keep_apart(compiled: list[tuple[Config, Report]], apis: list[Api]) -> None:
-    """What runs as the user of the plug-in hosts could look into them."""
+def _keep_apart(compiled: list[tuple[Config, Report]], apis: list[Api], user: str, who: str) -> None:
+    """What runs as the user of the plug-in hosts, or of the watcher, could look into them."""
     for (_, report), api in zip(compiled, apis, strict=True):
         for index, sandbox in enumerate(api.sandboxes):
-            if str(sandbox.user) == HOST_USER:
-                message = f"the encoder plug-ins run as user {HOST_USER}, and nobody else may"
+            if str(sandbox.user) == user:
+                message = f"{who} as user {user}, and nobody else may"
                 report.root()["sandboxes"][index]["acls"]["user"].refuse(message, "take another number")
 
 
@@ -269,6 +274,26 @@ def _guard(
             )  # fmt: skip
             made = Guard(until=wanted.until, api=api, open_on_failure=wanted.open_on_failure)
     return made
+
+
+def _watcher(
+    compiled: list[tuple[Config, Report]], apis: list[Api], supervisor: Person, target: Target
+) -> Api | None:
+    """What follows the devices that commands wait for, if any does."""
+    try:
+        config = watcher_config(apis, supervisor.user, target)
+    except InitspawnError as error:
+        compiled[0][1].root()["sandboxes"].refuse(str(error))
+        return None
+    if config is None:
+        return None
+    if supervisor.user == 0:
+        _keep_apart(compiled, apis, WATCHER_USER, "what follows devices runs")
+    made = compile_raw(
+        config, file="the sandboxes of the watcher", user=supervisor.user, group=supervisor.group, environ={},
+        hidden=True, target=target._replace(late=False),
+    )  # fmt: skip
+    return with_system(made, supervisor.user)
 
 
 def _compile_one(

@@ -115,6 +115,17 @@ def _list(kind: Any, definitions: dict[str, Json]) -> Json:
     return {"anyOf": [item, {"type": "array", "items": item}]}
 
 
+def _dict(kind: Any, definitions: dict[str, Json]) -> Json:
+    names = _value(kind.key_type, definitions)
+    values = _value(kind.value_type, definitions)
+    return {
+        "type": "object",
+        "propertyNames": names,
+        "patternProperties": {_OWN_KEYS: True},
+        "additionalProperties": values,
+    }
+
+
 def _text(kind: Any, _: dict[str, Json]) -> Json:
     bounds = {"minLength": kind.min_length, "maxLength": kind.max_length}
     return {"type": "string", **{name: value for name, value in bounds.items() if value is not None}}
@@ -146,6 +157,7 @@ def _union(kind: Any, definitions: dict[str, Json]) -> Json:
 _MAKERS: dict[type[inspect.Type], Callable[[Any, dict[str, Json]], Json]] = {
     inspect.StructType: _struct_value,
     inspect.ListType: _list,
+    inspect.DictType: _dict,
     inspect.StrType: _text,
     inspect.IntType: _integer,
     inspect.FloatType: _real,

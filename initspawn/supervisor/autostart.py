@@ -8,7 +8,7 @@ import sys
 
 from initspawn.errors import RequestError
 from initspawn.linux import process
-from initspawn.plan import NETWORK, NOTIFY, notifies
+from initspawn.plan import NETWORK, NOTIFY, devices_of, notifies
 from initspawn.sandbox.bind import bind
 from initspawn.supervisor.services import Services, reached
 from initspawn.supervisor.stopping import Stopping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Api, Command, Plan
     from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.devices import Devices
     from initspawn.supervisor.network import Network
     from initspawn.supervisor.notify import Message, Notifications
     from initspawn.supervisor.paths import Paths
@@ -40,6 +41,9 @@ class Autostart:
         self.network: Network | None = None  # its state, where somebody follows it
         self._words = words(command_line)
         self._paths: Paths | None = None
+        self._devices: Devices | None = None
+        self._watcher = supervisor.plan.watcher
+        self._wanted = devices_of(supervisor.plan.apis)  # as that was told; another plan has the same
         self._commands: dict[str, tuple[Api, Command]] = {
             f"{api.api}/{command.verb}": (api, command)
             for api in supervisor.plan.apis
@@ -83,6 +87,8 @@ class Autostart:
             self._notifications.close(self._supervisor.reactor)
         if self._paths is not None:
             self._paths.close()
+        if self._devices is not None:
+            self._devices.close()
 
     def records(self) -> list[dict[str, Any]]:
         """What is told of each, with the id of its last task."""
@@ -106,6 +112,10 @@ class Autostart:
         """Whether any waits for the network."""
         plans = [service.plan for service in self.services.every.values()]
         return any(plan.stage == NETWORK or plan.network for plan in plans)
+
+    def devices(self) -> dict[str, Any]:
+        """What is told of those that are waited for."""
+        return self._devices.told() if self._devices is not None else {"known": False}
 
     # What the services ask for.
 
@@ -137,7 +147,15 @@ class Autostart:
                 return "the state of the network is not known yet"
             if self.network.has(what, name.removeprefix(_NO)) == name.startswith(_NO):
                 return f"{what} {name.removeprefix(_NO)} is {'' if name.startswith(_NO) else 'not '}there"
+        for device in service.plan.devices:
+            if lacking := self._lacks(device):
+                return lacking
         return ""
+
+    def unsure(self, service: Service) -> bool:
+        network = self.network is not None and not self.network.known
+        devices = self._devices is not None and not self._devices.known
+        return (network and bool(service.plan.network)) or (devices and bool(service.plan.devices))
 
     def start(self, service: Service) -> None:
         api, command = self._commands[service.name]
@@ -222,6 +240,18 @@ class Autostart:
 
             self._paths = Paths(self._supervisor.reactor, self.services.look)
         self._paths.follow(path)
+
+    def _lacks(self, device: tuple[tuple[str, str], ...]) -> str:
+        """Why a device is not there; empty if it is. The first that is asked for begins the following."""
+        if self._devices is None and self._watcher is not None:
+            from initspawn.supervisor.devices import Devices
+
+            try:
+                look = self.services.look
+                self._devices = Devices(self._supervisor, self._watcher, self._wanted, look)
+            except OSError as error:
+                return f"devices cannot be followed: {error.strerror}"
+        return self._devices.lacks(device) if self._devices is not None else "nothing follows devices"
 
 
 def notifications_of(plan: Plan, run_dir: str) -> Notifications | None:

@@ -62,7 +62,8 @@ class Change:
             return api.replace(sandboxes=tuple(boxes))
 
         plan = new.replace(apis=tuple(one(api) for api in new.apis))
-        return plan.replace(hosts=one(new.hosts) if new.hosts else None, guard=supervisor.plan.guard)
+        hosts = one(new.hosts) if new.hosts else None
+        return plan.replace(hosts=hosts, guard=supervisor.plan.guard, watcher=supervisor.plan.watcher)
 
     def drop(self) -> None:
         """It does not come to the change."""
@@ -133,7 +134,8 @@ def _kept_plan(old: Plan, new: Plan) -> Plan:
     known = {api.api: api for api in old.apis}
     hosts = _kept_api(old.hosts, new.hosts) if new.hosts is not None else None
     apis = tuple(_kept_api(known.get(api.api), api) for api in new.apis)
-    return new.replace(apis=apis, hosts=hosts, guard=old.guard)
+    # What starts by itself is the same, and so the devices that the watcher was told of.
+    return new.replace(apis=apis, hosts=hosts, guard=old.guard, watcher=old.watcher)
 
 
 def _kept_api(old: Api | None, new: Api) -> Api:
@@ -151,11 +153,10 @@ def _kept(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _only(plan: Plan, wanted: Callable[[Sandbox], bool]) -> Plan:
-    """The plan with these sandboxes alone, and no guard."""
+    """The plan with these sandboxes alone, and without guard and watcher."""
 
     def one(api: Api) -> Api:
         return api.replace(sandboxes=tuple(box for box in api.sandboxes if wanted(box)))
 
-    return plan.replace(
-        apis=tuple(one(api) for api in plan.apis), hosts=one(plan.hosts) if plan.hosts else None, guard=None
-    )
+    hosts = one(plan.hosts) if plan.hosts else None
+    return plan.replace(apis=tuple(one(api) for api in plan.apis), hosts=hosts, guard=None, watcher=None)

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
         def holds(self, service: Service) -> str:
             """Empty if all that is asked of the machine is so; else what is not."""
 
+        def unsure(self, service: Service) -> bool:
+            """Whether it is still being found out what holds for it."""
+
         def start(self, service: Service) -> None:
             """Start it; `started` or `ended` is called now or later."""
 
@@ -218,7 +221,7 @@ class Services:
             lacking, service.why = self._lacks(service)
             if not lacking:
                 lacking = service.why = self.hands.holds(service)
-                if lacking and service.plan.skip:
+                if lacking and service.plan.skip and not self.hands.unsure(service):
                     self._skip(service, lacking)
                     return
             if lacking and not service.starts:

@@ -13,6 +13,7 @@ from initspawn.control import wire
 from initspawn.encoders.table import ENCODERS, make
 from initspawn.event import PIECE
 from initspawn.limits import CONTROL_BYTES, ENDED_LOG_BYTES
+from initspawn.supervisor import devices
 from initspawn.supervisor.eventlog import DROPPED, EventLog, Reader
 from initspawn.supervisor.plugin import PluginEncoder
 from tests.fuzz.target import Target
@@ -101,6 +102,22 @@ def _plugin(data: bytes) -> None:
         json.dumps(event, ensure_ascii=False, allow_nan=False).encode()
 
 
+def _watcher(data: bytes) -> None:
+    """A record of the watcher says nothing but whether devices are there, or why not, in plain text."""
+    for count in (1, 2, 7):
+        try:
+            found = devices.parse(data, count)
+        except ValueError:
+            continue
+        if isinstance(found, str):
+            assert found.isascii()
+            assert found.isprintable()
+            assert 0 < len(found) <= 200
+        else:
+            assert found == tuple(byte == ord("1") for byte in data)
+            assert len(found) == count
+
+
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -127,5 +144,6 @@ TARGETS = (
     ),
     Target("event-log", ("supervisor.eventlog",), _log),
     Target("plugin", ("supervisor.plugin",), _plugin),
+    Target("watcher", ("supervisor.devices",), _watcher),
     Target("terminal", ("cli.output",), _terminal),
 )  # fmt: skip

@@ -37,5 +37,5 @@ OTHERS = {
 ALSO = (
     "cli.output", "config.bpf", "config.compile", "config.load_json", "config.load_yaml", "linux.cgroup",
     "planfile", "sandbox.bind", "sandbox.measure", "sandbox.mounted", "supervisor.eventlog",
-    "supervisor.plugin",
+    "supervisor.devices", "supervisor.plugin",
 )  # fmt: skip

@@ -59,6 +59,8 @@ RULES = {
     "encoders.values": Rule("encoders event limits record", stdlib=HANDFUL | {"re"}),
     # The plug-in host: a program of its own, of which nothing else is in its sandbox.
     "encoders.host": Rule(stdlib=ANY),
+    # The watcher of devices: another one.
+    "watcher": Rule(third="pyudev", stdlib=ANY),
     "encoders.raw": Rule("encoders event limits record", stdlib=HANDFUL | {"binascii"}),
     # Built in as well: characters that arrive in pieces.
     "encoders.stream": Rule("encoders event limits record", stdlib=HANDFUL | {"binascii", "_codecs"}),

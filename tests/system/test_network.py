@@ -258,3 +258,15 @@ def test_what_makes_the_network_up_is_a_setting(alone: None, tmp_path: Path, kin
             ip("route", "add", "default", "via", "192.0.2.2")
         assert process.stdout is not None
         assert process.stdout.readline().startswith("initspawn: ready at http://")
+
+
+def test_who_would_be_skipped_is_not_before_the_network_is_known(alone: None, tmp_path: Path) -> None:
+    made = config(
+        shell("with", ENDLESS, autostart={"conditions": {"link": "d0", "otherwise": "skip"}}),
+        shell("without", ENDLESS, autostart={"conditions": {"link": "d1", "otherwise": "skip"}}),
+    )
+    cable("d0")
+    ip("link", "set", "d0", "up")
+    with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
+        until(client, "with", "running")
+        assert until(client, "without", "skipped")["why"] == "link d1 is not there"

@@ -57,6 +57,7 @@ def test_what_becomes_of_all_keys(build: Build, tmp_path: Path) -> None:
             "kernel_command_line": ["a", "!b=c"], "path": "!/run/x", "otherwise": "skip",
             "task": {"command": "b", "result": "failure"},
             "link": ["wg0", "!eth0.1"], "address": "*", "route": "!*",
+            "udev": {"SUBSYSTEM": "usb", "ID_VENDOR_ID": "0781", "x-why": "a stick"},
         },
         "restart": {
             "policy": "on-failure", "pause": "1", "longest": 2.5, "jitter": 50, "ran_well": 3, "tries": 4,
@@ -71,6 +72,7 @@ def test_what_becomes_of_all_keys(build: Build, tmp_path: Path) -> None:
         stage="early", after=("t/b",), requires=("t/b",), wants=("t/b",), arguments={"x": 1}, ready="exited",
         start_timeout=9.0, words=("a", "!b=c"), paths=("!/run/x",),
         network=(("link", "wg0"), ("link", "!eth0.1"), ("address", "*"), ("route", "!*")),
+        devices=((("SUBSYSTEM", "usb"), ("ID_VENDOR_ID", "0781")),),
         results=(("t/b", False),), skip=True, restart=restart,
     )  # fmt: skip
 
@@ -102,7 +104,18 @@ def test_a_word_is_a_whole_policy(build: Build) -> None:
         ({"watchdog": 0}, ".watchdog: must be from 1 to 86400, not 0"),
         ({"stop_timeout": -1}, ".stop_timeout: must be from 0 to 86400, not -1"),
         ({"conditions": {"udev": {}}},
-         ".conditions.udev: `udev` is known but not built yet: events of devices are not followed yet"),
+         ".conditions.udev: says nothing of the device (write properties, such as {SUBSYSTEM: block})"),
+        ({"conditions": {"udev": "block"}}, ".conditions.udev: must be an object, not 'block'"),
+        ({"conditions": {"udev": {"ID_BUS": 7}}},
+         ".conditions.udev.ID_BUS: must be text, not 7 (write it in quotes)"),
+        ({"conditions": {"udev": {"ATTR{size}": "7"}}},
+         ".conditions.udev: 'ATTR{size}' is no property of a device (`udevadm info` shows a device's "
+         "properties)"),
+        ({"conditions": {"udev": {"ACTION": "add"}}},
+         ".conditions.udev.ACTION: `ACTION` is a property of events, not of devices (say what the device is "
+         "that has to be there)"),
+        ({"conditions": {"udev": [{"DEVNAME": "!"}]}},
+         ".conditions.udev[0].DEVNAME: nothing follows the `!` (`!*`: it must not have this property)"),
         ({"start_timeout": 5},
          ".start_timeout: it is ready as soon as it runs (say when it is with `ready`, or leave it out)"),
         ({"restart": {"policy": "always"}, "ready": "exited"},

@@ -107,6 +107,8 @@ def accepted(kind: inspect.Type) -> st.SearchStrategy[Any]:
     if isinstance(kind, inspect.ListType):
         item = accepted(kind.item_type)
         return item | st.lists(item, max_size=2)
+    if isinstance(kind, inspect.DictType):
+        return st.dictionaries(accepted(kind.key_type), accepted(kind.value_type), max_size=2)
     if isinstance(kind, inspect.UnionType):
         return st.one_of([accepted(one) for one in kind.types if not isinstance(one, inspect.NoneType)])
     if isinstance(kind, inspect.LiteralType):

@@ -552,3 +552,16 @@ def test_the_time_line_of_what_was_skipped_or_refused() -> None:
     assert moments(world, "b") == {"ended": 0.0}
     assert moments(world, "c") == {"ended": 0.0}
     assert world.services.every["t/c"].times()["state"] == "skipped"
+
+
+def test_what_is_still_being_found_out_skips_nobody() -> None:
+    world = World(a=plan(skip=True), b=plan(after="a"))
+    world.missing["a"] = "it is not known yet"
+    world.searching.add("a")
+    world.go()
+    assert world.states() == {"a": "waiting", "b": "waiting"}
+    world.searching.clear()
+    world.missing["a"] = "it is not there"
+    world.services.look()
+    assert world.states() == {"a": "skipped", "b": "running"}
+    assert world.told == ["a: skipped: it is not there"]

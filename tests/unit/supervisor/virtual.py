@@ -40,6 +40,7 @@ class World:
         self.lives = lives or {}
         self.floods: dict[str, float] = {}  # of a service: when the way of its messages was last full
         self.missing: dict[str, str] = {}  # of a service: what does not hold
+        self.searching: set[str] = set()  # of whom it is still being found out
         self.log: list[tuple[float, str, str]] = []
         self.told: list[str] = []
         self._timers: list[Timer] = []
@@ -64,6 +65,9 @@ class World:
 
     def holds(self, service: Service) -> str:
         return self.missing.get(short(service), "")
+
+    def unsure(self, service: Service) -> bool:
+        return short(service) in self.searching
 
     def start(self, service: Service) -> None:
         name = short(service)
