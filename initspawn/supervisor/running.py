@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import sys
 
 from initspawn.encoders.base import STDERR, STDOUT
 from initspawn.encoders.log import Log
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 _SHOWN = 200  # items of argv, and characters of each, in a task's record
 _LONG = ("arguments", "environment")
 _READERS, _ENCODER = "readers", "encoder"  # whom the command's output waits for
+_FIONREAD = 0x541B  # ioctl_tty(2), pipe(7); the module termios is no boot module
 _READS_AT_END = 64  # of what was left in a pipe, before others get their turn
 
 
@@ -90,6 +93,7 @@ class Task:
         self._reactor = reactor
         self._streams: dict[int, str] = {}
         self._draining = False
+        self._left: dict[int, int] = {}  # bytes that were in each pipe when the command ended, not yet read
         self._stall: Timer | None = None
         self._held: set[str] = set()  # why the streams are not read
         self._amid_line = False  # its standard error has begun a line and not ended it
@@ -209,6 +213,9 @@ class Task:
             for _ in range(_READS_AT_END):
                 if self._held or not self._readable(fd):
                     break
+        for fd in self._streams:
+            pending = fcntl.ioctl(fd, _FIONREAD, b"\0" * 4)
+            self._left[fd] = int.from_bytes(pending, sys.byteorder)
         if self._streams:
             self.timers.append(self._reactor.after(DRAIN_SECONDS, self._give_up_on_writers))
 
@@ -227,6 +234,8 @@ class Task:
         if not data:
             self._close_stream(fd)
             return False
+        if fd in self._left:
+            self._left[fd] = max(0, self._left[fd] - len(data))
         self._feed(self._streams[fd], data)
         if self.log.crowded():
             self._pause()
@@ -295,12 +304,15 @@ class Task:
         self._reactor.forget(fd)
         assert self.start is not None
         self.start.streams.close_stream(self._streams.pop(fd))
+        self._left.pop(fd, None)
         if self._draining and not self._streams:
             self.finish()
 
     def _give_up_on_writers(self) -> None:
-        """Somebody outside the task still holds a pipe open: what it writes is not waited for."""
-        if self._held:  # it is not a writer we wait for
+        """Somebody outside the task still holds a pipe open: what it writes is not waited for, but what the
+        command wrote is told, however slowly it is read.
+        """
+        if self._held or any(self._left.values()):  # it is not a writer we wait for
             self.timers.append(self._reactor.after(DRAIN_SECONDS, self._give_up_on_writers))
             return
         for fd in list(self._streams):

@@ -19,6 +19,7 @@ from initspawn.event import DATA, FINAL
 from initspawn.limits import LAUNCH_SECONDS, TASKS
 from initspawn.plan import Sandbox
 from initspawn.supervisor import core, prepare, running
+from initspawn.supervisor.eventlog import Reader
 from tests.support.pace import SLOWER
 from tests.system import boxes
 from tests.system.conftest import ROOT_AND_A_USER, everybody, root_and_a_user
@@ -232,6 +233,31 @@ def _stranger(box: Sandbox) -> Result:
         for fd in (reader, writer, *held):
             os.close(fd)
     return result
+
+
+@root_and_a_user
+def test_what_a_command_left_in_its_pipe_is_told_to_a_slow_reader(who: Person) -> None:
+    """Also when the time for strangers is over between two of its rests."""
+    assert who.call(_slowly, boxes.sandbox(who)) == [str(number) for number in range(1, 20001)]
+
+
+def _slowly(box: Sandbox) -> list[str]:
+    running.DRAIN_SECONDS = 0.0
+    heard: list[str] = []
+    with bench(box) as made:
+        run = made.start("/usr/bin/seq", "20000").begin()
+        assert run.task is not None
+        reader = Reader(run.task.log, lambda: None)
+
+        def some(most: int) -> None:
+            for _ in range(most):
+                if (event := reader.take()) is not None and "stdout" in event.data:
+                    heard.append(event.data["stdout"])
+
+        made.until(lambda: some(1000) or run.ended, "the end")
+        some(20000)
+        reader.close()
+    return heard
 
 
 FLOOD = """
