@@ -3,7 +3,7 @@
 Called with `--run-dir DIR --plan FILE [--start-fd N]`. The start descriptor carries what must not be on a
 command line, as marshal of a dictionary:
 
-    up         what makes the network up: LINK, ADDRESS (the default) or ROUTE
+    up         what makes the network up: LINK, ADDRESS (the default), ROUTE or NEVER
     gateway    when the gateway runs: NOW (the default), from when it is UP on, or WHILE_UP
     tokens     SHA-256 of each token of this run to its name and its scopes
     state      the directory of the token file and the audit log; default: the run directory

@@ -17,7 +17,7 @@ from initspawn.config.interpreter import of_image, ours
 from initspawn.config.target import Target
 from initspawn.gateway.quota import parse
 from initspawn.limits import CONNECTIONS, WEBSOCKETS
-from initspawn.plan import ADDRESS, LINK, ROUTE, Plan
+from initspawn.plan import ADDRESS, LINK, NEVER, ROUTE, Plan
 
 PORT = 1234
 HOST = "127.0.0.1"
@@ -50,9 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"only while it is up (default {NOW})",
     )  # fmt: skip
     parser.add_argument(
-        "--network-up", choices=(LINK, ADDRESS, ROUTE), default=ADDRESS,
-        help="the network is up when a link is, has an address, or carries a default route (default "
-        f"{ADDRESS})",
+        "--network-up", choices=(LINK, ADDRESS, ROUTE, NEVER), default=ADDRESS,
+        help="the network is up when a link is, has an address, or carries a default route; or it never is "
+        f"(default {ADDRESS})",
     )  # fmt: skip
     parser.add_argument(
         "--state-dir", metavar="DIR",

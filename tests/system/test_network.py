@@ -270,3 +270,14 @@ def test_who_would_be_skipped_is_not_before_the_network_is_known(alone: None, tm
     with serving(tmp_path, write(tmp_path, "test.json", made)) as server, server.local() as client:
         until(client, "with", "running")
         assert until(client, "without", "skipped")["why"] == "link d1 is not there"
+
+
+def test_a_network_that_never_counts_as_up(alone: None, tmp_path: Path) -> None:
+    with waiting(tmp_path, "--gateway", "up", "--network-up", "never") as (process, client):
+        cable("d0")
+        ip("link", "set", "d0", "up")
+        ip("address", "add", "192.0.2.1/24", "dev", "d0")
+        ip("route", "add", "default", "via", "192.0.2.2")
+        assert is_silent(process)
+        assert gateways(process) == 0
+        assert service(client, "c")["why"] == "stage api is not reached"
