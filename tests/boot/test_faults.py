@@ -20,7 +20,6 @@ from qemu.machine import Machine, Shape
 
 ROOT = Path(__file__).parents[2]
 INIT = "init=/usr/sbin/initspawn-init"
-REPOSITORY = Path(__file__).parents[2]
 SCRIPT = "/usr/local/sbin/say-and-stop"
 SAY = f"initspawn.init={SCRIPT}"
 PYTHON = "/usr/bin/python3.11"
@@ -79,6 +78,7 @@ metadata: {{uid: boot, api: boot}}
 sandboxes:
   uid: s
   acls: {{user: root}}
+  {keys}
   commands:
     - uid: c
       autostart: {start}
@@ -95,11 +95,12 @@ def planned(image: Image, place: Path, start: str, line: str, behind: str = "tru
     return altered(image, place, {PLAN: compiled(place, start, line, behind)}, mode="0100600")
 
 
-def compiled(place: Path, start: str, line: str, behind: str = "true") -> bytes:
-    """That plan."""
+def compiled(place: Path, start: str, line: str, behind: str = "true", *, keys: str = "") -> bytes:
+    """That plan. `keys` are further ones of its sandbox."""
     config, plan = place / "boot.yaml", place / "boot.plan"
     config.write_text(
-        BOOT.format(start=start, line=json.dumps(line), behind=json.dumps(behind)), encoding="utf-8"
+        BOOT.format(start=start, line=json.dumps(line), behind=json.dumps(behind), keys=keys),
+        encoding="utf-8",
     )
     compiler = [
         sys.executable,
@@ -116,20 +117,34 @@ def compiled(place: Path, start: str, line: str, behind: str = "true") -> bytes:
     return plan.read_bytes()
 
 
-def test_the_last_good_plan_runs_where_the_newest_is_damaged(image: Image, tmp_path: Path) -> None:
-    script = (REPOSITORY / "qemu/rootfs-overlay" / SCRIPT[1:]).read_text(encoding="utf-8")
+def test_the_last_good_plan_runs_where_newer_ones_are_damaged_or_do_not_fit(
+    image: Image, tmp_path: Path
+) -> None:
+    """One is rubbish, the next has limits that this kernel does not know."""
+    script = (ROOT / "qemu/rootfs-overlay" / SCRIPT[1:]).read_text(encoding="utf-8")
     asking = script.replace('echo "that', 'initspawn call initspawn/info\necho "that')
-    last = compiled(tmp_path, "{before: handover, ready: exited}", "echo it runs >/dev/console")
-    files: dict[str, bytes | None] = {PLAN: b"\0rubbish", SCRIPT: asking.encode()}
-    shown = console_of(altered(image, tmp_path, files, added={f"{PLAN}.last": last}), SAY)
+    start = "{before: handover, ready: exited}"
+    last = compiled(tmp_path, start, "echo it runs >/dev/console")
+    limited = compiled(tmp_path, start, "echo never >/dev/console", keys="cgroups: {mem: {max: 64M}}")
+    files: dict[str, bytes | None] = {PLAN: limited, SCRIPT: asking.encode()}
+    own = "/etc/initspawn/own.plan"
+    changed = altered(image, tmp_path, files, added={f"{PLAN}.last": last, own: b"\0rubbish"})
+    shown = console_of(changed, f"{SAY} initspawn.plan={own} cgroup_disable=memory")
     before, after = shown.split("real init: PID 1")
-    for said in (f"{PLAN}: not a plan", f"{PLAN}.last is the plan instead"):
+    unfit = "sandbox `s`: its cgroups cannot be made: "
+    for said in (f"{own}: not a plan", unfit, f"{PLAN}.last is the plan instead"):
         assert said in before  # on the console at once
         assert said in after  # and in the kernel's log
     assert "it runs" in before
+    assert "never" not in before
     told = re.search(r'"plan": *(\{[^}]*\})', after)
     assert told, after
-    assert json.loads(told[1]) == {"file": f"{PLAN}.last", "refused": [f"{PLAN}: not a plan"]}
+    plan = json.loads(told[1])
+    assert plan["file"] == f"{PLAN}.last"
+    damaged, wrong = plan["refused"]
+    assert damaged == f"{own}: not a plan"
+    assert unfit in wrong
+    assert "memory" in wrong
 
 
 def test_the_real_init_waits_for_who_says_so(image: Image, tmp_path: Path) -> None:
@@ -184,12 +199,41 @@ def test_switched_off_by_the_boot_loader(image: Image) -> None:
     assert "answers at" not in shown
 
 
+def stub_that(line: str) -> dict[str, bytes | None]:
+    """PID 1's first program, that does this first."""
+    text = (ROOT / "rootfs-overlay/usr/sbin/initspawn-init").read_text(encoding="utf-8")
+    changed = re.sub(r"^PATH=.*\n", lambda found: f"{found[0]}{line}\n", text, flags=re.MULTILINE)
+    return {INIT.partition("=")[2]: changed.encode()}
+
+
+def test_a_console_that_takes_nothing_stops_nobody(image: Image, tmp_path: Path) -> None:
+    """Its flow is stopped and its buffer full when initspawn fails, which has to be told, is started again,
+    and has a command that writes there.
+    """
+    stop = (
+        "import os, termios; console = os.open('/dev/console', os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK);"
+        "termios.tcflow(console, termios.TCOOFF); os.write(console, b'.' * 65536)"
+    )
+    early = (ROOT / "initspawn/boot/early.py").read_text(encoding="utf-8")
+    once = "import os\nif not os.path.exists('/once'):\n    os.mkdir('/once')\n    os.kill(os.getpid(), 11)\n"
+    script = (ROOT / "qemu/rootfs-overlay" / SCRIPT[1:]).read_text(encoding="utf-8")
+    line = f"rm {HOLD}; echo the hold is gone >/dev/kmsg; echo it never comes >/dev/console &"
+    files = {
+        **stub_that(f'python3 -c "{stop}"'),
+        EARLY: early.replace("import annotations\n", f"import annotations\n{once}", 1).encode(),
+        SCRIPT: script.replace("#!/bin/sh\n", "#!/bin/sh\nexec >/dev/kmsg\n", 1).encode(),
+        PLAN: compiled(tmp_path, "{before: handover, ready: exited}", line),
+    }
+    shown = console_of(altered(image, tmp_path, files, added={HOLD: b""}), f"{SAY} loglevel=8")
+    said = ("has ended early", "is started again", "the hold is gone", "real init: PID 1", "answers at /run")
+    assert [shown.index(what) for what in said] == sorted(shown.index(what) for what in said)
+    assert "it never comes" not in shown
+
+
 def test_a_root_that_cannot_be_written_and_a_dev_null_that_is_a_file(image: Image, tmp_path: Path) -> None:
     """Who came before us, such as an initramfs, has left it so; no command may have a file for it."""
-    lines = (ROOT / "rootfs-overlay/usr/sbin/initspawn-init").read_bytes().split(b"\n")
-    at = next(number for number, line in enumerate(lines) if line.startswith(b"PATH="))
-    lines.insert(at + 1, b"mount -t devtmpfs dev /dev; rm /dev/null; echo x >/dev/null; ls -l /dev/null")
-    shown = console_of(altered(image, tmp_path, {INIT.partition("=")[2]: b"\n".join(lines)}), f"{SAY} ro")
+    stub = stub_that("mount -t devtmpfs dev /dev; rm /dev/null; echo x >/dev/null; ls -l /dev/null")
+    shown = console_of(altered(image, tmp_path, stub), f"{SAY} ro")
     assert re.search(r"-rw\S+ .* /dev/null", shown)
     assert "answers at /run/initspawn/control" in shown
 
