@@ -16,6 +16,8 @@ export PYTHON
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto
+# As many processes as guests may run at one time: GUESTS in qemu/machine.py.
+GUESTS := $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test-setup test quick lint types image boot test-guest test-aarch64 fuzz soak bench clean
@@ -34,7 +36,7 @@ test-setup: setup ## what the tests need besides, system packages included
 
 test: lint types ## lint, types and all tests; those of the guest, which keep both processors busy, last
 	$(PYTEST) --ignore tests/boot $(ARGS)
-	$(BIN)/python -m pytest tests/boot
+	$(GUESTS) tests/boot
 
 quick: lint types ## lint, types and the tests without privileges
 	$(PYTEST) tests/unit tests/law tests/fuzz $(ARGS)
@@ -63,7 +65,7 @@ fuzz: test-setup ## a coverage-guided fuzzer on all that reads what strangers wr
 
 soak: test-setup ## all tests with many more generated cases, the guest's, aarch64's, the fuzzer, then the benchmarks
 	$(PYTEST) --ignore tests/boot --hypothesis-profile=soak $(ARGS)
-	$(BIN)/python -m pytest tests/boot --hypothesis-profile=soak
+	$(GUESTS) tests/boot --hypothesis-profile=soak
 	$(MAKE) test-guest ARGS=
 	$(MAKE) test-aarch64 ARGS=
 	$(MAKE) fuzz ARGS=

@@ -92,7 +92,7 @@ def command_line(shape: Shape, place: Path, agent: int, qmp: int) -> list[str]:
 class Machine:
     """A running QEMU. Use it in a `with` block; entering waits for one of the GUESTS slots.
 
-    Who holds one and waits for another must be the only one to do so: see tests/boot/conftest.py.
+    Who holds one must not wait for another: see tests/boot/conftest.py.
     """
 
     def __init__(self, shape: Shape) -> None:

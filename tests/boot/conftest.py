@@ -1,32 +1,94 @@
-"""The machine of these tests: booted once, for all that leave it as it was.
+"""The machines of these tests, made of this checkout; the first time that takes half a minute more.
 
-It is made of this checkout; the first time that takes half a minute more. See docs/image.md.
+`make test` has two processes of pytest-xdist do them: docs/image.md. A process has one machine at a time, and
+so never waits for a slot of qemu/machine.py while it holds one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-from qemu import cache
 from qemu.guest import Guest
 from qemu.image import Image, build
 from qemu.machine import Shape
 
+GUEST = "guest"
+# Files of which all tests use it, and those of tests with a machine of their own each.
+SHARING = ("test_agent", "test_facts", "test_limits", "test_root_image", "test_system")
+ALONE = ("test_faults", "test_machine")
+
+
+class Shared:
+    """The machine of the tests that leave theirs as it was: it serves the demonstration on its port 1234."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._guest: Guest | None = None
+
+    def booted(self, image: Image) -> Guest:
+        """That machine, ready for commands."""
+        if self._guest is None:
+            shape = Shape(image, cpus=2, memory=1024, append="quiet initspawn.demo=1234")
+            self._guest = self._stack.enter_context(Guest(shape))
+        return self._guest.wait_agent()
+
+    def close(self) -> None:
+        """End it, if there is one."""
+        self._guest = None
+        self._stack.close()
+
+
+SHARED = pytest.StashKey[Shared]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SHARED] = Shared()
+
+
+class Scheduling(LoadScopeScheduling):
+    """Tests with the same machine go to one process, all others to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope(nodeid)
+
+
+def scope(nodeid: str) -> str:
+    """What a test shares its machine with: all that use `guest`, its file, or nobody."""
+    file = Path(nodeid.partition("::")[0]).stem
+    return nodeid if file in ALONE else GUEST if file in SHARING else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: scope(item.nodeid) != GUEST)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and "guest" not in item.fixturenames:
+        item.config.stash[SHARED].close()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.stash[SHARED].close()
+
 
 @pytest.fixture(scope="session")
-def image() -> Iterator[Image]:
-    """The image of this checkout, and the right to run two guests at the same time: one session of tests
-    has it, for two with one guest each would wait for each other.
-    """
-    made = build()
-    with cache.locked(cache.folder() / "tests.lock"):
-        yield made
+def image() -> Image:
+    """The image of this checkout."""
+    return build()
 
 
-@pytest.fixture(scope="session")
-def guest(image: Image) -> Iterator[Guest]:
-    """A booted guest that serves the demonstration on its port 1234."""
-    with Guest(Shape(image, cpus=2, memory=1024, append="quiet initspawn.demo=1234")) as machine:
-        yield machine.wait_agent()
+@pytest.fixture
+def guest(image: Image, pytestconfig: pytest.Config) -> Guest:
+    """A booted guest that others use as well."""
+    return pytestconfig.stash[SHARED].booted(image)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
 from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import connect
 
 from qemu.guest import Guest
+from qemu.machine import GuestError
+from qemu.qmp import QmpError
 from qemu.testing import in_unit
 
 FORKS = """
@@ -118,3 +121,11 @@ def test_the_demonstration_answers_from_here(guest: Guest) -> None:
         socket.send(json.dumps([2, "1", "initspawn/ping", None]))
         answer = json.loads(socket.recv(timeout=60))
     assert answer[:2] == [3, "1"], answer
+
+
+def test_qemu_answers_and_refuses(guest: Guest) -> None:
+    assert guest.qmp.execute("query-status")["status"] == "running"
+    with pytest.raises(QmpError, match=r"no-such-command: .*not been found"):
+        guest.qmp.execute("no-such-command")
+    with pytest.raises(GuestError, match="cannot be forwarded to port 0"):
+        guest.forward(0)

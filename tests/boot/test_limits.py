@@ -44,7 +44,7 @@ while time.monotonic() < end: pass
 SHARED = """
 import time
 held = bytearray(40 << 20)
-time.sleep(25)
+time.sleep(8)
 """
 PYTHON = {"memory": MEMORY, "memories": MEMORIES, "forks": FORKS, "hog": HOG, "shared": SHARED}
 LIMITS = {
@@ -176,10 +176,10 @@ def test_the_supervisor_serves_while_its_tasks_are_contained(guest: Guest) -> No
         guest.shell(f"until {' '.join(call)} initspawn/ping; do sleep 0.2; done", timeout=120)
         bombs = [
             guest.start(*call, verb)
-            for verb in ("t/box/hog", "t/box/memory", "t/box/memories", "t/all/shared")
+            for verb in ("t/box/hog", "t/box/memory", "t/box/memories")
         ]
         slowest = 0.0
-        while not all(bomb.code is not None for bomb in bombs[:3]):
+        while not all(bomb.code is not None for bomb in bombs):
             began = time.monotonic()
             assert guest.check(*call, "initspawn/ping").strip().strip('"').startswith("pong=")
             slowest = max(slowest, time.monotonic() - began)
@@ -187,7 +187,8 @@ def test_the_supervisor_serves_while_its_tasks_are_contained(guest: Guest) -> No
         assert bombs[1].wait().code == bombs[2].wait().code == 137
         assert bombs[0].wait().code == 0
         # Two tasks of 40 MB do not fit into the 64 MB of all: the kernel chooses which one ends.
-        assert guest.run(*call, "t/all/shared").code == 137 or bombs[3].wait().code == 137
+        pair = [guest.start(*call, "t/all/shared") for _ in range(2)]
+        assert 137 in [one.wait().code for one in pair]
     finally:
         guest.check("systemctl", "stop", "limits")
     assert guest.run("test", "-e", "/sys/fs/cgroup/system.slice/limits.service").code == 1

@@ -13,7 +13,6 @@ import pytest
 from qemu.guest import Guest
 from qemu.image import Image
 from qemu.machine import GUESTS, KERNEL, GuestError, Machine, Shape
-from qemu.qmp import QmpError
 
 ROOT = Path(__file__).parents[2]
 RUNNER = """
@@ -99,11 +98,3 @@ def test_at_most_so_many_run(image: Image, tmp_path: Path, monkeypatch: pytest.M
             machine.__exit__()
             assert machine.ended()
             assert not machine.place.exists()
-
-
-def test_qemu_answers_and_refuses(guest: Guest) -> None:
-    assert guest.qmp.execute("query-status")["status"] == "running"
-    with pytest.raises(QmpError, match=r"no-such-command: .*not been found"):
-        guest.qmp.execute("no-such-command")
-    with pytest.raises(GuestError, match="cannot be forwarded to port 0"):
-        guest.forward(0)

@@ -79,7 +79,6 @@ def check(who: Person, cases: list[list[tuple[str, str]]], spell: Any = str) -> 
         assert [int(value, 16) for _, value in lines] == [wanted] * 10, (entries, box.namespaces)
 
 
-@pytest.mark.guest_too
 @root_and_a_user
 @pytest.mark.needs("userns")
 def test_each_capability_alone_all_of_them_and_all_but_one(who: Person) -> None:

@@ -232,7 +232,6 @@ def check(box: Sandbox, found: dict[str, Any], here: dict[str, Any], who: Person
     assert status["TracerPid"] == "0"
 
 
-@pytest.mark.guest_too
 @root_and_a_user
 @pytest.mark.needs("userns", "seccomp")
 def test_each_runs_as_planned_or_is_refused(who: Person) -> None:
