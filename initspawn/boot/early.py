@@ -278,6 +278,10 @@ class Early(Main):
             _tell(f"not to the real init, but to {what}")
         self._barrier.decide(what)
 
+    def waits_for(self) -> str:
+        """The real init waits for commands as the plan says that it began with."""
+        return "the boot has not come to the real init yet" if self._barrier and self._barrier.waiting else ""
+
     @staticmethod
     def _held() -> bool:
         return os.path.lexists(kernel_option("hold") or HOLD)

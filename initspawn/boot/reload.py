@@ -10,6 +10,7 @@ import os
 
 from initspawn.errors import PlanError, RequestError
 from initspawn.planfile import load
+from initspawn.supervisor.autostart import notifications_of
 from initspawn.supervisor.reload import Change
 
 TYPE_CHECKING = False
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from initspawn.boot.supervise import Main
     from initspawn.plan import Plan
+    from initspawn.supervisor.notify import Notifications
 
 PREFIX = "plan."  # and the pid of who made it: its name in the run directory
 
@@ -54,10 +56,12 @@ def _reload(main: Main, arguments: Any) -> dict[str, int]:
         raise RequestError("invalid-request", f"write {said}")
     if main.supervisor.closing:
         raise RequestError("not-available", "the supervisor is stopping")
+    if waits := main.waits_for():
+        raise RequestError("not-available", waits)
     try:
         plan = load(os.path.join(main.run_dir, name))
         _check(main, plan)
-        change = Change(main.supervisor, main.loaded, plan)
+        change = Change(main.supervisor, _notifications(main, plan), main.loaded, plan)
     except PlanError as error:
         raise RequestError("invalid-request", f"refused, all is as it was: {error}") from error
     except OSError as error:
@@ -70,11 +74,20 @@ def _reload(main: Main, arguments: Any) -> dict[str, int]:
         raise RequestError("not-available", f"refused, all is as it was: {error.strerror}") from error
     main.loaded = change.loaded
     main.registry.renew(change.plan)
+    main.autostart.renew(change.plan)
+    main.follow_network()
     main.tokens.changed()  # and so may be what they are good for
     main.controller.renew(loaded)
     if file:
         main.registry.about["plan"] = lambda: {"file": file, "refused": []}
     return change.told()
+
+
+def _notifications(main: Main, plan: Plan) -> Notifications | None:
+    """The sockets for messages, where one of the plans has any."""
+    if main.autostart.notifications is None and (made := notifications_of(plan, main.run_dir)) is not None:
+        main.listen(made)
+    return main.autostart.notifications
 
 
 def _is_name(name: Any) -> bool:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from initspawn.plan import Plan
     from initspawn.supervisor.guard import Guard
     from initspawn.supervisor.network import Network
+    from initspawn.supervisor.notify import Notifications
 
 CONTROL = "control"  # the local door's socket, in the run directory
 LOCK = "lock"  # locked for as long as a supervisor uses the run directory
@@ -99,7 +100,7 @@ class Main:
         process.set_child_subreaper()
         notifications = notifications_of(plan, run_dir)
         if notifications is not None:
-            plan = notifications.plan
+            plan = notifications.equip(plan)
         try:
             self.supervisor = Supervisor(plan, self.reactor)
         except PlanError:  # somebody may go on with another plan
@@ -121,8 +122,7 @@ class Main:
         self.controller = Controller(self.registry)
         self.registry.limits.update(self.start.get("limits", {}))
         if notifications is not None:
-            self.autostart.listen(notifications)
-            self.registry.about["notifications"] = notifications.told
+            self.listen(notifications)
         if plan.watcher is not None:
             self.registry.about["devices"] = self.autostart.devices
         self.doors: list[Door] = []
@@ -143,7 +143,7 @@ class Main:
             self.supervisor.groups.end_leftovers()
             if self.guard is not None:
                 self.guard.begin()  # before anybody can have anything started
-            self._follow_network()
+            self.follow_network()
             self._reach(SYSTEM)
             if any(api.imports for api in self.supervisor.plan.apis):
                 from initspawn.verbs.foreign import begin
@@ -198,8 +198,18 @@ class Main:
         """The boot has come so far."""
         self.autostart.reach(stage)
 
-    def _follow_network(self) -> None:
-        if self.autostart.networked or self._gateway_runs != NOW:
+    def listen(self, notifications: Notifications) -> None:
+        """Hear what commands tell of themselves."""
+        self.autostart.listen(notifications)
+        self.registry.about["notifications"] = notifications.told
+
+    def waits_for(self) -> str:
+        """Why the plan cannot become another yet; empty if it can."""
+        return ""
+
+    def follow_network(self) -> None:
+        """Know its state, where anybody wants to."""
+        if self.network is None and (self.autostart.networked or self._gateway_runs != NOW):
             from initspawn.supervisor.network import Network
 
             try:

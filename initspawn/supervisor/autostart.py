@@ -10,8 +10,8 @@ from initspawn.errors import RequestError
 from initspawn.linux import process
 from initspawn.plan import NETWORK, NOTIFY, devices_of, notifies
 from initspawn.sandbox.bind import bind
-from initspawn.supervisor.services import Services, reached
-from initspawn.supervisor.stopping import Stopping
+from initspawn.supervisor.services import Services, named, reached
+from initspawn.supervisor.stopping import Leaving, Stopping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from initspawn.plan import Api, Command, Plan
+    from initspawn.plan import Autostart as AutostartPlan
     from initspawn.supervisor.core import Supervisor
     from initspawn.supervisor.devices import Devices
     from initspawn.supervisor.network import Network
@@ -37,23 +38,17 @@ class Autostart:
     def __init__(self, supervisor: Supervisor, command_line: str) -> None:
         """`command_line`: the kernel's."""
         self._supervisor = supervisor
-        self._notifications: Notifications | None = None
+        self.notifications: Notifications | None = None
         self.network: Network | None = None  # its state, where somebody follows it
         self._words = words(command_line)
         self._paths: Paths | None = None
         self._devices: Devices | None = None
         self._watcher = supervisor.plan.watcher
         self._wanted = devices_of(supervisor.plan.apis)  # as that was told; another plan has the same
-        self._commands: dict[str, tuple[Api, Command]] = {
-            f"{api.api}/{command.verb}": (api, command)
-            for api in supervisor.plan.apis
-            for command in api.commands
-            if command.autostart is not None
-        }
-        self._tasks: dict[str, Task] = {}
+        self._commands = _starting(supervisor.plan)
+        self._tasks: dict[Service, Task] = {}
         self._marks: dict[str, float] = {}
-        plans = {name: command.autostart for name, (_, command) in self._commands.items()}
-        self.services = Services({name: plan for name, plan in plans.items() if plan is not None}, self)
+        self.services = Services(_plans(self._commands), self)
 
     def reach(self, stage: str) -> None:
         """The boot has come so far: start whose turn it is."""
@@ -67,9 +62,26 @@ class Autostart:
         if service is not None:
             self.services.halt(service)
 
+    def renew(self, plan: Plan) -> None:
+        """From now on this is the plan. What runs goes on; what started by itself and is no verb any more
+        ends, in the reverse of its order.
+        """
+        old, new = self._commands, _starting(plan)
+        before = {name: named(service.plan) for name, service in self.services.every.items()}
+        self._commands = new
+        changed = {name for name in old.keys() & new.keys() if _others(old[name], new[name])}
+        gone = self.services.renew(_plans(new), changed)
+        there = {*self.services.every.values(), *gone}
+        self._tasks = {
+            service: task for service, task in self._tasks.items() if service in there or task.life.alive
+        }
+        verbs = {f"{api.api}/{command.verb}" for api in plan.apis for command in api.commands}
+        if ending := [service for service in gone if service.name not in verbs]:
+            Leaving(self.services, ending, before)
+
     def listen(self, notifications: Notifications) -> None:
         """Hear what commands tell of themselves."""
-        self._notifications = notifications
+        self.notifications = notifications
         notifications.serve(self._supervisor.reactor, self._hear)
 
     def stop_all(self) -> tuple[list[Task], float]:
@@ -78,13 +90,14 @@ class Autostart:
         """
         stopping = Stopping(self.services)
         self._supervisor.reactor.after(0, stopping.look)
-        tasks = [task for task in self._tasks.values() if task.life.alive]
+        there = self.services.every.values()
+        tasks = [task for service, task in self._tasks.items() if service in there and task.life.alive]
         return [*tasks, *(task.handler for task in tasks if task.handler is not None)], stopping.seconds
 
     def close(self) -> None:
         """Start nothing any more."""
-        if self._notifications is not None:
-            self._notifications.close(self._supervisor.reactor)
+        if self.notifications is not None:
+            self.notifications.close(self._supervisor.reactor)
         if self._paths is not None:
             self._paths.close()
         if self._devices is not None:
@@ -94,8 +107,8 @@ class Autostart:
         """What is told of each, with the id of its last task."""
         now = self.now()
         return [
-            {**service.record(now), **({"task": self._tasks[name].id} if name in self._tasks else {})}
-            for name, service in self.services.every.items()
+            {**service.record(now), **({"task": self._tasks[service].id} if service in self._tasks else {})}
+            for service in self.services.every.values()
         ]
 
     def mark(self, what: str, when: float | None = None) -> None:
@@ -126,9 +139,9 @@ class Autostart:
         return self._supervisor.reactor.after(seconds, callback)
 
     def full(self, service: Service) -> float:
-        api, command = self._commands[service.name]
-        full = self._notifications.full if self._notifications is not None else {}
-        return full.get((api.api, command.sandbox), float("-inf"))
+        task = self._tasks[service]
+        full = self.notifications.full if self.notifications is not None else {}
+        return full.get((task.api.api, task.sandbox.uid), float("-inf"))
 
     def chance(self) -> float:
         return os.urandom(1)[0] / 255
@@ -172,12 +185,12 @@ class Autostart:
         except RequestError as error:
             self.services.ended(service, None, str(error))
             return
-        self._tasks[service.name] = task
+        self._tasks[service] = task
 
     def stop(self, service: Service, reason: str) -> None:
         # Whoever hangs may leave a core, to see where.
         signal = _signal.SIGABRT if reason == "watchdog" else None
-        self._supervisor.stop(self._tasks[service.name], signal, reason=reason)
+        self._supervisor.stop(self._tasks[service], signal, reason=reason)
 
     def tell(self, service: Service, text: str) -> None:
         print(f"initspawn: {service.name}: {text}", file=sys.stderr, flush=True)
@@ -199,7 +212,7 @@ class Autostart:
         service = self._sender(place, pid)
         if service is None:
             return "unknown sender"
-        if not notifies(service.plan):
+        if not notifies(service.run):
             return "not expected"
         if message.status is not None:
             service.told["status"] = message.status
@@ -207,7 +220,7 @@ class Autostart:
             service.told["stopping"] = True
         if message.extend:
             self.services.extend(service, message.extend)
-        if message.ready and service.plan.ready == NOTIFY:
+        if message.ready and service.run.ready == NOTIFY:
             self.services.ready(service)
         if message.alive:
             self.services.feed(service)
@@ -218,20 +231,20 @@ class Autostart:
     def _sender(self, place: tuple[str, str], pid: int) -> Service | None:
         """The service whose task a process of that sandbox belongs to: its command, or below its reaper."""
         tasks = {
-            name: task
-            for name, task in self._tasks.items()
+            service: task
+            for service, task in self._tasks.items()
             if (task.api.api, task.sandbox.uid) == place and task.life.alive and task.start is not None
         }
-        for name, task in tasks.items():
+        for service, task in tasks.items():
             if task.pid == pid:
-                return self.services.every[name]
+                return service
         try:
             above = process.lineage(pid)
         except (OSError, ValueError, IndexError):  # it has ended, and nobody can say any more whose it was
             return None
-        for name, task in tasks.items():
+        for service, task in tasks.items():
             if task.start is not None and task.start.pid in above:
-                return self.services.every[name]
+                return service
         return None
 
     def _follow(self, path: str) -> None:
@@ -254,14 +267,35 @@ class Autostart:
         return self._devices.lacks(device) if self._devices is not None else "nothing follows devices"
 
 
+def _starting(plan: Plan) -> dict[str, tuple[Api, Command]]:
+    """What starts by itself, by its name."""
+    return {
+        f"{api.api}/{command.verb}": (api, command)
+        for api in plan.apis
+        for command in api.commands
+        if command.autostart is not None
+    }
+
+
+def _plans(commands: dict[str, tuple[Api, Command]]) -> dict[str, AutostartPlan]:
+    found = {name: command.autostart for name, (_, command) in commands.items()}
+    return {name: plan for name, plan in found.items() if plan is not None}
+
+
+def _others(old: tuple[Api, Command], new: tuple[Api, Command]) -> bool:
+    """Whether another command, or in another sandbox."""
+    (old_api, one), (new_api, other) = old, new
+    return one is not other or old_api.sandbox(one.sandbox) is not new_api.sandbox(other.sandbox)
+
+
 def notifications_of(plan: Plan, run_dir: str) -> Notifications | None:
-    """The sockets for what commands tell of themselves, if any do."""
+    """What has the sockets for what commands tell of themselves, if any do."""
     starts = [command.autostart for api in plan.apis for command in api.commands]
     if not any(start is not None and notifies(start) for start in starts):
         return None
     from initspawn.supervisor.notify import Notifications
 
-    return Notifications(plan, run_dir)
+    return Notifications(run_dir)
 
 
 def split(command_line: str) -> list[str]:

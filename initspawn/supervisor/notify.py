@@ -18,7 +18,7 @@ from initspawn.supervisor.reactor import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from initspawn.plan import Api, Plan, Sandbox
@@ -78,6 +78,19 @@ def parse(data: bytes) -> Message | None:
     return message
 
 
+def _addresses(sandbox: Sandbox) -> list[str]:
+    """Where a sandbox's socket may be known by."""
+    paths = [entry.source for entry in sandbox.mounts if entry.target == NOTIFY_PATH]
+    return [*paths, *(value for name, value in sandbox.environment if name == "NOTIFY_SOCKET")]
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:  # there never was one, or binding says it
+        pass
+
+
 def _queue() -> int:
     """How many messages wait in a socket before senders must."""
     try:
@@ -88,9 +101,9 @@ def _queue() -> int:
 
 
 class Notifications:
-    """The sockets of a plan. `plan` is the plan whose sandboxes have them; to be made before any child."""
+    """The sockets of a plan's sandboxes. What a first plan needs is to be made before any child."""
 
-    def __init__(self, plan: Plan, directory: str) -> None:
+    def __init__(self, directory: str) -> None:
         """`directory`: where nobody else may write."""
         self.heard = 0
         self.ignored: dict[str, int] = {}
@@ -98,9 +111,20 @@ class Notifications:
         self.full: dict[tuple[str, str], float] = {}  # when a sandbox's socket was last found full
         self._queue = min(NOTIFIES, _queue())
         self._windows: dict[int, tuple[float, int]] = {}  # when the period began, how many have come in it
-        self._sockets: list[tuple[str, _socket.socket]] = []
+        self._made = 0
+        self._sockets: dict[str, tuple[_socket.socket, str]] = {}  # by address, each with its path
         self._places: dict[int, tuple[str, str]] = {}  # API and sandbox, by the descriptor of the socket
-        self.plan = plan.replace(apis=tuple(self._equipped(api) for api in plan.apis))
+        self._watch: Callable[[_socket.socket], None] = lambda sock: None
+
+    def equip(self, plan: Plan) -> Plan:
+        """The plan with a socket in each sandbox whose commands notify; one of its name has it already."""
+        return plan.replace(apis=tuple(self._equipped(api) for api in plan.apis))
+
+    def keep(self, sandboxes: Iterable[Sandbox], reactor: Reactor) -> None:
+        """Close those that none of these sandboxes has."""
+        needed = {address for sandbox in sandboxes for address in _addresses(sandbox)}
+        for address in self._sockets.keys() - needed:
+            self._drop(address, reactor)
 
     def serve(self, reactor: Reactor, hear: Hear) -> None:
         """Hand over the messages that come."""
@@ -108,7 +132,8 @@ class Notifications:
         def watch(sock: _socket.socket) -> None:
             reactor.watch(sock.fileno(), READ, lambda _: self._read(reactor, sock, hear))
 
-        for _, sock in self._sockets:
+        self._watch = watch
+        for sock, _ in self._sockets.values():
             watch(sock)
 
     def told(self) -> dict[str, Any]:
@@ -118,15 +143,17 @@ class Notifications:
 
     def close(self, reactor: Reactor) -> None:
         """Close the sockets, and remove their names."""
-        for path, sock in self._sockets:
-            reactor.forget(sock.fileno())
-            sock.close()
-            if path:
-                try:
-                    os.unlink(path)
-                except OSError:  # there never was one
-                    pass
-        self._sockets.clear()
+        self._watch = lambda sock: None
+        for address in list(self._sockets):
+            self._drop(address, reactor)
+
+    def _drop(self, address: str, reactor: Reactor) -> None:
+        sock, path = self._sockets.pop(address)
+        self._places.pop(sock.fileno())
+        self._windows.pop(sock.fileno(), None)
+        reactor.forget(sock.fileno())
+        sock.close()
+        _remove(path)
 
     def _equipped(self, api: Api) -> Api:
         watchdogs: dict[str, list[float]] = {}
@@ -149,23 +176,8 @@ class Notifications:
             return sandbox
 
     def _with_socket(self, api: str, sandbox: Sandbox, watchdogs: list[float]) -> Sandbox:
-        sock = _socket.socket(_socket.AF_UNIX, _KIND)
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-        path = os.path.join(self._directory, f"notify-{len(self._sockets)}") if sandbox.new_root else ""
-        self._sockets.append((path, sock))
-        if path:
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
-            sock.bind(path)
-            os.chmod(path, 0o666)  # whatever our umask: commands are other users; the directory is closed
-            address = NOTIFY_PATH
-        else:
-            name = f"initspawn-notify-{os.urandom(8).hex()}"
-            sock.bind(f"\0{name}")
-            address = f"@{name}"
-        own = {"NOTIFY_SOCKET": address}
+        path, address = self._address(api, sandbox)
+        own = {"NOTIFY_SOCKET": NOTIFY_PATH if path else address}
         intervals = [seconds for seconds in watchdogs if seconds]
         if intervals:
             own["WATCHDOG_USEC"] = str(int(min(intervals) * 1e6))
@@ -174,10 +186,37 @@ class Notifications:
         kept = [(name, value) for name, value in sandbox.environment if name not in other]
         made = sandbox.replace(environment=(*kept, *own.items()))
         if path:
-            entry = Mount(operation="bind", target=NOTIFY_PATH, source=os.path.realpath(path), read_only=True)
+            entry = Mount(operation="bind", target=NOTIFY_PATH, source=path, read_only=True)
             made = made.replace(mounts=(*sandbox.mounts, entry))
-        self._places[sock.fileno()] = api, sandbox.uid
         return made
+
+    def _address(self, api: str, sandbox: Sandbox) -> tuple[str, str]:
+        """The path and the address of a sandbox's socket, which may be there; its path is empty without a
+        file. Raises OSError.
+        """
+        for address, (sock, path) in self._sockets.items():
+            if self._places[sock.fileno()] == (api, sandbox.uid) and bool(path) == sandbox.new_root:
+                return path, address
+        sock = _socket.socket(_socket.AF_UNIX, _KIND)
+        try:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+            path = ""
+            address = f"@initspawn-notify-{os.urandom(8).hex()}"
+            if sandbox.new_root:
+                path = address = os.path.join(os.path.realpath(self._directory), f"notify-{self._made}")
+                self._made += 1
+                _remove(path)
+                sock.bind(path)
+                os.chmod(path, 0o666)  # whatever our umask: commands are other users; nobody else gets there
+            else:
+                sock.bind(f"\0{address[1:]}")
+        except OSError:
+            sock.close()
+            raise
+        self._sockets[address] = sock, path
+        self._places[sock.fileno()] = api, sandbox.uid
+        self._watch(sock)
+        return path, address
 
     def _read(self, reactor: Reactor, sock: _socket.socket, hear: Hear) -> None:
         fd = sock.fileno()

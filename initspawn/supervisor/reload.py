@@ -8,7 +8,7 @@ in it. Loaded with the first reload.
 from __future__ import annotations
 
 from initspawn.errors import PlanError, RequestError
-from initspawn.plan import notifies
+from initspawn.plan import devices_of, notifies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Api, Plan, Sandbox
     from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.notify import Notifications
 
 _RESTART = "restart the supervisor for that"
 _GONE = "the configuration was reloaded meanwhile, and what was asked for is another: ask again"
@@ -29,8 +30,11 @@ class Change:
     Raises PlanError, and nothing has changed then.
     """
 
-    def __init__(self, supervisor: Supervisor, loaded: Plan, new: Plan) -> None:
+    def __init__(
+        self, supervisor: Supervisor, notifications: Notifications | None, loaded: Plan, new: Plan
+    ) -> None:
         self._supervisor = supervisor
+        self._notifications = notifications
         if new.late or new.user != loaded.user or new.group != loaded.group:
             raise PlanError("the plan is not for this supervisor as it runs")
         hidden = tuple(api for api in loaded.apis if api.hidden)
@@ -49,6 +53,8 @@ class Change:
         before = dict(zip(map(id, loaded.sandboxes()), supervisor.plan.sandboxes(), strict=True))
         fresh = _only(new, lambda sandbox: id(sandbox) not in before)
         try:
+            if self._notifications is not None:
+                fresh = self._notifications.equip(fresh)
             fresh = supervisor.images.fit(supervisor.groups.fit(fresh))
             if fault := supervisor.images.fault(fresh):
                 raise PlanError(f"an image cannot be used: {fault}")
@@ -68,6 +74,7 @@ class Change:
     def drop(self) -> None:
         """It does not come to the change."""
         self._supervisor.images.keep(self._supervisor.plan)
+        self._keep_sockets()
 
     def commit(self) -> None:
         """From now on this is the plan. Raises OSError, and nothing has changed then."""
@@ -79,11 +86,19 @@ class Change:
         supervisor.launcher.renew([*self.plan.sandboxes(), *others.values()])
         supervisor.plan = self.plan
         supervisor.images.keep(self.plan)
+        self._keep_sockets()
         commands = {id(command) for api in self.plan.apis for command in api.commands}
         for task in list(supervisor.roster.waiting):
             if id(task.command) not in commands or id(task.sandbox) not in known:
                 supervisor.turn_away(task, RequestError("not-available", _GONE))
         supervisor.reserve.renew(self.plan)
+
+    def _keep_sockets(self) -> None:
+        """Of those for messages, that the plan needs, or somebody who runs."""
+        supervisor = self._supervisor
+        if self._notifications is not None:
+            running = [task.sandbox for task in supervisor.roster.every()]
+            self._notifications.keep([*supervisor.plan.sandboxes(), *running], supervisor.reactor)
 
     def told(self) -> dict[str, int]:
         """How much of the new plan there is, and how many of its sandboxes were there before."""
@@ -107,26 +122,12 @@ def _refuse(old: Plan, new: Plan) -> None:
         for api in sorted(was.keys() | wanted.keys()):
             if was.get(api) != wanted.get(api):
                 raise PlanError(f"{api}: `{what}` differs from what runs: {_RESTART}")
-    started, wanted = _starting(old), _starting(new)
-    for name in sorted(started.keys() | wanted.keys()):
-        if started.get(name) != wanted.get(name):
-            raise PlanError(f"{name} starts by itself, and differs from what runs: {_RESTART}")
+    if {*devices_of(old.apis)} != {*devices_of(new.apis)}:
+        raise PlanError(f"its `conditions.udev` differ from what is followed: {_RESTART}")
 
 
 def _by_api(plan: Plan, what: str) -> dict[str, Any]:
     return {api.api: getattr(api, what) for api in plan.apis if getattr(api, what)}
-
-
-def _starting(plan: Plan) -> dict[str, Any]:
-    """What starts by itself, with the sandbox of those that send messages: it has their socket."""
-    return {
-        f"{api.api}/{command.verb}": (
-            command.autostart, api.sandbox(command.sandbox) if notifies(command.autostart) else None
-        )
-        for api in plan.apis
-        for command in api.commands
-        if command.autostart is not None
-    }  # fmt: skip
 
 
 def _kept_plan(old: Plan, new: Plan) -> Plan:
@@ -134,15 +135,26 @@ def _kept_plan(old: Plan, new: Plan) -> Plan:
     known = {api.api: api for api in old.apis}
     hosts = _kept_api(old.hosts, new.hosts) if new.hosts is not None else None
     apis = tuple(_kept_api(known.get(api.api), api) for api in new.apis)
-    # What starts by itself is the same, and so the devices that the watcher was told of.
+    # The devices that it was told of are the same.
     return new.replace(apis=apis, hosts=hosts, guard=old.guard, watcher=old.watcher)
 
 
 def _kept_api(old: Api | None, new: Api) -> Api:
     if old is None or old is new:
         return new
-    lists = ("sandboxes", "commands", "onload", "events", "extra")
-    return new.replace(**{name: _kept(getattr(old, name), getattr(new, name)) for name in lists})
+    lists = ("commands", "onload", "events", "extra")
+    same = {name: _kept(getattr(old, name), getattr(new, name)) for name in lists}
+    # Who sends messages, and how often, is part of what a sandbox gets.
+    boxes = [
+        box if _messages(old, box.uid) == _messages(new, box.uid) else other
+        for box, other in zip(_kept(old.sandboxes, new.sandboxes), new.sandboxes, strict=True)
+    ]
+    return new.replace(sandboxes=tuple(boxes), **same)
+
+
+def _messages(api: Api, sandbox: str) -> list[float]:
+    starts = [command.autostart for command in api.commands if command.sandbox == sandbox]
+    return sorted({start.watchdog for start in starts if start is not None and notifies(start)})
 
 
 def _kept(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -66,6 +66,7 @@ class Service:
     def __init__(self, name: str, plan: Autostart, now: float) -> None:
         self.name = name
         self.plan = plan
+        self.run = plan  # as it was when this run began; a reload makes `plan` another
         self.state = WAITING
         self.since = now
         self.starts = 0
@@ -86,6 +87,7 @@ class Service:
             raise ServiceError(f"{event!r} for {self.name}, which is {self.state}") from None
         self.since, self.why = now, why
         if event == START:
+            self.run = self.plan
             self.starts += 1
             self.ready_at, self.deadline, self.intent, self.told = 0.0, 0.0, "", {}
             self.moments.setdefault(DUE, now)
@@ -104,7 +106,7 @@ class Service:
         if restart is not None and self.ready_at and now - self.ready_at >= restart.ran_well:
             self.failures = 0
         # What is ready by a notification has not become what others wait for if it ends before.
-        well = code == 0 and (self.plan.ready == EXITED or bool(self.ready_at))
+        well = code == 0 and (self.run.ready == EXITED or bool(self.ready_at))
         if well and (restart is None or restart.policy != ALWAYS):
             return FINISH
         self.failures += 1

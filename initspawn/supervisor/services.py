@@ -9,15 +9,14 @@ from _collections import deque
 
 from initspawn.limits import NOTIFY_SECONDS
 from initspawn.plan import NETWORK, STAGES, STARTED
+from initspawn.plan import Autostart as Plan
 from initspawn.supervisor import service as life
 from initspawn.supervisor.service import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Any, Protocol
-
-    from initspawn.plan import Autostart
 
     class Timer(Protocol):
         """A callback to come."""
@@ -56,23 +55,48 @@ if TYPE_CHECKING:
             """Somebody should know."""
 
 
+GONE = "it is not in the configuration any more"
+
+
 class Services:
     """The services of one plan, by name and in its order."""
 
-    def __init__(self, plans: dict[str, Autostart], hands: Hands) -> None:
+    def __init__(self, plans: dict[str, Plan], hands: Hands) -> None:
         self.hands = hands
         now = hands.now()
         self.every = {name: Service(name, plan, now) for name, plan in plans.items()}
         self._reached: set[str] = set()
         self._followers: dict[str, list[Service]] = {}
-        self._timers: dict[str, Timer] = {}
+        self._timers: dict[Service, Timer] = {}
         self._waiting: deque[Service] = deque()  # to be looked at
         self._looking = False
         self._closed = False
         self.on_change: list[Callable[[], None]] = []  # called when the state of any has changed
+        self._relate()
+
+    def _relate(self) -> None:
+        self._followers.clear()
         for service in self.every.values():
             for other in dict.fromkeys(named(service.plan)):
                 self._followers.setdefault(other, []).append(service)
+
+    def renew(self, plans: dict[str, Plan], changed: Collection[str]) -> list[Service]:
+        """From now on these are the plans. Who runs goes on as it began; who has failed or was skipped may
+        try again if its plan, or what it runs (`changed`), is another. Returns those that are gone and run.
+        """
+        gone, self.every, now = self.every, {}, self.hands.now()
+        for name, plan in plans.items():
+            service = gone.pop(name, None)
+            if service is not None and service.state in (life.FAILED, life.SKIPPED):
+                service = None if name in changed or service.plan != plan else service
+            self.every[name] = service = service or Service(name, plan, now)
+            service.plan = plan
+        self._relate()
+        for service in gone.values():
+            service.plan = Plan(stage=service.plan.stage)  # nobody is waited for, and it is not started again
+            self.halt(service, GONE)
+        self.look()
+        return [service for service in gone.values() if service.state in life.ALIVE]
 
     def reach(self, stage: str) -> None:
         """The boot has come so far: to this stage and to all that it implies."""
@@ -88,24 +112,24 @@ class Services:
         if service.state != life.STARTING:
             return
         service.moments.setdefault(life.RUNS, self.hands.now())
-        if service.plan.ready == STARTED:
+        if service.run.ready == STARTED:
             self.ready(service)
-        elif service.plan.start_timeout:
-            service.deadline = self.hands.now() + service.plan.start_timeout
+        elif service.run.start_timeout:
+            service.deadline = self.hands.now() + service.run.start_timeout
             self._await(service, lambda: self._too_late(service))
 
     def ready(self, service: Service) -> None:
         """It is ready."""
         if service.state == life.STARTING:
             self._on(service, life.READY)
-            if service.plan.watchdog:
+            if service.run.watchdog:
                 self.feed(service)
                 self._await(service, lambda: self._hangs(service))
 
     def feed(self, service: Service) -> None:
         """It has said that it is alive."""
-        if service.state == life.RUNNING and service.plan.watchdog:
-            service.deadline = self.hands.now() + service.plan.watchdog
+        if service.state == life.RUNNING and service.run.watchdog:
+            service.deadline = self.hands.now() + service.run.watchdog
 
     def extend(self, service: Service, seconds: float) -> None:
         """It has asked for so much more time from now on for getting ready."""
@@ -144,10 +168,10 @@ class Services:
         self.hands.tell(service, why)
         self._on(service, life.GIVE_UP, why)
 
-    def halt(self, service: Service) -> None:
+    def halt(self, service: Service, why: str = "somebody has stopped it") -> None:
         """Somebody wants it ended: where no task runs, it is not started any more either."""
         if service.state in (life.WAITING, life.PAUSED):
-            self._on(service, life.HALT, "somebody has stopped it")
+            self._on(service, life.HALT, why)
 
     def close(self, why: str) -> None:
         """From now on nothing is started, and nothing follows from the end of another."""
@@ -170,16 +194,16 @@ class Services:
 
     def _hangs(self, service: Service) -> None:
         # Whoever shares its way of messages can keep it busy, and must not be able to end it by that.
-        heard = self.hands.full(service) + service.plan.watchdog
+        heard = self.hands.full(service) + service.run.watchdog
         if heard > self.hands.now():
             service.deadline = heard
             self._await(service, lambda: self._hangs(service))
             return
-        why = f"no sign of life for {service.plan.watchdog:g} s"
+        why = f"no sign of life for {service.run.watchdog:g} s"
         self._stop(service, life.RETRY, why, "watchdog")
 
     def _too_late(self, service: Service) -> None:
-        self._stop(service, life.RETRY, f"not ready after {service.plan.start_timeout:g} s", "timeout")
+        self._stop(service, life.RETRY, f"not ready after {service.run.start_timeout:g} s", "timeout")
 
     def _stop(self, service: Service, intent: str, why: str, reason: str) -> None:
         if service.state in (life.STARTING, life.RUNNING):
@@ -189,10 +213,10 @@ class Services:
 
     def _after(self, service: Service, seconds: float, callback: Callable[[], None]) -> None:
         """One timer for each service: every change of its state ends the one before."""
-        self._timers[service.name] = self.hands.after(seconds, callback)
+        self._timers[service] = self.hands.after(seconds, callback)
 
     def _on(self, service: Service, event: str, why: str = "") -> None:
-        timer = self._timers.pop(service.name, None)
+        timer = self._timers.pop(service, None)
         if timer is not None:
             timer.cancel()
         service.on(event, self.hands.now(), why)
@@ -279,6 +303,6 @@ def _result(well: bool) -> str:
     return life.DONE if well else life.FAILED
 
 
-def named(plan: Autostart) -> tuple[str, ...]:
+def named(plan: Plan) -> tuple[str, ...]:
     """All others that one with this plan comes after."""
     return (*plan.after, *plan.requires, *plan.wants, *(name for name, _ in plan.results))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from initspawn.limits import DRAIN_SECONDS, STOP_GRACE_SECONDS
 from initspawn.supervisor.service import ALIVE, RUNNING, STARTING
-from initspawn.supervisor.services import named
+from initspawn.supervisor.services import GONE, named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from initspawn.supervisor.service import Service
     from initspawn.supervisor.services import Services
 
@@ -31,7 +33,7 @@ class Stopping:
         self.seconds = longest(  # after which all have ended, whatever they do
             {name: named(service.plan) for name, service in services.every.items()},
             {
-                name: service.plan.stop_timeout + _KILLED_SECONDS if service.state in ALIVE else 0.0
+                name: service.run.stop_timeout + _KILLED_SECONDS if service.state in ALIVE else 0.0
                 for name, service in services.every.items()
             },
         )
@@ -51,18 +53,44 @@ class Stopping:
     def _turn(self) -> list[Service]:
         """Those that have not been asked and that no living one has come after."""
         every = self._services.every
-        needed: set[str] = set()
-        stack = [name for service in every.values() if service.state in ALIVE for name in named(service.plan)]
-        while stack:
-            name = stack.pop()
-            if name not in needed:
-                needed.add(name)
-                stack.extend(named(every[name].plan))
-        return [
-            service
-            for service in every.values()
-            if service.state in (STARTING, RUNNING) and service.name not in needed
-        ]
+        return _turn(every.values(), {name: named(service.plan) for name, service in every.items()})
+
+
+class Leaving:
+    """Ends services that a plan has no more, while the others go on. `before`: what each came after, in the
+    plan that had them.
+    """
+
+    def __init__(self, services: Services, gone: list[Service], before: dict[str, tuple[str, ...]]) -> None:
+        self._services = services
+        self._gone = gone
+        self._before = before
+        services.on_change.append(self.look)
+        self.look()
+
+    def look(self) -> None:
+        """Ask those to end whose turn it is."""
+        for service in _turn(self._gone, self._before):
+            if service.state in (STARTING, RUNNING):  # it may have been asked by what followed from another
+                self._services.end(service, GONE)
+        if self.look in self._services.on_change and not any(one.state in ALIVE for one in self._gone):
+            self._services.on_change.remove(self.look)
+
+
+def _turn(services: Collection[Service], before: dict[str, tuple[str, ...]]) -> list[Service]:
+    """Those of them that have not been asked and that no living one has come after."""
+    needed: set[str] = set()
+    stack = [name for service in services if service.state in ALIVE for name in before[service.name]]
+    while stack:
+        name = stack.pop()
+        if name not in needed:
+            needed.add(name)
+            stack.extend(before[name])
+    return [
+        service
+        for service in services
+        if service.state in (STARTING, RUNNING) and service.name not in needed
+    ]
 
 
 def longest(before: dict[str, tuple[str, ...]], seconds: dict[str, float]) -> float:

@@ -143,6 +143,38 @@ def test_daemon_reexec_changes_nothing(early: Guest) -> None:
     assert show(early, "ActiveState") == "active"
 
 
+def test_reload_takes_the_plan_that_is_there_and_ends_nothing(early: Guest) -> None:
+    """A verb more; then a plan that is damaged, and one that is not there: refused, and all goes on."""
+
+    def state() -> object:
+        running = {name: one["pid"] for name, one in tasks(early).items() if one["state"] == "running"}
+        return show(early, "MainPID"), show(early, "ActiveState"), running
+
+    before, place = state(), "/etc/initspawn/boot.plan"
+    early.shell(
+        f"cp {place} /run/first.plan; cp /opt/initspawn/qemu/boot.yaml /run/boot.yaml;"
+        " echo '      - {uid: fresh, encoder: sync, exec: {cmdpath: /usr/bin/echo, args: [fresh]}}'"
+        f" >>/run/boot.yaml; initspawn compile /run/boot.yaml -o {place}; systemctl reload initspawn"
+    )
+    assert early.check("initspawn", "call", "boot/fresh") == "fresh\n"
+    assert state() == before
+    info = json.loads(early.check("initspawn", "call", "initspawn/info"))
+    assert info["plan"] == {"file": place, "refused": []}
+    for spoil in (f"truncate -s -1 {place}", f"mkdir -p {place}", f"ln -s nowhere {place}"):
+        early.shell(f"{spoil}")
+        assert early.run("systemctl", "reload", "initspawn").code == 1
+        assert early.check("initspawn", "call", "boot/fresh") == "fresh\n"
+        assert state() == before
+        early.shell(f"rm -rf {place}")
+    early.shell(f"rm -f {place}.last; cp /run/first.plan {place}")
+    assert early.check("initspawn", "reload").startswith("initspawn: reloaded: 1 APIs, ")
+    assert early.run("initspawn", "call", "boot/fresh").code == 127
+    assert state() == before
+    assert f"{place}: " in early.check("journalctl", "-u", "initspawn", "-o", "cat", "--no-pager")
+    lines = early.check("python3", "-c", READ, "boot/boxed", "200").splitlines()
+    assert lines == [f"{number} {number}" for number in range(1, 201)]
+
+
 def test_restart_makes_everything_anew_and_leaves_nothing(early: Guest) -> None:
     before = {task["pid"] for task in tasks(early).values() if task["state"] == "running"}
     first = show(early, "MainPID")

@@ -221,12 +221,14 @@ def test_attack_39_a_bad_file_changes_nothing(
 
 def test_attack_39_what_cannot_become_another_while_it_runs_is_refused(tmp_path: Path) -> None:
     with unchanged(tmp_path) as (server, file):
-        starting, plain = command("count", COUNT, autostart={}), config(box(command("a", "true")))
-        for new, told in (
-            (config(box(starting)), "t/count starts by itself"),
-            ({**plain, "metadata": {**plain["metadata"], "require": "unix:/run/x"}}, "t: `imports` differs"),
+        (tmp_path / "www").mkdir(mode=0o755)
+        write(tmp_path / "www", "index.html", "")
+        plain = config(box(command("a", "true")))
+        for more, told in (
+            ({"require": "unix:/run/x"}, "t: `imports` differs"),
+            ({"page": str(tmp_path / "www")}, "t: `page` differs"),
         ):
-            Path(file).write_text(json.dumps(new))
+            Path(file).write_text(json.dumps({**plain, "metadata": {**plain["metadata"], **more}}))
             done = reload(server)
             assert (done.returncode, done.stdout) == (100, "")
             assert told in done.stderr

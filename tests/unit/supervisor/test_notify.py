@@ -123,8 +123,10 @@ class Served:
         other = Sandbox(uid="other", user=1, group=1)
         api = Api(uid="t", api="t", sandboxes=(other, box), commands=tuple(commands))
         self.reactor = Reactor()
-        self.found = Notifications(Plan(user=0, group=0, apis=(api,)), str(directory))
-        self.other, self.box = self.found.plan.apis[0].sandboxes
+        self.found = Notifications(str(directory))
+        self.plan = Plan(user=0, group=0, apis=(api,))
+        self.raw = box
+        self.other, self.box = self.found.equip(self.plan).apis[0].sandboxes
         self.heard: list[tuple[tuple[str, str], int, dict[str, Any]]] = []
         self.found.serve(self.reactor, self._hear)
         given = dict(self.box.environment)["NOTIFY_SOCKET"]
@@ -177,11 +179,40 @@ def test_a_message_comes_with_its_sender(served: Served) -> None:
     assert served.found.told() == {"heard": 1, "ignored": {}, "full": []}
 
 
+def test_another_plan_has_the_same_socket_and_what_nobody_has_is_closed(served: Served) -> None:
+    api = served.plan.apis[0]
+    changed = api.replace(sandboxes=(served.raw.replace(umask=1),))
+    (box,) = served.found.equip(Plan(user=0, group=0, apis=(changed,))).apis[0].sandboxes
+    assert dict(box.environment)["NOTIFY_SOCKET"] == dict(served.box.environment)["NOTIFY_SOCKET"]
+    assert [entry.source for entry in box.mounts] == [entry.source for entry in served.box.mounts]
+    other = api.replace(api="u", sandboxes=(served.raw,))
+    (second,) = served.found.equip(Plan(user=0, group=0, apis=(other,))).apis[0].sandboxes
+    served.send(b"READY=1")
+    count = len(os.listdir("/proc/self/fd"))
+    served.found.keep([served.box], served.reactor)
+    assert len(os.listdir("/proc/self/fd")) == count - 1
+    served.send(b"READY=1")
+    assert [place for place, _, _ in served.heard] == [("t", "box"), ("t", "box")]
+    assert second != box
+    served.found.keep([], served.reactor)
+    with pytest.raises(OSError, match=r"refused|No such file"):
+        served.send(b"READY=1")
+
+
+def test_a_socket_that_is_made_later_is_heard(served: Served) -> None:
+    api = served.plan.apis[0].replace(api="u", sandboxes=(served.raw,))
+    (box,) = served.found.equip(Plan(user=0, group=0, apis=(api,))).apis[0].sandboxes
+    given = dict(box.environment)["NOTIFY_SOCKET"]
+    served.address = box.mounts[0].source if box.mounts else "\0" + given[1:]
+    served.send(b"READY=1")
+    assert [place for place, _, _ in served.heard] == [("u", "box")]
+
+
 def test_a_plan_without_such_commands_stays_as_it_is(tmp_path: Path) -> None:
     plan = Plan(
         user=0, group=0, apis=(Api(uid="t", api="t", sandboxes=(Sandbox(uid="b", user=1, group=1),)),)
     )
-    assert Notifications(plan, str(tmp_path)).plan == plan
+    assert Notifications(str(tmp_path)).equip(plan) == plan
     assert not list(tmp_path.iterdir())
 
 
@@ -210,7 +241,7 @@ def test_descriptors_are_not_taken_in(served: Served) -> None:
 
 
 def test_without_credentials_nobody_is_the_sender(served: Served) -> None:
-    for _, sock in served.found._sockets:
+    for sock, _ in served.found._sockets.values():
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
     served.send(b"READY=1")
     assert served.heard == []

@@ -67,7 +67,7 @@ class Fake:
 
 
 def change(fake: Fake, old: Plan, new: Plan) -> Change:
-    return Change(fake, old, new)  # type: ignore[arg-type]
+    return Change(fake, None, old, new)  # type: ignore[arg-type]
 
 
 OLD = plan(
@@ -125,6 +125,7 @@ def test_the_next_change_begins_where_the_last_one_ended() -> None:
 
 
 STARTS = Autostart()
+WAITS = Autostart(devices=((("SUBSYSTEM", "tty"),),))
 NOTIFIES = Autostart(ready=NOTIFY)
 
 
@@ -137,16 +138,10 @@ NOTIFIES = Autostart(ready=NOTIFY)
         (OLD, again(OLD, doors={}), "doors"),
         (OLD, again(OLD, guard=None), "guard"),
         (OLD, again(OLD, apis=(DOOR.replace(sandboxes=(box("gateway", umask=1),)),)), "the gateway"),
+        (plan(), plan(api("t", box("a"), commands=(command("c", autostart=WAITS),))), "`conditions.udev`"),
         (plan(api("t")), plan(api("t", page="/x")), "t: `page`"),
         (plan(api("t", page="/x")), plan(), "t: `page`"),
         (plan(api("t")), plan(api("t", imports=(Import(api="i", path="/i"),))), "t: `imports`"),
-        (plan(), plan(api("t", box("a"), commands=(command("c", autostart=STARTS),))), "t/c"),
-        (plan(api("t", box("a"), commands=(command("c", autostart=STARTS),))), plan(), "t/c"),
-        (
-            plan(api("t", box("a"), commands=(command("c", autostart=NOTIFIES),))),
-            plan(api("t", box("a", umask=1), commands=(command("c", autostart=NOTIFIES),))),
-            "t/c",
-        ),
     ],
 )
 def test_what_is_refused_changes_nothing(old: Plan, new: Plan, told: str) -> None:
@@ -173,10 +168,20 @@ def test_a_machine_that_cannot_do_it_refuses_the_whole(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_sandbox_of_a_service_may_change_that_sends_nothing() -> None:
-    old = plan(api("t", box("a"), commands=(command("c", autostart=STARTS),)))
-    new = plan(api("t", box("a", umask=1), commands=(command("c", autostart=STARTS, info="x"),)))
-    change(Fake(old), old, new)
+@pytest.mark.parametrize(
+    ("was", "wanted", "same"),
+    [
+        (STARTS, NOTIFIES, False), (NOTIFIES, STARTS, False), (NOTIFIES, NOTIFIES, True),
+        (NOTIFIES, NOTIFIES.replace(stage="early"), True), (NOTIFIES, NOTIFIES.replace(watchdog=1.0), False),
+        (STARTS, None, True),
+    ],
+)  # fmt: skip
+def test_who_sends_messages_is_part_of_what_a_sandbox_is(was: Any, wanted: Any, same: bool) -> None:
+    old = plan(api("t", box("a"), commands=(command("c", autostart=was),)))
+    fake = Fake(old)
+    new = api("t", box("a"), commands=(command("c", autostart=wanted),))
+    made = change(fake, old, again(old, apis=(new,)))
+    assert (made.plan.apis[0].sandboxes[0] is fake.plan.apis[0].sandboxes[0]) == same
 
 
 def test_only_who_would_get_something_else_is_turned_away() -> None:

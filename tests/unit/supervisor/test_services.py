@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from initspawn.limits import NOTIFY_SECONDS
 from initspawn.supervisor import service as life
 from initspawn.supervisor.service import Service, ServiceError
-from tests.unit.supervisor.virtual import World, plan, restart
+from tests.unit.supervisor.virtual import World, plan, restart, short
 
 HOUR = 3600.0
 
@@ -565,3 +565,94 @@ def test_what_is_still_being_found_out_skips_nobody() -> None:
     world.services.look()
     assert world.states() == {"a": "skipped", "b": "running"}
     assert world.told == ["a: skipped: it is not there"]
+
+
+# Another plan while they run.
+
+
+def renewed(world: World, *changed: str, **plans: Any) -> list[str]:
+    """The names of those that are gone and still run."""
+    named = {f"t/{name}": plan for name, plan in plans.items()}
+    return [short(one) for one in world.services.renew(named, [f"t/{name}" for name in changed])]
+
+
+def test_what_runs_goes_on_and_what_is_new_starts() -> None:
+    world = World(a=plan(), b=plan()).go()
+    assert renewed(world, "a", a=plan(restart=restart()), b=plan(), c=plan(after="a")) == []
+    assert world.order() == ["a", "b", "c"]
+    world.end("a", 1)  # the new plan says what follows from it
+    world.sleep(1)
+    assert world.order() == ["a", "b", "c", "a"]
+
+
+def test_a_run_keeps_the_terms_that_it_began_with() -> None:
+    """Its time limits and its sign of life are those that the process knows of."""
+    world = World(
+        a=plan(ready="notify", start_timeout=10.0), b=plan(watchdog=5.0), c=plan(ready="exited"), d=plan()
+    ).go()
+    plain, fed = plan(), plan(ready="notify", watchdog=1.0, start_timeout=1.0)
+    renewed(world, a=plain, b=plan(ready="exited", restart=restart()), c=fed, d=fed)
+    world.end("c", 0)
+    assert world.states() == {"a": "starting", "b": "running", "c": "done", "d": "running"}
+    world.sleep(4)
+    world.services.feed(world.services.every["t/b"])
+    world.sleep(4)
+    assert world.states()["b"] == "running"
+    world.sleep(1.5)  # it was due after five seconds
+    assert world.states() == {"a": "starting", "b": "paused", "c": "done", "d": "running"}
+    world.sleep(1)
+    assert world.states() == {"a": "failed", "b": "starting", "c": "done", "d": "running"}
+
+
+@pytest.mark.parametrize(
+    ("state", "begins"), [("failed", True), ("skipped", True), ("done", False), ("stopped", False)]
+)
+def test_who_has_failed_or_was_skipped_may_try_again_when_it_is_another(state: str, begins: bool) -> None:
+    keys: dict[str, Any] = {"ready": "exited"} if state in ("failed", "done") else {}
+    if state == "skipped":
+        keys["skip"] = True
+    world = World({"a": (1, 3 if state == "failed" else 0)} if "ready" in keys else {}, a=plan(**keys))
+    world.missing = {"a": "it is not so"} if state == "skipped" else {}
+    world.go().sleep(2)
+    if state == "stopped":
+        world.end("a", None, wanted=True)
+    assert world.states() == {"a": state}
+    world.missing.clear()
+    starts = len(world.order())
+    renewed(world, a=plan(**keys))
+    assert world.states() == {"a": state}, "it is as it was"
+    renewed(world, "a", a=plan(**keys))  # its command is another
+    assert len(world.order()) == starts + begins
+    world.sleep(2)
+    renewed(world, a=plan(**keys, stage="early"))
+    assert len(world.order()) == starts + (2 if begins and state == "failed" else int(begins))
+
+
+def test_what_waits_takes_the_new_plan_at_once() -> None:
+    world = World({"a": (1, 1)}, a=plan(restart=restart(pause=50.0)), b=plan(stage="api"), c=plan(after="b"))
+    world.go().sleep(2)
+    assert world.states() == {"a": "paused", "b": "waiting", "c": "waiting"}
+    assert renewed(world, a=plan(), b=plan(), c=plan(stage="network")) == []
+    assert world.states() == {"a": "paused", "b": "running", "c": "waiting"}
+    assert renewed(world, b=plan()) == []
+    world.sleep(100)
+    assert world.order() == ["a", "b"]
+    assert renewed(world, a=plan(), b=plan()) == []
+    assert world.order() == ["a", "b", "a"], "one that is there again is a new one"
+
+
+def test_what_is_gone_is_told_and_its_end_changes_nobody() -> None:
+    world = World(a=plan(requires="b"), b=plan(restart=restart()), c=plan(requires="a")).go()
+    gone = world.services.renew({"t/c": plan()}, [])
+    assert [short(one) for one in gone] == ["a", "b"]
+    world.services.ended(gone[1], 3, "exit 3")
+    world.sleep(5)
+    assert world.order() == ["b", "a", "c"]
+    assert world.states() == {"c": "running"}
+
+
+def test_a_new_requirement_that_has_failed_counts_with_the_next_change() -> None:
+    world = World({"bad": (1, 1)}, a=plan(), bad=plan(ready="exited")).go()
+    world.sleep(2)
+    renewed(world, a=plan(requires="bad"), bad=plan(ready="exited"))
+    assert world.states() == {"a": "running", "bad": "failed"}, "what runs goes on"

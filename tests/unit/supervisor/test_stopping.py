@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from initspawn.supervisor.stopping import Stopping, longest
+from initspawn.supervisor.services import named
+from initspawn.supervisor.stopping import Leaving, Stopping, longest
 from tests.unit.supervisor.virtual import World, plan, restart
 
 
@@ -98,3 +99,18 @@ def test_a_long_chain_needs_no_recursion() -> None:
     assert longest(dict(reversed(before.items())), dict.fromkeys(names, 1.0)) == 3000
     many = {f"m{number}": plan() for number in range(2000)}
     assert set(stopped(World(**many).go()).values()) == {0.0}
+
+
+def test_what_is_gone_ends_in_the_reverse_of_its_order_while_the_others_go_on() -> None:
+    """Also by way of one that stays: `last` came after `stays`, and that after `first`."""
+    plans = {"first": plan(), "stays": plan(after="first"), "last": plan(requires="stays"), "alone": plan()}
+    world = World(**plans).go()
+    before = {name: named(one.plan) for name, one in world.services.every.items()}
+    gone = world.services.renew({"t/stays": plan()}, [])
+    Leaving(world.services, gone, before)
+    assert [name for _, what, name in world.log if what == "stop"] == ["alone", "last"]
+    world.sleep(1)
+    assert [name for _, what, name in world.log if what == "stop"] == ["alone", "last", "first"]
+    assert world.states() == {"stays": "running"}
+    assert world.services.on_change == []
+    assert {one.state for one in gone} == {"stopped"}
