@@ -77,7 +77,12 @@ def _reload(main: Main, arguments: Any) -> dict[str, int]:
     main.autostart.renew(change.plan)
     main.follow_network()
     main.tokens.changed()  # and so may be what they are good for
-    main.controller.renew(loaded)
+    main.controller.renew()
+    if main.controller.hearers or any(api.imports for api in change.plan.apis):
+        from initspawn.verbs.foreign import begin
+
+        begin(main.controller)
+    main.controller.load(loaded)
     if file:
         main.registry.about["plan"] = lambda: {"file": file, "refused": []}
     return change.told()

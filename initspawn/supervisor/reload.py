@@ -117,17 +117,11 @@ def _refuse(old: Plan, new: Plan) -> None:
     for what in ("guard", "doors"):
         if getattr(old, what) != getattr(new, what):
             raise PlanError(f"its {what} differs from what runs: {_RESTART}")
-    for what in ("page", "imports"):
-        was, wanted = _by_api(old, what), _by_api(new, what)
-        for api in sorted(was.keys() | wanted.keys()):
-            if was.get(api) != wanted.get(api):
-                raise PlanError(f"{api}: `{what}` differs from what runs: {_RESTART}")
+    pages = [{api.page for api in plan.apis if api.page is not None} for plan in (old, new)]
+    if pages[0] != pages[1]:
+        raise PlanError(f"its `page` differs from what runs: {_RESTART}")
     if {*devices_of(old.apis)} != {*devices_of(new.apis)}:
         raise PlanError(f"its `conditions.udev` differ from what is followed: {_RESTART}")
-
-
-def _by_api(plan: Plan, what: str) -> dict[str, Any]:
-    return {api.api: getattr(api, what) for api in plan.apis if getattr(api, what)}
 
 
 def _kept_plan(old: Plan, new: Plan) -> Plan:

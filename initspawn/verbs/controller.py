@@ -18,12 +18,13 @@ from initspawn.verbs.access import Identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from initspawn.plan import Action, Api
     from initspawn.supervisor.running import Task
     from initspawn.verbs.answer import Answer
+    from initspawn.verbs.foreign import Hearer
     from initspawn.verbs.registry import Registry
 
 
@@ -38,30 +39,30 @@ class Controller:
         self.supervisor = registry.supervisor
         self.closed = False  # it never leaves
         self.listeners: dict[tuple[str, Task], Listener] = {}
+        self.hearers: dict[str, Hearer] = {}  # by the API, where one imports another
 
-    def load(self) -> None:
-        """Make every `onload` call, in order; those of another server's API when, and whenever, it is there.
-        A failure is told on standard error and stops nobody.
+    def load(self, made: Sequence[Action] = ()) -> None:
+        """Make every `onload` call, in order, but for those that were `made` before; those of another
+        server's API when, and whenever, it is there. A failure is told on standard error and stops nobody.
         """
+        imports = self.registry.imports
+        for imported in imports.values():
+            imported.on_up.clear()
         for api in self.registry.apis.values():
             for action in api.onload:
-                if action.api in self.registry.imports:
-                    self.registry.imports[action.api].on_up.append(self._loader(api, action))
-                else:
+                other = imports.get(action.api)
+                if other is not None:
+                    other.on_up.append(self._loader(api, action))
+                if (other is None or other.up) and not any(action is one for one in made):
                     self._load(api, action)
-        for imported in self.registry.imports.values():
-            imported.connect()
+        for imported in imports.values():
+            if not imported.begun:
+                imported.connect()
 
-    def renew(self, known: list[Action]) -> None:
-        """The registry's plan is another one: its `events` hear what is heard already, and those `onload`
-        calls are made that were not among the `known`.
-        """
+    def renew(self) -> None:
+        """The registry's plan is another one: its `events` hear what is heard already."""
         for listener in list(self.listeners.values()):
             listener.renew(self.registry.apis.get(listener.api))
-        for api in self.registry.apis.values():
-            for action in api.onload:
-                if not any(action is one for one in known):
-                    self._load(api, action)
 
     def _loader(self, api: Api, action: Action) -> Callable[[], None]:
         return lambda: self._load(api, action)

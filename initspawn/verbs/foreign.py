@@ -25,25 +25,34 @@ GONE = f"monitor/{DISCONNECTED}"
 
 
 def begin(controller: Controller) -> None:
-    """Make the imports of all APIs known to the controller's registry; they are not connected yet."""
+    """Make the imports of all APIs known to the controller's registry; those that are new are not connected
+    yet, those that are as they were go on, and the others are left.
+    """
     registry = controller.registry
-    listeners: dict[str, list[Hearer]] = {}
+    wanted: dict[str, str] = {}
     for api in registry.apis.values():
-        hearer = Hearer(controller, api)
-        for wanted in api.imports:
-            hearers = listeners.setdefault(wanted.api, [])
-            hearers.append(hearer)
-            if wanted.api not in registry.imports:
-                registry.imports[wanted.api] = _imported(controller, wanted.api, wanted.path, hearers)
+        for one in api.imports:
+            wanted.setdefault(one.api, one.path)
+    for name, imported in list(registry.imports.items()):
+        if wanted.get(name) != imported.path:
+            registry.imports.pop(name).close()
+    hearers = {name: controller.hearers.get(name) or Hearer(controller) for name in registry.apis}
+    controller.hearers = hearers
+    for name, path in wanted.items():
+        if name not in registry.imports:
+            registry.imports[name] = _imported(controller, name, path)
+    for name, hearer in hearers.items():
+        hearer.api = registry.apis[name]
     registry.about["imports"] = lambda: {name: one.about() for name, one in registry.imports.items()}
 
 
-def _imported(controller: Controller, name: str, path: str, hearers: list[Hearer]) -> Imported:
+def _imported(controller: Controller, name: str, path: str) -> Imported:
     registry = controller.registry
 
     def heard(event: str, data: bytes) -> None:
-        for hearer in hearers:
-            hearer.hear(event, data)
+        for hearer in controller.hearers.values():
+            if any(one.api == name for one in hearer.api.imports):
+                hearer.hear(event, data)
 
     def lost() -> None:
         heard(GONE, f'"{name}"'.encode())
@@ -56,9 +65,10 @@ def _imported(controller: Controller, name: str, path: str, hearers: list[Hearer
 class Hearer:
     """One API's actions that wait for events of imported ones."""
 
-    def __init__(self, controller: Controller, api: Api) -> None:
+    api: Api
+
+    def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._api = api
         self._backlog = Backlog()
         self._told: list[Action] = []  # those whose failure has been told: once is enough
         self._lost = 0
@@ -70,12 +80,12 @@ class Hearer:
         if self._handlers(event):
             self._backlog.put(event, data)
             if self._backlog.lost and not self._lost:
-                print(f"initspawn: {self._api.api}: events of imported APIs are lost", file=sys.stderr)
+                print(f"initspawn: {self.api.api}: events of imported APIs are lost", file=sys.stderr)
             self._lost = self._backlog.lost
             self._wake()
 
     def _handlers(self, event: str) -> list[Action]:
-        return [action for action in self._api.events if named_by(action.uid, event)]
+        return [action for action in self.api.events if named_by(action.uid, event)]
 
     def _wake(self, seconds: float = 0) -> None:
         if not self._scheduled:
@@ -86,7 +96,7 @@ class Hearer:
         self._scheduled = False
         if self._unanswered or self._controller.supervisor.closing:
             return
-        if any(self._controller.is_crowded(action) for action in self._api.events):
+        if any(self._controller.is_crowded(action) for action in self.api.events):
             self._wake(PAUSE)
             return
         event = self._backlog.take()
@@ -95,9 +105,11 @@ class Hearer:
         name, text = event
         data = wsapi.value(text)
         handlers = self._handlers(name)
+        if not handlers:  # after a reload
+            self._wake()
         self._unanswered = len(handlers)
         for action in handlers:
-            caller = Itself(self._controller, self._api, (action,))
+            caller = Itself(self._controller, self.api, (action,))
             named = data if isinstance(data, dict) else {"data": data}
             self._controller.call(caller, action, named, self._done(action))
 
@@ -106,7 +118,7 @@ class Hearer:
             self._unanswered -= 1
             if result.status != "success" and action not in self._told:
                 self._told.append(action)
-                tell(self._api, "events", action, result)
+                tell(self.api, "events", action, result)
             self._wake()
 
         return done

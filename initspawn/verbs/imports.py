@@ -45,14 +45,15 @@ class Imported:
         heard: Callable[[str, bytes], None], lost: Callable[[], None],
     ) -> None:  # fmt: skip
         self.name = name
+        self.path = path
         self.on_up: list[Callable[[], None]] = []  # calls to be made whenever it is there
+        self.up = False  # it has welcomed us
+        self.begun = False  # somebody has asked to connect
         self.problem = ""
-        self._path = path
         self._reactor = reactor
         self._heard = heard
         self._lost = lost
         self._socket: _socket.socket | None = None
-        self._up = False  # it has welcomed us
         self._frames = wsapi.Frames()
         self._more = False  # whether not all frames that were read have been handed on
         self._ping: bytes | None = None  # the last one that is unanswered
@@ -67,7 +68,7 @@ class Imported:
 
     def about(self) -> dict[str, Any]:
         """What `info` says."""
-        said = {"socket": self._path.replace("\0", "@"), "connected": self._up, "failures": self._failures}
+        said = {"socket": self.path.replace("\0", "@"), "connected": self.up, "failures": self._failures}
         return {**said, "problem": self.problem} if self.problem else said
 
     def call(self, verb: str, arguments: Any, told: Callable[[Answer], None]) -> None:
@@ -77,8 +78,8 @@ class Imported:
             self._failures += result.status != "success"
             told(result)
 
-        if not self._up or len(self._pending) >= IMPORT_CALLS or len(self._out) > OUT_BYTES:
-            reason = f"API `{self.name}` " + ("is not connected" if not self._up else "does not keep up")
+        if not self.up or len(self._pending) >= IMPORT_CALLS or len(self._out) > OUT_BYTES:
+            reason = f"API `{self.name}` " + ("is not connected" if not self.up else "does not keep up")
             answer(Answer(status="not-available", info=reason))
             return
         number = self._number % 0xFFFF + 1
@@ -97,9 +98,10 @@ class Imported:
 
     def connect(self) -> None:
         """Connect, now and whenever the connection is lost. A unix socket does so at once or not at all."""
+        self.begun = True
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
         try:
-            self._socket.connect(self._path)
+            self._socket.connect(self.path)
         except OSError as error:
             self._end(error.strerror or str(error))
             return
@@ -112,7 +114,7 @@ class Imported:
         self._flush()
 
     def _check_welcome(self, which: _socket.socket) -> None:
-        if which is self._socket and not self._up:
+        if which is self._socket and not self.up:
             self._end("it does not answer as a service of AFB binders does")
 
     def _on_ready(self, events: int) -> None:
@@ -183,9 +185,9 @@ class Imported:
             self._heard(self._events[message.number], message.data)
 
     def _welcome(self) -> None:
-        if self._up:
+        if self.up:
             return
-        self._up = True
+        self.up = True
         self._since = self._reactor.clock()
         if self.problem:
             self._tell("is there")
@@ -222,7 +224,7 @@ class Imported:
             self._reactor.forget(self._socket.fileno())
             self._socket.close()
         self._socket = None
-        was_up, self._up = self._up, False
+        was_up, self.up = self.up, False
         self._out.clear()
         self._events.clear()
         if reason != self.problem:
@@ -232,7 +234,7 @@ class Imported:
             self._answer(number, Answer(status="disconnected"))
         if was_up and self._reactor.clock() - self._since >= STEADY_SECONDS:
             self._pause = FIRST_PAUSE
-        self._reactor.after(self._pause, self.connect)
+        self._reactor.after(self._pause, lambda: self.connect())  # unless it is left meanwhile
         self._pause = min(self._pause * 2, IMPORT_LONGEST_PAUSE)
         if was_up:
             self._lost()
@@ -244,6 +246,9 @@ class Imported:
             self._socket.close()
             self._socket = None
         self.connect = lambda: None  # type: ignore[method-assign]
+        self.up = False
+        for number in list(self._pending):
+            self._answer(number, Answer(status="disconnected"))
 
     def _tell(self, text: str) -> None:
         print(f"initspawn: imported API {self.name}: {text}", file=sys.stderr, flush=True)

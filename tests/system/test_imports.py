@@ -11,6 +11,7 @@ import pytest
 
 from tests.system.server import PATIENCE, Server, serving, wait_for, write
 from tests.system.test_actions import ended, program
+from tests.system.test_reload import reloaded
 from tests.system.test_serve import config, shell
 
 pytestmark = pytest.mark.needs("userns")
@@ -116,3 +117,38 @@ def test_a_failing_call_is_told(tmp_path: Path) -> None:
         "initspawn: test: onload `one`: unknown-verb",
         "initspawn: test: onload `two`: invalid-request: argument `level` is missing",
     ]
+
+
+def test_after_a_reload_it_stays_connected_comes_or_goes(tmp_path: Path) -> None:
+    """The new file's events are heard, and what is called at the load for the first time is called."""
+    watch = {"uid": "watch", "action": "api://lights#watch"}
+    note = {"uid": "lights/watch", "action": "api://test#note"}
+    file = house(tmp_path)
+    plain = json.loads(Path(file).read_text())
+    del plain["metadata"]["require"]
+    Path(file).write_text(json.dumps(plain))
+    with (
+        serving(place(tmp_path, "a"), *lights(tmp_path)) as other,
+        serving(place(tmp_path, "b"), file) as server,
+        server.local() as client,
+    ):
+        house(tmp_path)
+        reloaded(server)
+        wait_for(lambda: imports(server)["connected"], "the connection")
+        house(tmp_path, onload=watch, events=note)
+        reloaded(server)
+        wait_for(lambda: notes(server) == [["on", ""]], "the event")
+        silent = {"uid": "lights/other", "action": "api://test#note"}
+        house(tmp_path, onload=[watch, {**watch, "uid": "again"}], events=silent)
+        reloaded(server)
+        house(tmp_path, onload=[watch], events=[note])
+        reloaded(server)
+        with other.local() as first:
+            watching = [task["state"] for task in first.call("initspawn/tasks").response]
+            assert watching == ["running"] * 2
+        assert notes(server) == [["on", ""]]
+        assert imports(server) == {"socket": f"{tmp_path}/lights", "connected": True, "failures": 0}
+        Path(file).write_text(json.dumps(plain))
+        reloaded(server)
+        assert client.call("initspawn/info").response["imports"] == {}
+        assert server.stop() == (0, "")

@@ -23,7 +23,9 @@ from initspawn.control import wire
 from initspawn.control.client import Client, ErrorReply
 from initspawn.control.tokens import write as write_tokens
 from initspawn.linux import cgroup
+from initspawn.plan import Plan
 from initspawn.verbs.access import Token, digest
+from tests.support.users import Ordinary
 from tests.system.server import PATIENCE, Server, children, read, serving, wait_for, write
 
 pytestmark = pytest.mark.needs("userns")
@@ -47,10 +49,11 @@ def config(*boxes: dict[str, Any], api: str = "t", **keys: Any) -> dict[str, Any
     return {"metadata": {"uid": api, "api": api}, "sandboxes": list(boxes), **keys}
 
 
-def reload(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+def reload(server: Server, *arguments: str, run_dir: bool = True) -> subprocess.CompletedProcess[str]:
     """As a person does it, from anywhere."""
+    place = ["--run-dir", str(server.run_dir)] if run_dir else []
     return subprocess.run(
-        [sys.executable, "-m", "initspawn", "reload", "--run-dir", str(server.run_dir), *arguments],
+        [sys.executable, "-m", "initspawn", "reload", *place, *arguments],
         capture_output=True, text=True, cwd="/", timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "RELOAD_ONLY": "mine"},
     )  # fmt: skip
@@ -225,8 +228,7 @@ def test_attack_39_what_cannot_become_another_while_it_runs_is_refused(tmp_path:
         write(tmp_path / "www", "index.html", "")
         plain = config(box(command("a", "true")))
         for more, told in (
-            ({"require": "unix:/run/x"}, "t: `imports` differs"),
-            ({"page": str(tmp_path / "www")}, "t: `page` differs"),
+            ({"page": str(tmp_path / "www")}, "its `page` differs"),
         ):
             Path(file).write_text(json.dumps({**plain, "metadata": {**plain["metadata"], **more}}))
             done = reload(server)
@@ -360,6 +362,33 @@ def test_more_room_is_used_by_those_that_come(tmp_path: Path) -> None:
         reloaded(server)
         assert status(client, "t/a").startswith("bad-state")
         assert len(client.call("t/a", {"action": "stop"}).response) == 3
+
+
+def test_starts_around_reloads_run_as_the_old_or_the_new_file_says(tmp_path: Path) -> None:
+    """None is lost, none is answered twice, and what is asked for afterwards is the new one's."""
+
+    def made(umask: str) -> Plan:
+        show = command("show", "umask", encoder="sync", warm=1)
+        file = write(tmp_path, "t.json", config(box(show, umask=umask), box(uid="other", umask=umask)))
+        return compile_files([file], user=os.geteuid(), group=os.getegid(), environ={})
+
+    file = write(tmp_path, "t.json", config(box(command("a", "true"))))
+    with serving(tmp_path, file) as server, server.local() as client, server.local() as other:
+        told = ask.ask_sources(other)
+        plans = {umask: made(umask) for umask in ("077", "027")}
+        ask.hand_over(other, told, plans["077"])
+        for umask in ["027", "077"] * 10:
+            numbers = {client.post("t/box/show") for _ in range(4)}
+            ask.hand_over(other, told, plans[umask])
+            numbers |= {client.post("t/box/show") for _ in range(2)}
+            last = client.post("t/box/show")
+            found: dict[int, Any] = {}
+            while len(found) < 7:
+                found |= dict(item for item in client.receive() if isinstance(item, tuple))
+            assert found.keys() == numbers | {last}
+            shown = {number: reply.response["stdout"] for number, reply in found.items()}
+            assert all(lines in (["0077"], ["0027"]) for lines in shown.values())
+            assert shown[last] == ["0" + umask]
 
 
 def test_a_privilege_that_is_new_counts_at_once(tmp_path: Path) -> None:
@@ -499,3 +528,92 @@ def _groups(pid: int) -> list[str]:
     own = next(line for line in read(f"/proc/{pid}/cgroup").decode().splitlines() if line.startswith("0::"))
     base = f"{mount}{own[3:]}".rstrip("/")
     return [path for path in (f"{base}/initspawn-{pid}",) if mount and os.path.isdir(path)]
+
+
+def test_what_a_plan_kept_or_made_ahead_was_made_of_is_looked_at_again(tmp_path: Path) -> None:
+    """And expanded as the supervisor would: its pid, its variables, its directory."""
+
+    def shows(word: str) -> dict[str, Any]:
+        value = [{"name": "V", "value": f"{word} $PID $RELOAD_HERE"}]
+        return config(box(command("show", "echo $V"), envs=value))
+
+    plan, file = tmp_path / "kept.plan", write(tmp_path, "t.json", shows("one"))
+    before = ("env", "RELOAD_HERE=there")
+    for number, arguments in enumerate((("--plan", str(plan), file), (str(plan),), (file,))):
+        write(tmp_path, "t.json", shows("one"))
+        place = tmp_path / str(number)
+        place.mkdir()
+        with serving(place, *arguments, before=before) as server, server.local() as client:
+            assert said(client, "t/show") == [f"one {server.pid} there"]
+            write(tmp_path, "t.json", shows("two"))
+            done = reload(server)
+            assert done.returncode == 0, done.stderr
+            assert ("compiling anew" in done.stderr) == (arguments != (file,))
+            assert said(client, "t/show") == [f"two {server.pid} there"]
+            assert reload(server).stderr == ""
+
+
+PLUGIN = """
+class Encoder:
+    def __init__(self, options): pass
+    def feed(self, stream, data): yield {"NAME": data.decode()}
+    def finish(self): return None
+ENCODERS = {"e": Encoder}
+"""
+
+
+def test_a_plugin_goes_on_with_its_task_and_another_comes_with_the_next(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(PLUGIN.replace("NAME", name))
+
+    def with_plugin(name: str) -> dict[str, Any]:
+        talk = command("talk", COUNT) | {"encoder": {"plugin": "p", "output": "e"}}
+        return config(box(talk), plugins={"uid": "p", "libs": str(tmp_path / f"{name}.py")})
+
+    file = write(tmp_path, "t.json", with_plugin("one"))
+    with serving(tmp_path, file) as server, server.local() as first, server.local() as second:
+        first.call("t/talk")
+        old = first.events()
+        assert "one" in next(old).data
+        write(tmp_path, "t.json", with_plugin("two"))
+        reloaded(server)
+        second.call("t/talk")
+        assert "two" in next(second.events()).data
+        write(tmp_path, "t.json", config(box(command("talk", "echo plain"))))
+        reloaded(server)
+        for _ in range(20):
+            assert "one" in next(old).data
+
+
+@pytest.mark.root
+def test_an_ordinary_users_supervisor_is_its_own(as_user: Ordinary) -> None:
+    """A file it may not read any more is refused; root cannot put a plan of its own there."""
+    run = {"cmdpath": "/bin/sh", "args": ["-c", "umask"]}
+    shown = {"uid": "a", "exec": run, "encoder": "line"}
+
+    def umask(value: str) -> dict[str, Any]:
+        return config({"uid": "box", "acls": {"umask": value}, "namespace": {}, "commands": [shown]})
+
+    file = write(as_user.home, "t.json", umask("022"))
+    os.chown(file, as_user.uid, as_user.gid)
+    with serving(as_user.home, file, user=as_user) as server:
+        asked = [*as_user.initspawn, "reload", "--run-dir", str(server.run_dir)]
+
+        def now() -> str:
+            return as_user.run([*as_user.initspawn, "call", "t/a", "--run-dir", str(server.run_dir)]).stdout
+
+        assert now() == "0022\n"
+        Path(file).write_text(json.dumps(umask("077")))
+        done = as_user.run(asked)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert now() == "0077\n"
+        os.chmod(file, 0)
+        Path(file).write_text(json.dumps(umask("027")))
+        done = as_user.run(asked)
+        assert done.returncode == 100
+        assert "t.json: " in done.stderr
+        os.chmod(file, 0o644)
+        by_root = reload(server, "--socket", str(server.run_dir / "control"), run_dir=False)
+        assert by_root.returncode != 0
+        assert now() == "0077\n"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from initspawn.errors import PlanError
-from initspawn.plan import NOTIFY, Action, Api, Autostart, Command, Guard, Import, Mount, Plan, Sandbox
+from initspawn.plan import NOTIFY, Action, Api, Autostart, Command, Guard, Mount, Plan, Sandbox
 from initspawn.supervisor.images import Images
 from initspawn.supervisor.reload import Change
 from initspawn.supervisor.roster import Roster
@@ -139,9 +139,8 @@ NOTIFIES = Autostart(ready=NOTIFY)
         (OLD, again(OLD, guard=None), "guard"),
         (OLD, again(OLD, apis=(DOOR.replace(sandboxes=(box("gateway", umask=1),)),)), "the gateway"),
         (plan(), plan(api("t", box("a"), commands=(command("c", autostart=WAITS),))), "`conditions.udev`"),
-        (plan(api("t")), plan(api("t", page="/x")), "t: `page`"),
-        (plan(api("t", page="/x")), plan(), "t: `page`"),
-        (plan(api("t")), plan(api("t", imports=(Import(api="i", path="/i"),))), "t: `imports`"),
+        (plan(api("t")), plan(api("t", page="/x")), "`page`"),
+        (plan(api("t", page="/x")), plan(), "`page`"),
     ],
 )
 def test_what_is_refused_changes_nothing(old: Plan, new: Plan, told: str) -> None:
@@ -202,3 +201,17 @@ def test_only_who_would_get_something_else_is_turned_away() -> None:
     made.commit()
     assert fake.turned_away == [gone, moved]
     assert any(one is starting.api.sandboxes[0] for one in fake.known)  # it may be needed once more
+
+
+def test_a_spawner_that_cannot_be_told_leaves_all_as_it_was() -> None:
+    fake = Fake(OLD)
+    before = fake.plan
+
+    def fails(sandboxes: list[Sandbox]) -> None:
+        raise OSError(24, "Too many open files")
+
+    fake.launcher.renew = fails
+    made = change(fake, OLD, again(OLD, apis=(api("t", box("x")),)))
+    with pytest.raises(OSError, match="Too many"):
+        made.commit()
+    assert (fake.plan, fake.refilled) == (before, [])

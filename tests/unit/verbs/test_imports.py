@@ -215,6 +215,26 @@ def test_the_pauses_grow(bench: Bench) -> None:
     assert pauses[-1] == pytest.approx(IMPORT_LONGEST_PAUSE, abs=0.1)
 
 
+def test_one_that_is_left_is_not_connected_again(bench: Bench) -> None:
+    """Not by the attempt that was to come either."""
+    bench.imported.connect()
+    bench.imported.close()
+    bench.listen()
+    bench.later(IMPORT_LONGEST_PAUSE)
+    assert bench.listener is not None
+    bench.listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        bench.listener.accept()
+
+
+def test_what_was_asked_of_one_that_is_left_is_answered(bench: Bench) -> None:
+    bench.up()
+    bench.call()
+    bench.imported.close()
+    assert bench.answers == [Answer(status="disconnected")]
+    assert not bench.imported.about()["connected"]
+
+
 def test_it_goes_and_comes_back(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     made: list[str] = []
     bench.imported.on_up.append(lambda: made.append("called"))
