@@ -27,9 +27,11 @@ from typing import Any
 
 Get = Callable[[str], str | None]  # a device's property by name
 
+UDEV = "udev"
 _SUPERVISOR = 3
 _REASON = 200  # characters
 _SPECIAL = frozenset("!*?[|")
+_UDEVS = ("ID_", "DEVLINKS", "TAGS")  # so begin properties that udevd gives
 
 
 def main(arguments: list[str]) -> int:
@@ -78,10 +80,10 @@ class Presence:
         named = {kind.get("SUBSYSTEM", "*") for kind in self._wanted}
         return [] if any(_SPECIAL.intersection(name) for name in named) else sorted(named)
 
-    def put(self, path: str, get: Get) -> None:
-        """This device is there, and is as `get` says now."""
+    def put(self, path: str, get: Get, *, settled: bool) -> None:
+        """This device is there, and is as `get` says now. `settled`: udevd has dealt with it."""
         for kind, paths in zip(self._wanted, self._there, strict=True):
-            if matches(kind, get):
+            if (settled or not _denies(kind)) and matches(kind, get):
                 paths.add(path)
             else:
                 paths.discard(path)
@@ -104,6 +106,11 @@ def matches(kind: Mapping[str, str], get: Get) -> bool:
     return all(_is_like(get(name), pattern) for name, pattern in kind.items())
 
 
+def _denies(kind: Mapping[str, str]) -> bool:
+    """Whether udevd has to say what it is not: a device of which udevd has said nothing yet is no proof."""
+    return any(name.startswith(_UDEVS) and pattern.startswith("!") for name, pattern in kind.items())
+
+
 def _is_like(value: str | None, pattern: str) -> bool:
     patterns = pattern.removeprefix("!").split("|")
     found = value is not None and any(fnmatchcase(value, one) for one in patterns)
@@ -119,13 +126,13 @@ def follow(pyudev: Any, context: Any, source: str, presence: Presence, say: Call
     anew, told = True, ""
     while True:
         if anew:
-            _look(context, presence)
+            _look(context, source, presence)
         if presence.state != told:
             told = presence.state
             say(told)
         try:
             device = monitor.poll()
-            anew = device is not None and _heard(pyudev, context, presence, device)
+            anew = device is not None and _heard(pyudev, context, source, presence, device)
         except OSError as error:
             if not _overflown(monitor, error):
                 raise
@@ -153,30 +160,40 @@ def _overflown(monitor: Any, error: OSError) -> bool:
         return own.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENOBUFS
 
 
-def _look(context: Any, presence: Presence) -> None:
+def _look(context: Any, source: str, presence: Presence) -> None:
     """At every device there is."""
     presence.clear()
     every = context.list_devices()
     for name in presence.subsystems:
         every.match_subsystem(name)
     for device in every:
-        presence.put(device.sys_path, _properties(device))
+        if path := _path(device):
+            presence.put(path, _properties(device), settled=source == UDEV and device.is_initialized)
 
 
-def _heard(pyudev: Any, context: Any, presence: Presence, event: Any) -> bool:
+def _heard(pyudev: Any, context: Any, source: str, presence: Presence, event: Any) -> bool:
     """Of this event. Returns whether everything has to be looked at anew."""
     if event.action == "move":  # its old path is known to nobody
         return True
-    if event.action == "remove":
-        presence.drop(event.sys_path)
+    path = _path(event)
+    if event.action == "remove" or not path:
+        presence.drop(path)
         return False
     try:  # as it is now, which is more than the event tells
-        device = pyudev.Devices.from_sys_path(context, event.sys_path)
+        device = pyudev.Devices.from_sys_path(context, path)
     except pyudev.DeviceNotFoundError:
-        presence.drop(event.sys_path)
+        presence.drop(path)
     else:
-        presence.put(device.sys_path, _properties(device))
+        presence.put(path, _properties(device), settled=source == UDEV)
     return False
+
+
+def _path(device: Any) -> str:
+    """Of a device; empty where it is no text, of which pyudev can say nothing: links may have such names."""
+    try:
+        return str(device.sys_path)
+    except UnicodeDecodeError:
+        return ""
 
 
 def _properties(device: Any) -> Get:

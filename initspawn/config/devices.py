@@ -29,6 +29,12 @@ _OF_EVENTS = ("ACTION", "DEVPATH_OLD", "SEQNUM", "SYNTH_UUID")
 LIMITS = (
     (resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, 64, 64), (resource.RLIMIT_AS, 1 << 30, 1 << 30),
 )  # fmt: skip
+# It has no children, and nobody to signal or to look into: an ordinary user's shares the number of everything
+# else that user runs.
+_OTHERS = (
+    "clone", "clone3", "fork", "kill", "pidfd_getfd", "pidfd_send_signal", "process_vm_readv",
+    "process_vm_writev", "ptrace", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "tgkill", "tkill", "vfork",
+)  # fmt: skip
 _AF_NETLINK, _KOBJECT_UEVENT = 16, 15
 
 
@@ -135,7 +141,7 @@ def _as_anybody() -> dict[str, Any]:
 
 
 def _rules() -> list[dict[str, Any]]:
-    """No socket but one that hears of devices."""
+    """No socket but one that hears of devices, and no other process."""
 
     def other(index: int, value: int) -> dict[str, Any]:
         return {
@@ -143,5 +149,5 @@ def _rules() -> list[dict[str, Any]]:
             "args": {"index": index, "op": "!=", "value": value},
         }  # fmt: skip
 
-    denied = [{"syscall": name, "action": "SCMP_ACT_ERRNO", "errno": 1} for name in DENIED]
+    denied = [{"syscall": name, "action": "SCMP_ACT_ERRNO", "errno": 1} for name in (*DENIED, *_OTHERS)]
     return [*denied, other(0, _AF_NETLINK), other(2, _KOBJECT_UEVENT)]

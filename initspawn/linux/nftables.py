@@ -17,6 +17,7 @@ _NAME, _PID = 3, 2  # NFTA_GEN_PROC_NAME, NFTA_GEN_PROC_PID
 _GENERAL = struct.Struct(">BBH")  # struct nfgenmsg: family, version, the generation's last 16 bits
 _MOST = 64  # datagrams in one go
 INET = 1  # NFPROTO_INET
+LOST = "somebody"  # who changed something of which the messages were lost
 
 
 class Watch:
@@ -36,7 +37,7 @@ class Watch:
         return self._socket.fileno()
 
     def read(self) -> list[str]:
-        """Who has changed the table since it was last read, one name for each transaction; "somebody" where
+        """Who has changed the table since it was last read, one name for each transaction; `LOST` where
         messages were lost. Raises OSError.
         """
         found = []
@@ -49,7 +50,7 @@ class Watch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                found.append("somebody")
+                found.append(LOST)
         return found
 
     def close(self) -> None:

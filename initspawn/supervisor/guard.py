@@ -181,9 +181,12 @@ class Guard:
         self._failure = failure
         if not failure:
             self._state = wanted
+            self._pause = _FIRST_PAUSE
             self._tell(_TOLD[wanted])
             if self._watch is not None:
-                self._others = (self._others + self._watch.read())[1:]  # the first change was this one
+                others = self._others + self._watch.read()
+                # The first change was this one; after a loss nobody knows whether it was the last, too.
+                self._others = others if others[:1] == [nftables.LOST] else others[1:]
                 self._repair()
         elif self._state:  # not the first time, of which `begin` tells
             self._tell(f"{failure}; it is tried again in {self._pause:g} s")

@@ -100,6 +100,7 @@ def test_a_device_that_comes(tmp_path: Path) -> None:
             assert service(client, verb)["why"] == lacking.format("late*")
         assert hears(client, "kernel") == {"hears": "kernel", "known": True, "there": 2, "of": 5, "starts": 1}
         assert not [one for one in client.call("initspawn/tasks").response if one["command"] == "kernel"]
+        inside(server, "ip link add $(printf 'b\\377d') type veth peer name bad")
         inside(server, "ip link add late0 type veth peer name other")
         until(client, "link", "running")
         until(client, "both", "running")
@@ -123,6 +124,11 @@ def test_it_is_confined(tmp_path: Path) -> None:
         assert seen["/sys"] == seen["/usr"] == "ro"
         assert not {"/run", "/etc", "/home", "/var", "/root"} & seen.keys()
         assert not os.path.exists(f"/proc/{pid}/root/run/udev")
+        held = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        assert held[0] == "/dev/null"
+        assert all(held[fd].startswith("pipe:") for fd in (1, 2))
+        assert all(held[fd].startswith("socket:") for fd in (3, 4)), "to the supervisor, and for events"
+        assert held.keys() == {0, 1, 2, 3, 4}
         names = ("net", "user", "pid", "mnt", "ipc")
         shared = {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in names}
         ours = {name: os.readlink(f"/proc/{server.pid}/ns/{name}") for name in shared}
@@ -130,15 +136,18 @@ def test_it_is_confined(tmp_path: Path) -> None:
 
 
 def test_what_udevd_says(tmp_path: Path) -> None:
-    with served(tmp_path, waiting("marked", MARKED), waiting("link", LINK)) as (server, client):
+    denied = waiting("denied", {**LINK, "ID_BUS": "!usb"})
+    with served(tmp_path, waiting("marked", MARKED), waiting("link", LINK), denied) as (server, client):
         hears(client, "kernel")
         inside(server, "ip link add late0 type veth peer name other")
         until(client, "link", "running")
+        assert service(client, "denied")["state"] == "waiting", "udevd might still say that it is"
         index = inside(server, "cat /sys/class/net/late0/ifindex").strip()
         database = f"mkdir -p /run/udev/data; printf 'I:1\\nE:ID_TEST=bx\\n' >/run/udev/data/n{index}"
         inside(server, f"{database}; touch /run/udev/control")
         until(client, "marked", "running")
-        assert hears(client, "udev")["there"] == 2
+        until(client, "denied", "running")
+        assert hears(client, "udev")["there"] == 3
         assert read(f"/proc/{watcher(server)}/root/run/udev/data/n{index}"), "its sandbox shows the database"
         inside(server, "rm /run/udev/control")
         assert hears(client, "kernel")["starts"] == 3
@@ -215,7 +224,33 @@ def test_a_machine_without_pyudev(tmp_path: Path) -> None:
         assert lines == [f"initspawn: {why.replace(' cannot', ': cannot')}; who waits for one is not started"]
 
 
-# One that has been taken over: it writes what it likes, without end.
+# One that has been taken over: it tells what it cannot do, and says when it is through.
+CAPTIVE = """
+import os, socket
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+tries = [(os.fork,), (os.kill, os.getpid(), 0), (os.open, "/sys/class/net/lo/uevent", os.O_WRONLY)]
+tries += [(socket.socket, family) for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_PACKET)]
+tries += [(socket.socket, socket.AF_NETLINK, socket.SOCK_RAW, 0)]
+may = [str(one) for one in tries if not refused(*one)]
+os.write(3, ("!it may not, but " + ", ".join(may)).encode())
+"""
+
+
+def test_one_that_has_been_taken_over_reaches_nobody(tmp_path: Path) -> None:
+    plan = with_watcher(tmp_path, ["-I", "-S", "-c", CAPTIVE])
+    with serving(tmp_path, plan, before=alone(tmp_path)) as server, server.local() as client:
+        why = wait_for(lambda: client.call("initspawn/info").response["devices"].get("why"), "its words")
+        assert why == "it may not, but "
+
+
+# Another: it writes what it likes, without end.
 LIAR = "import os\nwhile 1:\n for data in (b'', b'x' * 9000, b'2', b'11', b'\\0'): os.write(3, data)"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -50,10 +51,10 @@ def test_a_pattern_and_its_opposite(value: str, pattern: str) -> None:
 def test_a_kind_is_there_as_long_as_any_device_of_it_is() -> None:
     presence = Presence([{"SUBSYSTEM": "block"}, {"ID_FS_LABEL": "data"}])
     assert presence.state == "00"
-    presence.put("/sys/a", DISK.get)
-    presence.put("/sys/b", {"SUBSYSTEM": "block"}.get)
+    presence.put("/sys/a", DISK.get, settled=True)
+    presence.put("/sys/b", {"SUBSYSTEM": "block"}.get, settled=True)
     assert presence.state == "11"
-    presence.put("/sys/a", {"SUBSYSTEM": "block"}.get)  # it has changed
+    presence.put("/sys/a", {"SUBSYSTEM": "block"}.get, settled=True)  # it has changed
     assert presence.state == "10"
     presence.drop("/sys/a")
     presence.drop("/sys/never")
@@ -73,8 +74,13 @@ class Gone(Exception):
 
 
 class Device:
-    def __init__(self, path: str, properties: Any, action: str = "") -> None:
-        self.sys_path, self.properties, self.action = path, properties, action
+    def __init__(self, path: str, properties: Any, action: str = "", *, settled: bool = True) -> None:
+        self._path, self.properties, self.action, self.is_initialized = path, properties, action, settled
+
+    @property
+    def sys_path(self) -> str:
+        """As pyudev has it: it raises UnicodeDecodeError for what is no text."""
+        return os.fsencode(self._path).decode()
 
 
 class Undecodable:
@@ -96,11 +102,13 @@ class Machine:
         self.script: list[Any] = []
         self.filters: list[str] = []
         self.looks = 0
+        self.source = "udev"
+        self.fresh: set[str] = set()  # udevd has not dealt with these yet
         self.socket: socket.socket
         self.Monitor = self.Devices = self
 
     def from_netlink(self, context: Any, source: str) -> Machine:
-        assert source == "udev"
+        assert source == self.source
         return self
 
     def filter_by(self, name: str) -> None:
@@ -120,7 +128,8 @@ class Machine:
         assert name in self.filters
 
     def __iter__(self) -> Iterator[Device]:
-        return iter([Device(path, properties) for path, properties in self.devices.items()])
+        found = self.devices.items()
+        return iter([Device(path, value, settled=path not in self.fresh) for path, value in found])
 
     def from_sys_path(self, context: Any, path: str) -> Device:
         if path not in self.devices:
@@ -146,7 +155,7 @@ class Machine:
     def run(self, *kinds: dict[str, str]) -> list[str]:
         said: list[str] = []
         with pytest.raises(Over):
-            follow(self, self, "udev", Presence(list(kinds)), said.append)
+            follow(self, self, self.source, Presence(list(kinds)), said.append)
         return said
 
 
@@ -229,3 +238,24 @@ def test_a_loss_that_poll_has_noticed(machine: Machine) -> None:
 def test_a_property_that_is_no_text_is_as_one_that_is_missing(machine: Machine) -> None:
     machine.devices = {"/a": Undecodable()}
     assert machine.run({"A": "*"}, {"A": "!x"}) == ["01"]
+
+
+def test_a_device_whose_name_is_no_text_hides_no_other(machine: Machine) -> None:
+    """Links can be called so."""
+    machine.devices = {"/\udcff": {"A": "b"}, "/a": {"A": "c"}}
+    machine.script = [
+        ("change", "/\udcff", {"A": "b"}), ("remove", "/\udcff", None), ("add", "/z", {"A": "b"}),
+    ]  # fmt: skip
+    assert machine.run({"A": "b"}, {"A": "c"}) == ["01", "11"]
+
+
+@pytest.mark.parametrize("name", ["ID_BUS", "DEVLINKS", "TAGS"])
+def test_what_only_udevd_can_deny_is_not_so_before_it_has(machine: Machine, name: str) -> None:
+    kinds = {"A": "b", name: "!usb"}, {"A": "b", "DRIVER": "!*"}
+    machine.devices = {"/a": {"A": "b"}, "/other": {"A": "b", name: "usb"}}
+    machine.fresh = {"/a"}
+    machine.script = [("add", "/a", {"A": "b", name: "pci"}), ("change", "/a", {"A": "b", name: "usb"})]
+    assert machine.run(*kinds) == ["01", "11", "01"]
+    machine.source, machine.script, machine.looks = "kernel", [("add", "/b", {"A": "b"})], 0
+    machine.fresh = set()
+    assert machine.run(*kinds) == ["01"], "the kernel never does"

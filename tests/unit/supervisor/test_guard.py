@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from initspawn.linux import nftables
+from initspawn.supervisor import guard
 from initspawn.supervisor import service as life
 from initspawn.supervisor.guard import OPEN, Guard
 
@@ -127,6 +128,36 @@ def test_rules_that_somebody_changes_are_put_back_at_once(bench: Bench) -> None:
     bench.end()
     told = bench.guard.told()
     assert (told["state"], told["repairs"], bench.timers) == ("closed", 2, [])
+
+
+def test_where_messages_were_lost_nobody_knows_that_ours_was_the_last_change(bench: Bench) -> None:
+    closed(bench).hear("process 7 ('nft')")
+    bench.due()
+    bench.changes.append(nftables.LOST)  # our own among them, and perhaps one after it
+    bench.ends.pop(0)(SimpleNamespace(refusal=None, status={"exit": 0}))
+    assert bench.torn == ["process 7 ('nft')", nftables.LOST]
+    bench.due()
+    bench.end()
+    assert (bench.guard.told()["state"], bench.timers) == ("closed", [])
+
+
+def test_a_repair_that_fails_waits_no_longer_because_an_earlier_one_did(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "_said", lambda _: "busy")
+
+    def fail() -> float:
+        bench.ends.pop(0)(SimpleNamespace(refusal=None, status={"exit": 1}))
+        return bench.due()
+
+    closed(bench).hear("somebody")
+    bench.due()
+    first = fail()
+    assert fail() > first
+    bench.end()
+    bench.hear("somebody")
+    bench.due()
+    assert fail() == first
 
 
 def test_an_open_guard_has_no_rules_to_put_back(bench: Bench) -> None:
