@@ -82,7 +82,7 @@ class Guest(Machine):
         self._parser = Parser()
         self._running: dict[int, Running] = {}
         self._channel = 0
-        self._hellos = 0
+        self.hellos = 0  # how often an agent has begun
 
     def __enter__(self) -> Guest:
         super().__enter__()
@@ -90,7 +90,7 @@ class Guest(Machine):
 
     def wait_agent(self, timeout: float = BOOT_SECONDS) -> Guest:
         """Wait until commands can be run. Raises GuestError."""
-        self.until(lambda: self._hellos, timeout, "the agent")
+        self.until(lambda: self.hellos, timeout, "the agent")
         return self
 
     def start(
@@ -183,7 +183,7 @@ class Guest(Machine):
 
     def _take(self, kind: int, channel: int, payload: bytes) -> None:
         if kind == HELLO:
-            self._hellos += 1
+            self.hellos += 1
         elif channel in self._running:
             self._running[channel].take(kind, payload)
             if kind == EXIT:

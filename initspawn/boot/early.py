@@ -13,12 +13,13 @@ import os
 import sys
 import time
 
+from initspawn.boot.barrier import Barrier
 from initspawn.boot.mounts import mount_missing
 from initspawn.boot.supervise import LOCK, Main
 from initspawn.errors import InitspawnError, PlanError
 from initspawn.linux import cgroup
 from initspawn.linux.mount import open_null
-from initspawn.plan import API, BOOT, EARLY, REBOOT, RECOVERY, SYSTEM, Plan
+from initspawn.plan import API, BOOT, EARLY, SYSTEM, Plan
 from initspawn.planfile import LAST, load
 from initspawn.supervisor.autostart import command_line, split
 from initspawn.supervisor.groups import Groups
@@ -35,9 +36,6 @@ RUN_DIR = "/run/initspawn"
 # The first that can be used; `initspawn.plan=PATH` on the kernel's command line comes before them.
 PLANS = ("/etc/initspawn/boot.plan", f"/etc/initspawn/boot.plan{LAST}", "/usr/lib/initspawn/boot.plan")
 GROUP = "initspawn"  # below the cgroup hierarchy's root, until a unit has one for us
-BARRIER = 3  # the descriptor on which PID 1 listens
-ALIVE = b"alive..."  # what it is told, in records of eight bytes
-WORDS = {BOOT: b"go......", RECOVERY: b"recovery", REBOOT: b"reboot.."}
 # While this file is there, the real init is not started; `initspawn.hold=PATH` names another.
 HOLD = "/var/lib/initspawn/hold"
 _RENEW_SECONDS = 1.0
@@ -45,22 +43,22 @@ _RETRY_SECONDS = 5.0
 _LOCK_TRIES = 20
 
 
-def main(began: str = "") -> int:
+def main(began: str = "", kind: type[Early] | None = None) -> int:
     """Be the supervisor until told to stop. Returns the exit code: 0, or 111 with a line in the log.
-    `began`: when PID 1 did, in seconds as in proc_uptime(5).
+    `began`: when PID 1 did, in seconds as in proc_uptime(5); `kind`: of a machine that has no other init.
     """
     failures = mount_missing()
-    _own_descriptors()
+    _own_descriptors(keep=kind is not None)
     for failure in failures:
         _tell(failure)
     try:
         _enter_group()
     except OSError as error:
         _tell(f"no cgroup before systemd's: {error.filename}: {error.strerror}")
-    barrier = Barrier(BARRIER)
+    barrier = Barrier()
     try:
         lock = _lock()
-        early = begin(lambda plan: Early(plan, lock, barrier), kernel_option("plan"))
+        early = begin(lambda plan: (kind or Early)(plan, lock, barrier), kernel_option("plan"))
         if began:
             early.autostart.mark("init started", float(began))
         return early.run()
@@ -158,38 +156,6 @@ def kernel_option(name: str) -> str:
     mark = f"initspawn.{name}="
     found = [word.removeprefix(mark) for word in split(command_line()) if word.startswith(mark)]
     return found[-1] if found else ""
-
-
-class Barrier:
-    """Where PID 1 waits for us: as long as there are signs of life, until it is told to go on."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        os.set_inheritable(fd, False)
-        os.set_blocking(fd, False)
-
-    def renew(self) -> None:
-        """Give a sign of life."""
-        self._say(ALIVE)
-
-    def decide(self, what: str) -> None:
-        """Say what becomes of the boot; the last word."""
-        self._say(WORDS[what])
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    @property
-    def waiting(self) -> bool:
-        """Whether it has not been told yet."""
-        return self._fd >= 0
-
-    def _say(self, record: bytes) -> None:
-        try:
-            if self._fd >= 0:
-                os.write(self._fd, record)
-        except OSError:  # full: it has enough to read; or nobody is there any more
-            pass
 
 
 class Early(Main):
@@ -297,11 +263,13 @@ class Early(Main):
         super()._close_doors()
 
 
-def _own_descriptors() -> None:
-    """No terminal and no console is ours: it may hang up. What we say goes to the kernel's log."""
+def _own_descriptors(*, keep: bool = False) -> None:
+    """No terminal and no console is ours: it may hang up. What we say goes to the kernel's log. With `keep`,
+    where that cannot be written, as in a container: to where it went before.
+    """
     null = _opened(open_null)
     log = _opened(lambda: os.open("/dev/kmsg", os.O_WRONLY | os.O_CLOEXEC))
-    if log < 0:
+    if log < 0 and not keep:
         log = null
     for fd, ours in ((0, null), (1, log), (2, log)):
         if ours >= 0:  # else what is open there stays

@@ -23,6 +23,7 @@ _X86_64 = {
     "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "exit_group": 231, "openat": 257,
     "mkdirat": 258, "mknodat": 259, "fchownat": 260, "unlinkat": 263, "symlinkat": 266,
     "keyctl": 250, "seccomp": 317, "fchmodat": 268, "unshare": 272, "dup3": 292, "prlimit64": 302,
+    "reboot": 169,
 }  # fmt: skip
 _GENERIC = {
     "shutdown": 210, "munmap": 215,
@@ -33,6 +34,7 @@ _GENERIC = {
     "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "exit_group": 94, "openat": 56,
     "mkdirat": 34, "mknodat": 33, "fchownat": 54, "unlinkat": 35, "symlinkat": 36,
     "keyctl": 219, "seccomp": 277, "fchmodat": 53, "unshare": 97, "dup3": 24, "prlimit64": 261,
+    "reboot": 142,
 }  # fmt: skip
 TABLES = {
     "x86_64": _X86_64 | _SHARED,

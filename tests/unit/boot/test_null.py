@@ -82,3 +82,18 @@ def test_a_stage_without_it_goes_on_with_what_is_open(tmp_path: Path, kind: str)
         subprocess.run(arguments, stdin=given, capture_output=True, check=True)
     assert told.read_text() == str(stdin)
     assert kind != "file" or stat.S_ISREG(place.stat().st_mode)
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("keep", [True, False])
+def test_without_the_kernels_log_only_the_output_of_a_container_is_kept(tmp_path: Path, keep: bool) -> None:
+    said, told = tmp_path / "said", tmp_path / "told"
+    program = 'mount -t tmpfs dev /dev; mknod -m 666 /dev/null c 1 3; exec "$0" -c "$1" 2>"$2" 3>"$3"'
+    own = (
+        "import os\nfrom initspawn.boot import early\n"
+        f"early._own_descriptors(keep={keep})\n"
+        "os.write(3, os.readlink('/proc/self/fd/2').encode())"
+    )
+    arguments = ["unshare", "--mount", "sh", "-c", program, sys.executable, own, str(said), str(told)]
+    subprocess.run(arguments, stdout=subprocess.DEVNULL, check=True)
+    assert told.read_text() == (str(said) if keep else "/dev/null")
