@@ -102,7 +102,7 @@ def compile_files(
         late=target.late,
         sources=tuple(sources),
         further=tuple(sorted(read)),
-        hosts=_hosts(hosts, user, group),
+        hosts=_hosts(hosts, user, group, target),
         guard=guard,
         watcher=watcher,
     )
@@ -242,13 +242,15 @@ def _keep_apart(compiled: list[tuple[Config, Report]], apis: list[Api], user: st
                 report.root()["sandboxes"][index]["acls"]["user"].refuse(message, "take another number")
 
 
-def _hosts(hosts: Hosts, user: int, group: int) -> Api | None:
+def _hosts(hosts: Hosts, user: int, group: int, target: Target) -> Api | None:
     """The API that runs the plug-ins of a plan."""
-    config = hosts.config(user=user)
+    config = hosts.config(user=user, tree=target.tree)
     if config is None:
         return None
-    file = "the sandboxes of encoder plug-ins"
-    made = compile_raw(config, file=file, user=user, group=group, environ={}, hidden=True)
+    made = compile_raw(
+        config, file="the sandboxes of encoder plug-ins", user=user, group=group, environ={}, hidden=True,
+        target=target._replace(late=False),
+    )  # fmt: skip
     return made.replace(sandboxes=tuple(box.replace(limits=HOST_LIMITS) for box in made.sandboxes))
 
 

@@ -62,11 +62,9 @@ def ours(need: Need = GATEWAY) -> Interpreter:
 
 def of_image(tree: Tree, need: Need = GATEWAY) -> Interpreter:
     """That of an image. Raises InitspawnError that names what it has not got."""
-    program = tree.real(_PYTHON)
-    version = re.fullmatch(r"python3\.\d+", os.path.basename(program))
-    if version is None or not os.path.isfile(tree.place(program)):
+    places = library_places(tree)
+    if not places:
         raise InitspawnError(f"{need.who} needs {_PYTHON}, and the image at {tree.root} has none")
-    places = [place.format(version[0]) for place in _PLACES]
     libraries: dict[str, None] = {}
     lacks: list[str] = []
     for name in (*need.packages, *need.perhaps):
@@ -80,6 +78,15 @@ def of_image(tree: Tree, need: Need = GATEWAY) -> Interpreter:
             )
         libraries[tree.real(found[0])] = None
     return Interpreter(_PYTHON, tuple(libraries), system_mounts(tree, _shown(list(libraries))), tuple(lacks))
+
+
+def library_places(tree: Tree) -> list[str]:
+    """Where an image may have packages; nowhere without a Python. Raises InitspawnError."""
+    program = tree.real(_PYTHON)
+    version = re.fullmatch(r"python3\.\d+", os.path.basename(program))
+    if version is None or not os.path.isfile(tree.place(program)):
+        return []
+    return [place.format(version[0]) for place in _PLACES]
 
 
 def _shown(libraries: list[str]) -> list[str]:

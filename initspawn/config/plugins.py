@@ -9,16 +9,16 @@ from __future__ import annotations
 import ast
 import os
 import resource
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Any, NamedTuple
 
 from initspawn.config.expand import ExpandFault, Names, expand
-from initspawn.config.python import DENIED, literal, python_mounts
+from initspawn.config.interpreter import Need, library_places, of_image, ours
+from initspawn.config.python import DENIED, literal, python_mounts, system_mounts
 from initspawn.config.schema import Plugin
 from initspawn.config.spot import Spot, shown
-from initspawn.encoders import host
+from initspawn.tree import Tree
 
 GROUP = "initspawn.encoders"
 API = "encoders"
@@ -29,6 +29,8 @@ BUILTINS = "builtins"  # what the encoders of our own are called where a plug-in
 HOST_LIMITS = (
     (resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, 64, 64), (resource.RLIMIT_AS, 1 << 30, 1 << 30),
 )  # fmt: skip
+_NEED = Need("an encoder plug-in", ("initspawn",), "gateway")
+_HOST = "initspawn/encoders/host.py"
 _GUIDE = "docs/encoder-plugins.md"
 _COMPILED = (".so", ".ctlso")
 _LONGEST = 1 << 20
@@ -60,17 +62,20 @@ class Hosts:
         """The name of the host for one encoder of a plug-in."""
         return self._uids.setdefault((found, name), f"{API}-{len(self._uids)}")
 
-    def config(self, *, user: int) -> dict[str, Any] | None:
-        """The configuration of the hidden API that holds them; None if there are none."""
+    def config(self, *, user: int, tree: Tree) -> dict[str, Any] | None:
+        """The configuration of the hidden API that holds them, with the Python of a machine; None if there
+        are none. Raises InitspawnError.
+        """
         if not self._uids:
             return None
-        sandboxes = [_sandbox(uid, found, name, user) for (found, name), uid in self._uids.items()]
+        sandboxes = [_sandbox(uid, found, name, user, tree) for (found, name), uid in self._uids.items()]
         return {"metadata": {"uid": API, "api": API}, "sandboxes": sandboxes}
 
 
-def _sandbox(uid: str, found: Found, name: str, user: int) -> dict[str, Any]:
+def _sandbox(uid: str, found: Found, name: str, user: int, tree: Tree) -> dict[str, Any]:
     """Python, the host's file and the plug-in, read-only, and nothing else."""
-    program = os.path.abspath(host.__file__)
+    python = of_image(tree, _NEED) if tree.root else ours(_NEED)
+    program = os.path.join(python.libraries[0], _HOST)
     arguments = ["-I", "-S", "-B", program, found.where, name, *([found.library] if found.library else [])]
     needed = [program, found.library or found.file]
     sandbox: dict[str, Any] = {
@@ -79,7 +84,7 @@ def _sandbox(uid: str, found: Found, name: str, user: int) -> dict[str, Any]:
             "shares": {"all": "disable"},
             "mounts": [
                 {"target": "/tmp", "mode": "tmpfs"},
-                *python_mounts(needed),
+                *(system_mounts(tree, needed) if tree.root else python_mounts(needed)),
                 {"target": "/proc", "mode": "procfs"},
                 {"target": "/dev", "mode": "devfs"},
             ],
@@ -91,7 +96,7 @@ def _sandbox(uid: str, found: Found, name: str, user: int) -> dict[str, Any]:
         },
         "commands": {
             "uid": uid,
-            "exec": {"cmdpath": sys.executable, "args": [literal(item) for item in arguments]},
+            "exec": {"cmdpath": python.path, "args": [literal(item) for item in arguments]},
             "encoder": "line",
         },
     }
@@ -111,9 +116,6 @@ class Plugins(NamedTuple):
 
 def find_plugins(plugins: list[Plugin], names: Names, spot: Spot) -> dict[str, Found | None]:
     """The plug-ins of a file. What is wrong is noted at `spot`."""
-    if plugins and names.target.tree.root:
-        spot.refuse("plug-ins of another machine cannot be looked up yet", "compile on that machine")
-        return {plugin.uid.lower(): None for plugin in plugins}
     found: dict[str, Found | None] = {}
     for index, plugin in enumerate(plugins):
         place = spot[index]
@@ -139,10 +141,10 @@ def _find(plugin: Plugin, names: Names, spot: Spot) -> Found | None:
     for name in wanted:
         if name.endswith(_COMPILED):
             continue
-        place = next(_places(name, directories), None)
+        place = next(_places(name, directories, names.target.tree), None)
         if place is not None:
             names.target.note(place[-1])
-            return _look(plugin.uid, *place, spot)
+            return _look(plugin.uid, *place, names.target.tree, spot)
     missing = spot.coded("PLUGIN_NOT_FOUND")
     if all(name.endswith(_COMPILED) for name in wanted):
         reason = "is compiled code, and such plug-ins are not loaded"
@@ -157,27 +159,35 @@ def _find(plugin: Plugin, names: Names, spot: Spot) -> Found | None:
     return None
 
 
-def _places(name: str, directories: list[str]) -> Iterator[tuple[str, str, str]]:
-    """(where, library, file) of each place that has a plug-in of this name."""
+def _places(name: str, directories: list[str], tree: Tree) -> Iterator[tuple[str, str, str]]:
+    """(where, library, file) of each place of a machine that has a plug-in of this name."""
     for directory in [""] if name.startswith("/") else directories:
         for path in (name, f"{name}.py"):
             file = os.path.join(directory, path)
-            if file.endswith(".py") and os.path.isfile(file):
-                yield os.path.realpath(file), "", os.path.realpath(file)
-    for entry in metadata.entry_points(group=GROUP, name=name):
+            if file.endswith(".py") and os.path.isfile(tree.place(file)):
+                yield tree.real(file), "", tree.real(file)
+    for entry in _entries(name, tree):
         parts = entry.module.split(".")
         for path in (os.path.join(*parts) + ".py", os.path.join(*parts, "__init__.py")):
-            file = str(entry.dist.locate_file(path)) if entry.dist else ""
-            if os.path.isfile(file):
-                library = os.path.realpath(file)[: -len(path) - 1]
-                yield entry.module, library, os.path.realpath(file)
+            real = tree.name(str(entry.dist.locate_file(path))) if entry.dist else None
+            if real and os.path.isfile(tree.place(real)):
+                yield entry.module, real[: -len(path) - 1], real
 
 
-def _look(uid: str, where: str, library: str, file: str, spot: Spot) -> Found | None:
+def _entries(name: str, tree: Tree) -> Iterator[metadata.EntryPoint]:
+    """What a machine's packages have by this name."""
+    if not tree.root:
+        yield from metadata.entry_points(group=GROUP, name=name)
+        return
+    for package in metadata.distributions(path=[tree.place(place) for place in library_places(tree)]):
+        yield from package.entry_points.select(group=GROUP, name=name)
+
+
+def _look(uid: str, where: str, library: str, file: str, tree: Tree, spot: Spot) -> Found | None:
     """The plug-in, with the names of its encoders as its text has them."""
     spot = spot.coded("INVALID_ENCODER")
     try:
-        with open(file, "rb") as opened:
+        with open(tree.place(file), "rb") as opened:
             text = opened.read(_LONGEST + 1)
         if len(text) > _LONGEST:
             raise ValueError(f"more than {_LONGEST} bytes")

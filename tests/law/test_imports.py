@@ -90,7 +90,6 @@ RULES = {
     "config": Rule(CONFIG, "yaml msgspec", ANY),
     # What starts by itself is held against its arguments by the same function that will fill them in.
     "config.autostart": Rule(f"{CONFIG} sandbox.bind", "yaml msgspec", ANY),
-    "config.plugins": Rule(f"{CONFIG} encoders.host", "yaml msgspec", ANY),  # where that file is
     "config.seccomp": Rule(CONFIG, "yaml msgspec pyseccomp", ANY),
     "__main__": Rule("cli"),
     "cli": Rule(f"{FLOOR_4} {AHEAD} boot gateway config cli", stdlib=ANY),

@@ -13,8 +13,8 @@ import pytest
 
 from initspawn import planfile
 from initspawn.config.compile import compile_files
-from initspawn.config.target import elsewhere
-from initspawn.errors import ConfigError
+from initspawn.config.target import elsewhere, here
+from initspawn.errors import ConfigError, InitspawnError
 from initspawn.plan import PLUGIN, Plan
 
 SAMPLE = Path(__file__).resolve().parents[3] / "configs" / "plugins" / "blkcount.py"
@@ -174,10 +174,83 @@ def test_two_of_one_name(tmp_path: Path) -> None:
     assert "plugins[1].uid: `P` is another plug-in already" in refused(tmp_path, [one, {**one, "uid": "P"}])
 
 
-def test_not_for_another_machine(tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    with pytest.raises(ConfigError, match="plug-ins of another machine cannot be looked up yet"):
-        compiled(tmp_path, config({"uid": "p"}), target=elsewhere(str(tmp_path)))
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The tree of another machine, with a Python, initspawn, and a package that has a plug-in."""
+    root = tmp_path / "root"
+    library = root / "usr/lib/python3/dist-packages"
+    for path, text in {
+        root / "usr/bin/python3.13": "", root / "bin/true": "",
+        root / "opt/ours/initspawn/__init__.py": "", root / "opt/ours/initspawn/encoders/host.py": "",
+        root / "srv/there/good.py": GOOD, library / "acme/encoders.py": GOOD,
+        library / "acme-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: acme\nVersion: 1\n",
+        library / "acme-1.dist-info/entry_points.txt": "[initspawn.encoders]\nacme = acme.encoders\n",
+        root / "etc/passwd": "nobody:x:65534:65534::/:/bin/false\n",
+    }.items():  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    links = {"usr/bin/python3": "python3.13", "usr/lib/initspawn": "../../opt/ours", "link": "/srv"}
+    for link, goal in links.items():
+        (root / link).symlink_to(goal)
+    return root
+
+
+def words_of(plan: Plan) -> list[str]:
+    assert plan.hosts is not None
+    return ["".join(text for _, text in item) for item in plan.hosts.commands[0].arguments]
+
+
+def test_of_an_image(tmp_path: Path, image: Path) -> None:
+    plugin = {"uid": "p", "spath": "/link/there", "libs": "good"}
+    raw = config(plugin, {"plugin": "p", "output": "one"})
+    made = {
+        machine: compiled(tmp_path, raw, target=elsewhere(str(image), machine=machine))
+        for machine in ("aarch64", "x86_64")
+    }
+    plan = made["aarch64"]
+    assert words_of(plan)[3:] == ["/opt/ours/initspawn/encoders/host.py", "/srv/there/good.py", "one"]
+    assert plan.hosts is not None
+    assert plan.hosts.commands[0].path == "/usr/bin/python3"
+    (box,) = plan.hosts.sandboxes
+    shown = {mount.source for mount in box.mounts if mount.operation == "bind"}
+    assert shown == {"/usr", "/bin", "/opt/ours/initspawn/encoders/host.py", "/srv/there/good.py"}
+    assert str(tmp_path) not in repr(plan.hosts)
+    assert ("/srv/there/good.py", len(GOOD)) in [source[:2] for source in plan.further]
+    other = made["x86_64"].hosts
+    assert other is not None
+    assert box.filters != other.sandboxes[0].filters
+
+
+def test_of_an_image_s_package(tmp_path: Path, image: Path) -> None:
+    raw = config({"uid": "acme"}, {"plugin": "acme", "output": "two"})
+    plan = compiled(tmp_path, raw, target=elsewhere(str(image)))
+    assert words_of(plan)[-3:] == ["acme.encoders", "Two", "/usr/lib/python3/dist-packages"]
+
+
+def test_what_an_image_has_not_got(tmp_path: Path, image: Path) -> None:
+    raw = config({"uid": "p", "libs": "/srv/there/good.py"}, {"plugin": "p", "output": "one"})
+    (image / "usr/lib/initspawn").unlink()
+    with pytest.raises(InitspawnError, match="an encoder plug-in needs `initspawn`; the image at"):
+        compiled(tmp_path, raw, target=elsewhere(str(image)))
+    (image / "usr/bin/python3").unlink()
+    with pytest.raises(InitspawnError, match="an encoder plug-in needs /usr/bin/python3"):
+        compiled(tmp_path, raw, target=elsewhere(str(image)))
+    raw["plugins"] = {"uid": "p", "libs": str(tmp_path / "good.py")}
+    (tmp_path / "good.py").write_text(GOOD)  # here, and not there
+    with pytest.raises(ConfigError, match="there is no file"):
+        compiled(tmp_path, raw, target=elsewhere(str(image)))
+
+
+def test_for_another_processor(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(GOOD)
+    raw = config({"uid": "p", "libs": str(tmp_path / "good.py")}, {"plugin": "p", "output": "one"})
+    filters = []
+    for machine in ("aarch64", "x86_64"):
+        hosts = compiled(tmp_path, raw, target=here(late=True, machine=machine)).hosts
+        assert hosts is not None
+        filters.append(hosts.sandboxes[0].filters)
+    assert filters[0] != filters[1]
 
 
 def test_nobody_else_runs_as_the_hosts(tmp_path: Path) -> None:
