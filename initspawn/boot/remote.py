@@ -6,13 +6,11 @@ everything is tried again until it is there, and nothing of it is a reason not t
 
 from __future__ import annotations
 
-import _socket
 import os
 import stat
 import sys
 
 from initspawn.boot.supervise import GATEWAY
-from initspawn.limits import CONNECTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,18 +59,11 @@ class Remote:
 
     def _listen(self) -> bool:
         host, port = self._doors["host"], self._doors["port"]
-        family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
+        from initspawn.control.server import listen_tcp
+
         try:
-            listener = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-        except OSError as error:  # a kernel without IPv6; no descriptor left
-            self._say(f"no door for the network yet: {host} port {port}: {error.strerror}")
-            return False
-        try:
-            listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            listener.listen(CONNECTIONS)
-        except OSError as error:
-            listener.close()
+            listener = listen_tcp(host, port)
+        except OSError as error:  # a kernel without IPv6; no descriptor left; no such address yet
             self._say(f"no door for the network yet: {host} port {port}: {error.strerror}")
             return False
         start = self._main.start

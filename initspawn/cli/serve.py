@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import argparse
 import fcntl
 import ipaddress
@@ -9,7 +10,6 @@ import marshal
 import os
 import pwd
 import secrets
-import socket
 import sys
 
 from initspawn.boot import supervise
@@ -22,7 +22,7 @@ from initspawn.cli.doors import in_table, refuse_gateway_user
 from initspawn.cli.exits import UsageError
 from initspawn.cli.page import aliases_of, page_of
 from initspawn.cli.rundir import default_run_dir, prepare_run_dir
-from initspawn.cli.sockets import listen_tcp, listen_unix, wanted_sockets
+from initspawn.cli.sockets import listen_network, listen_unix, wanted_sockets
 from initspawn.config.compile import compile_raw
 from initspawn.errors import InitspawnError
 from initspawn.planfile import save
@@ -80,7 +80,7 @@ def main(arguments: argparse.Namespace) -> int:
     aliases = aliases_of(arguments.alias, privileged=user == 0)
     tls = tls_files(arguments.tls_certificate, arguments.tls_key)
     sockets = wanted_sockets(arguments.unix, arguments.ws_server, plan)
-    listener = listen_tcp(arguments.host, arguments.port)
+    listener = listen_network(arguments.host, arguments.port)
     prepare_run_dir(run_dir)
     state_dir = arguments.state_dir and os.path.abspath(arguments.state_dir)
     if state_dir is not None:
@@ -119,7 +119,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _become_supervisor(
-    run_dir: str, plan_file: str, start: dict[str, object], listener: socket.socket
+    run_dir: str, plan_file: str, start: dict[str, object], listener: _socket.socket
 ) -> None:
     """Replace this process, with all it has imported, by the lean supervisor."""
     start_fd = os.memfd_create("initspawn-start", 0)  # inherited; a command line would show the token
@@ -131,7 +131,7 @@ def _become_supervisor(
     os.execv(sys.executable, [sys.executable, "-I", "-S", _BOOT, *options])
 
 
-def _announcement(listener: socket.socket, token: str | None, s: str) -> str:
+def _announcement(listener: _socket.socket, token: str | None, s: str) -> str:
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"

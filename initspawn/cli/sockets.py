@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import socket
@@ -9,9 +10,8 @@ import stat
 from typing import NamedTuple
 
 from initspawn.cli.exits import UsageError
-from initspawn.control.server import listen
+from initspawn.control.server import listen, listen_tcp
 from initspawn.errors import InitspawnError
-from initspawn.limits import CONNECTIONS
 from initspawn.plan import Plan
 
 TYPE_CHECKING = False
@@ -30,22 +30,16 @@ class UnixSocket(NamedTuple):
     protocol: str
 
 
-def listen_tcp(host: str, port: int) -> socket.socket:
-    """The listening socket. Raises InitspawnError that names the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def listen_network(host: str, port: int) -> _socket.socket:
+    """The network's listening socket. Raises InitspawnError that names the address."""
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(CONNECTIONS)
+        return listen_tcp(host, port)
     except OSError as error:
-        listener.close()
         hint = "another --port, or 0 for a free one"
         if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
             hint = "another --host, an address of this machine"
         reason = error.strerror or str(error)
         raise InitspawnError(f"cannot listen on {host} port {port}: {reason}; {hint}?") from error
-    return listener
 
 
 def wanted_sockets(unix: list[str], services: list[str], plan: Plan) -> list[UnixSocket]:

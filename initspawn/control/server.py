@@ -9,6 +9,7 @@ import struct
 
 from initspawn.control import wire
 from initspawn.control.connection import Connection
+from initspawn.limits import CONNECTIONS
 from initspawn.supervisor.reactor import READ
 
 TYPE_CHECKING = False
@@ -37,6 +38,19 @@ def listen(path: str, mode: int = 0o600) -> _socket.socket:
         raise
     finally:
         os.umask(before)
+    return listener
+
+
+def listen_tcp(host: str, port: int) -> _socket.socket:
+    """A socket that listens at an address of this machine. Raises OSError."""
+    listener = _socket.socket(_socket.AF_INET6 if ":" in host else _socket.AF_INET)
+    try:
+        listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(CONNECTIONS)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from initspawn.cli import exits, main
 from initspawn.cli.check import confinement
-from initspawn.cli.sockets import listen_tcp
+from initspawn.cli.sockets import listen_network
 from initspawn.errors import ConfigError, InitspawnError, LaunchRefused, Problem, RequestError
 
 
@@ -199,4 +199,4 @@ def test_a_directory_of_everybody_is_not_to_be_closed(
 )
 def test_an_address_that_cannot_be_had(host: str, said: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InitspawnError, match=said):
-        listen_tcp(host, taken.getsockname()[1])
+        listen_network(host, taken.getsockname()[1])
