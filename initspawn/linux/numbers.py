@@ -17,8 +17,8 @@ _SHARED = {
 _X86_64 = {
     "shutdown": 48, "munmap": 11,
     "read": 0, "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16,
-    "socket": 41, "execve": 59, "wait4": 61, "chdir": 80, "setpriority": 141, "sched_setscheduler": 144,
-    "ioprio_set": 251, "ioprio_get": 252, "fchdir": 81, "umask": 95, "setsid": 112,
+    "socket": 41, "execve": 59, "wait4": 61, "chdir": 80, "getppid": 110, "setpriority": 141,
+    "sched_setscheduler": 144, "ioprio_set": 251, "ioprio_get": 252, "fchdir": 81, "umask": 95, "setsid": 112,
     "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155,
     "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "exit_group": 231, "openat": 257,
     "mkdirat": 258, "mknodat": 259, "fchownat": 260, "unlinkat": 263, "symlinkat": 266,
@@ -28,8 +28,8 @@ _X86_64 = {
 _GENERIC = {
     "shutdown": 210, "munmap": 215,
     "read": 63, "write": 64, "close": 57, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29,
-    "socket": 198, "execve": 221, "wait4": 260, "chdir": 49, "setpriority": 140, "sched_setscheduler": 119,
-    "ioprio_set": 30, "ioprio_get": 31, "fchdir": 50, "umask": 166, "setsid": 157,
+    "socket": 198, "execve": 221, "wait4": 260, "chdir": 49, "getppid": 173, "setpriority": 140,
+    "sched_setscheduler": 119, "ioprio_set": 30, "ioprio_get": 31, "fchdir": 50, "umask": 166, "setsid": 157,
     "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91, "pivot_root": 41,
     "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "exit_group": 94, "openat": 56,
     "mkdirat": 34, "mknodat": 33, "fchownat": 54, "unlinkat": 35, "symlinkat": 36,

@@ -38,6 +38,7 @@ class Baseline:
     """What a child of this supervisor has if nothing is done to it."""
 
     def __init__(self) -> None:
+        self.supervisor = os.getpid()
         proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             status = _status(proc)

@@ -130,6 +130,8 @@ class Spawner:
         """Clone for every job until the supervisor is gone. Never returns to the supervisor's code."""
         try:
             prctl.prctl(prctl.PR_SET_PDEATHSIG, _signal.SIGKILL)
+            if os.getppid() != self._baseline.supervisor:  # it died before that, and sends no signal
+                os._exit(0)
             name = ctypes.create_string_buffer(b"initspawn-spawn")
             prctl.prctl(prctl.PR_SET_NAME, ctypes.addressof(name))
             # The supervisor's keys are not the commands' (session-keyring(7)); kernels may have none at all.
@@ -246,9 +248,10 @@ def _reaper(prepared: Prepared, placing: list[Call], slot: Slot) -> NoReturn:
     try:
         if run(placing, PLACING, slot) and run(prepared.reaper.calls, REAPER, slot):
             arguments = prepared.clone_command
+            own = os.getpid()
             pid = raw(_NUMBERS["clone3"], arguments, len(arguments), 0, 0, 0)
             if pid == 0:
-                _command(prepared, slot)
+                _command(prepared, slot, own)
             if pid < 0:
                 slot.fail(REAPER, len(prepared.reaper.calls), ctypes.get_errno())
             handshake, close_range = prepared.handshake, _NUMBERS["close_range"]
@@ -273,10 +276,11 @@ def _reaper(prepared: Prepared, placing: list[Call], slot: Slot) -> NoReturn:
         os._exit(0)
 
 
-def _command(prepared: Prepared, slot: Slot) -> NoReturn:
+def _command(prepared: Prepared, slot: Slot, reaper: int) -> NoReturn:
     """The command's life up to its exec. Never returns."""
     try:
-        if run(prepared.command.calls, COMMAND, slot):
+        # A reaper that died before the command asked for its parent's death signal sends none.
+        if run(prepared.command.calls, COMMAND, slot) and os.getppid() == reaper:
             path, argv = slot.path_address, slot.argv_address
             if not slot.words[7]:
                 path, argv = _arguments(prepared.handshake)

@@ -75,6 +75,9 @@ def _reaper(recipe: Recipe) -> None:
     recipe.prctl(prctl.PR_SET_NAME, recipe.program.keep(name), "initspawn-reap")
     recipe.prctl(prctl.PR_SET_CHILD_SUBREAPER, 1, "orphans come to the reaper")
     recipe.prctl(prctl.PR_SET_PDEATHSIG, _signal.SIGKILL, "dies with the supervisor")
+    if "pid" not in recipe.sandbox.namespaces:  # else its parent has no number there
+        # One that died before that sends no signal any more.
+        recipe.program.call("getppid", expect=recipe.baseline.supervisor, note="which lives")
     # A copy of the supervisor's memory: nobody in the sandbox may look into it, as /proc/1 or by ptrace.
     recipe.prctl(prctl.PR_SET_DUMPABLE, 0, "not dumpable")
 

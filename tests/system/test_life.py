@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 from collections import Counter
@@ -18,12 +19,26 @@ import pytest
 from initspawn.event import DATA, FINAL
 from initspawn.limits import LAUNCH_SECONDS, TASKS
 from initspawn.plan import Sandbox
+from initspawn.sandbox.measure import Baseline
+from initspawn.sandbox.program import Ledger
+from initspawn.sandbox.spawner import Spawner
 from initspawn.supervisor import core, prepare, running
 from initspawn.supervisor.eventlog import Reader
 from tests.support.pace import SLOWER
 from tests.system import boxes
 from tests.system.conftest import ROOT_AND_A_USER, everybody, root_and_a_user
-from tests.system.harness import Bench, Person, Result, Run, alive, bench, children, descriptors, marked
+from tests.system.harness import (
+    PATIENCE,
+    Bench,
+    Person,
+    Result,
+    Run,
+    alive,
+    bench,
+    children,
+    descriptors,
+    marked,
+)
 
 # What ends the processes that a command leaves: its pid namespace, its cgroup, or its reaper alone.
 KINDS: dict[str, Callable[[Person], Sandbox]] = {
@@ -398,6 +413,54 @@ def _stop_uncloned(box: Sandbox, timed: bool) -> tuple[Result, Result, bool]:
         core.LAUNCH_SECONDS = LAUNCH_SECONDS
         after = made.run("/bin/true")
         return stopped, after, made.supervisor.launcher.spawner_pid == spawner and alive(spawner)
+
+
+@root_and_a_user
+@pytest.mark.parametrize(
+    ("who_died", "step", "detail"),
+    [
+        ("supervisor", "reaper", "getppid which lives"),
+        ("reaper", "child", "it ended before its exec without a word"),
+    ],
+)
+def test_a_parent_that_died_too_early_to_send_its_signal(
+    who: Person, who_died: str, step: str, detail: str
+) -> None:
+    found = who.call(_orphaned, boxes.sandbox(who), who_died)
+    assert (found.step, found.detail) == (step, detail)
+
+
+def _orphaned(box: Sandbox, who_died: str) -> Result:
+    """A start by a spawner whose own number, or whose reapers', is not that of the parent there."""
+    serve = Spawner._serve
+
+    def orphaned(self: Spawner) -> bool:
+        if who_died == "supervisor":
+            self._baseline.supervisor = 1
+        else:
+            os.getppid = lambda: 1
+        return serve(self)
+
+    Spawner._serve = orphaned  # type: ignore[method-assign]
+    with bench(box) as made:
+        return made.run("/bin/true")
+
+
+def test_a_spawner_whose_supervisor_died_too_early_ends() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, open("/dev/null") as null:
+        baseline = Baseline()
+        baseline.supervisor = 1
+        pid = os.fork()
+        if pid == 0:
+            Spawner(theirs, [], baseline, Ledger(1), null.fileno()).live()
+        end = os.pidfd_open(pid)
+        try:
+            assert select.select([end], [], [], PATIENCE)[0] == [end]
+        finally:
+            os.close(end)
+            os.kill(pid, signal.SIGKILL)  # not waited for: the number is its own
+            os.waitpid(pid, 0)
 
 
 @root_and_a_user

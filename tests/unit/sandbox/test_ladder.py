@@ -25,7 +25,9 @@ from initspawn.sandbox.steps import COMMAND_STEPS, FILTER_STEPS, READY, REAPER_S
 NAMES = {number: name for name, number in table().items()}
 LAST = 40
 ALL = (1 << LAST + 1) - 1
-BASELINE: Any = SimpleNamespace(ignored=0, permitted=ALL, last_capability=LAST, landlock=2, lsm="")
+BASELINE: Any = SimpleNamespace(
+    ignored=0, permitted=ALL, last_capability=LAST, landlock=2, lsm="", supervisor=4711
+)
 FIRST_MAP = IdMap(inside_uid=5, outside_uid=1000, inside_gid=6, outside_gid=1001, first=True)
 LAST_MAP = FIRST_MAP.replace(first=False)
 CHOWN, KILL, NET_ADMIN = (capabilities.NUMBERS[name] for name in ("CHOWN", "KILL", "NET_ADMIN"))
@@ -171,13 +173,21 @@ def test_the_order_that_safety_rests_on(sandbox: Sandbox) -> None:
 
 
 def test_reaper() -> None:
-    made = calls("reaper")
+    made = calls("reaper", namespaces=("pid",))
     assert [call[1:3] for call in made[1:]] == [
         (prctl.PR_SET_CHILD_SUBREAPER, 1),
         (prctl.PR_SET_PDEATHSIG, 9),
         (prctl.PR_SET_DUMPABLE, 0),
     ]
     assert made[0][1] == prctl.PR_SET_NAME
+
+
+def test_a_reaper_looks_whether_its_supervisor_died_before_it_could_be_told() -> None:
+    reaper = tuple(step for step in REAPER_STEPS if step.name == "reaper")
+    program = compile_steps(reaper, Recipe(sandbox(), BASELINE))
+    at = [call[0] for call in program.calls].index(table()["getppid"])
+    assert program.calls[at - 1][:3] == (table()["prctl"], prctl.PR_SET_PDEATHSIG, 9)
+    assert program.calls[at][6] == BASELINE.supervisor
 
 
 @pytest.mark.parametrize(("extra", "handshake"), [(0, 3), (2, 5)])
