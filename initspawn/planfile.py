@@ -33,6 +33,12 @@ def save(plan: Plan, path: str, *, keep: bool = False) -> None:
     _write(raw, path, lasting=keep)
 
 
+def forget_last(path: str) -> None:
+    """Remove what `save` has kept of a plan before this one, if it is a plan. Raises OSError."""
+    if is_plan(f"{path}{LAST}"):
+        os.unlink(f"{path}{LAST}")
+
+
 def _good(path: str) -> bytes:
     """The bytes of a plan that can be loaded; nothing for any other file."""
     try:

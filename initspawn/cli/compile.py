@@ -14,7 +14,7 @@ from initspawn.cli.output import write_line
 from initspawn.config.compile import compile_files
 from initspawn.config.target import MACHINES, Target, elsewhere, here
 from initspawn.linux.capabilities import NAMES, NUMBERS
-from initspawn.planfile import is_plan, save
+from initspawn.planfile import forget_last, is_plan, save
 
 HELP = "compile configuration files into a plan, for this machine or for an image of another"
 EXAMPLES = """\
@@ -59,7 +59,9 @@ def main(arguments: argparse.Namespace) -> int:
     user, group = _supervisor(arguments, target)
     plan = compile_files(arguments.files, user=user, group=group, environ=os.environ, target=target)
     plan = doors.plan_with_doors(arguments, plan, target)
-    save(plan, arguments.output, keep=True)
+    save(plan, arguments.output, keep=arguments.root is None)
+    if arguments.root is not None:  # what an earlier build of the image left has never been used
+        forget_last(arguments.output)
     warn_of_devices(plan, target)
     served = [api for api in plan.apis if not api.hidden]
     commands = sum(len(api.commands) for api in served)

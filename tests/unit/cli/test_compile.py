@@ -10,6 +10,7 @@ import pytest
 from initspawn.cli.compiled import plan_to_serve
 from initspawn.cli.main import main
 from initspawn.errors import PlanError
+from initspawn.plan import Plan
 from initspawn.planfile import load, save
 
 
@@ -34,6 +35,27 @@ def test_what_it_replaces_is_kept(plan: str, configuration: str) -> None:
         file.write("# another file, so another plan\n")
     assert main(["compile", configuration, "-o", plan]) == 0
     assert load(plan) != before == load(f"{plan}.last")
+
+
+def test_in_the_tree_of_an_image_nothing_is(tmp_path: Path) -> None:
+    """Neither what an earlier build made nor what that had kept: no device has ever used it."""
+    root = tmp_path / "root"
+    (root / "bin").mkdir(parents=True)
+    (root / "bin/true").touch(0o755)
+    configuration, made = tmp_path / "t.yaml", str(root / "boot.plan")
+    for info in ("first", "second", "third"):
+        commands = "[{uid: do, exec: {cmdpath: /bin/true}}]"
+        configuration.write_text(
+            f"metadata: {{uid: t, api: t, info: {info}}}\n"
+            f"sandboxes: {{uid: s, acls: {{user: 12, group: 12}}, commands: {commands}}}\n"
+        )
+        assert main(["compile", "--root", str(root), str(configuration), "-o", made]) == 0
+        assert sorted(os.listdir(root)) == ["bin", "boot.plan"]
+        assert load(made).apis[0].info == info
+        save(Plan(user=1, group=0), f"{made}.last")
+    (root / "boot.plan.last").write_text("somebody's own")
+    assert main(["compile", "--root", str(root), str(configuration), "-o", made]) == 0
+    assert (root / "boot.plan.last").exists()
 
 
 def test_check_and_explain_take_it(plan: str, configuration: str, capsys: pytest.CaptureFixture[str]) -> None:
