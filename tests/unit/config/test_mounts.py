@@ -201,7 +201,7 @@ def test_execfd_failures(refused: Callable[..., str], monkeypatch: pytest.Monkey
     before = time.monotonic()
     assert "within 0.2 seconds" in line("sleep 100 & sleep 100")
     assert "within 0.2 seconds" in line("exec >&- 2>&-; sleep 100")
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 60  # and not for the end of the sleeps
 
 
 def test_execfd_has_a_clean_environment(tree: Callable[..., tuple[Mount, ...]]) -> None:
