@@ -22,6 +22,7 @@ OUT_BYTES = 1 << 20  # bytes waiting for one control connection before its event
 STALL_SECONDS = 10.0  # a subscriber that reads nothing for so long no longer holds a command up
 RETURN_SECONDS = 10.0  # the place of a subscriber that may come back is kept so long
 RETURNS = 256  # such places in one task's log
+LOST_SECONDS = 0.5  # at the stop, for who is waited for and has no process any more
 STOP_GRACE_SECONDS = 2.0  # from the polite signal to the end of the whole tree
 CLOSE_SECONDS = 10.0  # from the order to stop to the end of the supervisor, whatever its tasks do
 DRAIN_SECONDS = 1.0  # from a command's end to the forced end of its output

@@ -109,6 +109,15 @@ def wait_any() -> tuple[int, int, Any] | None:
     return (pid, status, usage) if pid else None
 
 
+def is_child(pid: int) -> bool:
+    """Whether that is a child of ours that has not been waited for: until then its number is its own."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def lives(pidfd: int) -> bool:
     """Whether that process has not been reaped: until then its number is nobody else's."""
     try:

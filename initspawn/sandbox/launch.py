@@ -326,7 +326,7 @@ class Start:
             if fd >= 0:
                 setattr(self, name, -1)
                 os.close(fd)
-        self._launcher.ledger.give_back(self._slot)
+        self._launcher.forget(self, self._slot)
 
     def drop_handshake(self) -> None:
         """Close our end of the handshake. A reaper that waits at the other ends."""

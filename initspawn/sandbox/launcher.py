@@ -49,6 +49,7 @@ class Launcher:
         self._spare: _socket.socket | None = None
         self._spare_slot: Slot | None = None
         self._later = later
+        self.starts: set[Start] = set()  # that are not closed yet, whatever has become of them
         self._waiting: deque[tuple[bytes, list[int]]] = deque()  # jobs, with copies of their descriptors
         self.spawner_pid = 0
         try:
@@ -125,12 +126,18 @@ class Launcher:
         Raises LaunchRefused.
         """
         start = self._kind(sandbox)(self, sandbox, cgroup, descriptors, streams or Streams())
+        self.starts.add(start)
         try:
             start.send()
         except OSError as error:
             start.close()
             raise LaunchRefused(start.step, error.errno or 0) from error
         return start
+
+    def forget(self, start: Start, slot: Slot) -> None:
+        """It has been closed, and its slot is free."""
+        self.starts.discard(start)
+        self.ledger.give_back(slot)
 
     def _kind(self, sandbox: Sandbox) -> type[Start]:
         if not sandbox.bwrap:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from initspawn.errors import LaunchRefused, RequestError
 from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, LAUNCH_SECONDS
@@ -12,6 +11,7 @@ from initspawn.plan import PLUGIN
 from initspawn.sandbox import launch
 from initspawn.supervisor import handler
 from initspawn.supervisor import task as life
+from initspawn.supervisor.closing import Closing
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.images import Images
 from initspawn.supervisor.plugin import PluginEncoder
@@ -42,7 +42,6 @@ class Supervisor:
         self.tasks = self.roster.tasks  # alive and past their handshake, oldest first
         self.ended = self.roster.ended
         self.closing = False
-        self._close_by = 0.0
         self._reapers: dict[int, Task] = {}  # by pid, until waited for
         self._held: dict[int, Task] = {}  # by the pid of a command that we trace
         self._leaving: set[int] = set()  # reapers that have told the end of their task, and are not gone yet
@@ -159,12 +158,11 @@ class Supervisor:
         somebody else stops, within so many seconds.
         """
         self.closing = True
-        self._close_by = self.reactor.clock() + CLOSE_SECONDS + seconds
         for task in reversed(self.roster.every()):
             if task not in but:
                 self.stop(task)
         self.reserve.close()
-        self.reactor.after(0, lambda: self._close_when_empty(then))
+        Closing(self, self._preparer, self._leaving, CLOSE_SECONDS + seconds, then).look()
 
     def kill_all(self) -> None:
         """End everything at once, without asking."""
@@ -178,18 +176,6 @@ class Supervisor:
         """
         # Not from a reaper: it may be dead, and its orphans are ours.
         return process.descends(pid, os.getpid()) or (pidfd >= 0 and not process.lives(pidfd))
-
-    def _close_when_empty(self, then: Callable[[], None]) -> None:
-        late = self.reactor.clock() > self._close_by
-        if late and self.roster.every():
-            print("initspawn: some tasks do not end, they are left behind", file=sys.stderr)
-        elif not late and (self.roster.every() or self._leaving or not self.reserve.empty):
-            self.reactor.after(0.01, lambda: self._close_when_empty(then))
-            return
-        self.launcher.close()
-        self.images.close()
-        self.groups.leave()
-        then()
 
     # A start, step by step.
 

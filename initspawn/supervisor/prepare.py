@@ -6,11 +6,14 @@ import sys
 
 from initspawn.errors import LaunchRefused, PlanError
 from initspawn.limits import STOP_GRACE_SECONDS
+from initspawn.linux import process
 from initspawn.sandbox.launcher import Launcher
 from initspawn.supervisor import task as life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from initspawn.plan import Api, Plan, Sandbox
     from initspawn.sandbox.launch import Start
     from initspawn.sandbox.streams import Streams
@@ -84,6 +87,28 @@ class Preparer:
             task.start.dismiss()
             if late and self._launcher.spawner_pid:
                 self._launcher.kill()
+
+    def end_others(self, known: Collection[Start]) -> None:
+        """End the starts that nobody knows of any more: an error came between them and who should."""
+        for start in self._launcher.starts.difference(known):
+            self.kill_group(start)
+            if not start.pid and start.handshake is not None:
+                start.dismiss()
+            elif start.pid and process.is_child(start.pid):
+                start.kill(reaper=True)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no start has a process left, known or not, and the spawner is to make none."""
+        return not any(
+            process.is_child(start.pid) if start.pid else start.unheard for start in self._launcher.starts
+        )
+
+    def close(self) -> None:
+        """Give back all that starts share."""
+        self._launcher.close()
+        self._images.close()
+        self._groups.leave()
 
     def kill_group(self, start: Start | None) -> None:
         """End everything in a start's cgroup, if it has one."""

@@ -170,6 +170,11 @@ class Reserve:
         return not self._waiting and not self._unborn and not self._ending
 
     @property
+    def starts(self) -> list[Start]:
+        """All that wait, or are to be waited for."""
+        return [*(start for start, _ in self._waiting), *self._unborn, *self._ending.values()]
+
+    @property
     def ready(self) -> bool:
         """Whether all that wait are at the end of their way."""
         return all(start.held for start, _ in self._waiting)

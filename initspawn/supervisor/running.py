@@ -91,7 +91,7 @@ class Task:
         self.let_go = 0.0  # when the command began to run
         self.timers: list[Timer] = []
         self._reactor = reactor
-        self._streams: dict[int, str] = {}
+        self.reading: dict[int, str] = {}  # what has not come to its end
         self._draining = False
         self._left: dict[int, int] = {}  # bytes that were in each pipe when the command ended, not yet read
         self._stall: Timer | None = None
@@ -179,7 +179,7 @@ class Task:
             self.input = Input(self._reactor, ours)
         for stream, fd in ((STDOUT, ours.stdout), (STDERR, ours.stderr)):
             if fd >= 0:
-                self._streams[fd] = stream
+                self.reading[fd] = stream
                 self._reactor.watch(fd, READ, lambda _, fd=fd: self._readable(fd))  # type: ignore[misc]
         if self.encoder.busy:
             self._hold(_ENCODER)
@@ -206,22 +206,22 @@ class Task:
         self._draining = True
         if self.input is not None:
             self.input.close()
-        if not self._streams:
+        if not self.reading:
             self.finish()
             return
-        for fd in list(self._streams):
+        for fd in list(self.reading):
             for _ in range(_READS_AT_END):
                 if self._held or not self._readable(fd):
                     break
-        for fd in self._streams:
+        for fd in self.reading:
             pending = fcntl.ioctl(fd, _FIONREAD, b"\0" * 4)
             self._left[fd] = int.from_bytes(pending, sys.byteorder)
-        if self._streams:
+        if self.reading:
             self.timers.append(self._reactor.after(DRAIN_SECONDS, self._give_up_on_writers))
 
     def _readable(self, fd: int) -> bool:
         """Read once from a stream that may have something; False when there was nothing to read."""
-        if fd not in self._streams:
+        if fd not in self.reading:
             return False
         try:
             data = os.read(fd, self.encoder.chunk)
@@ -236,7 +236,7 @@ class Task:
             return False
         if fd in self._left:
             self._left[fd] = max(0, self._left[fd] - len(data))
-        self._feed(self._streams[fd], data)
+        self._feed(self.reading[fd], data)
         if self.log.crowded():
             self._pause()
         return True
@@ -266,13 +266,13 @@ class Task:
     def _hold(self, why: str) -> None:
         """Do not read the streams until this reason is gone: the command waits in write(2)."""
         if not self._held:
-            for fd in self._streams:
+            for fd in self.reading:
                 self._reactor.change(fd, 0)
         self._held.add(why)
 
     def _release(self, why: str) -> None:
         if self._held == {why}:
-            for fd in self._streams:
+            for fd in self.reading:
                 self._reactor.change(fd, READ)
         self._held.discard(why)
 
@@ -303,9 +303,9 @@ class Task:
     def _close_stream(self, fd: int) -> None:
         self._reactor.forget(fd)
         assert self.start is not None
-        self.start.streams.close_stream(self._streams.pop(fd))
+        self.start.streams.close_stream(self.reading.pop(fd))
         self._left.pop(fd, None)
-        if self._draining and not self._streams:
+        if self._draining and not self.reading:
             self.finish()
 
     def _give_up_on_writers(self) -> None:
@@ -315,7 +315,7 @@ class Task:
         if self._held or any(self._left.values()):  # it is not a writer we wait for
             self.timers.append(self._reactor.after(DRAIN_SECONDS, self._give_up_on_writers))
             return
-        for fd in list(self._streams):
+        for fd in list(self.reading):
             self._close_stream(fd)
 
     def finish(self) -> None:
