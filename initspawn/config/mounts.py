@@ -125,14 +125,9 @@ def _check_place(mount: Mount, before: View, spot: Spot) -> None:
     """Note why a mount cannot be put on its target, given those before it. Raises Unsettled."""
     if mount.operation in _SOURCED and mount.late:
         raise Unsettled
-    if mount.operation == "file" and before.of_image:  # its content would need a place in the root
-        spot.refuse(
-            "cannot be made over an image", "mount it, and write `root: {directory: PATH, overlay: true}`"
-        )
-        return
     is_file, is_directory = before.is_file(mount.target), before.is_directory(mount.target)
     covering = before.read_only(mount.target)
-    if mount.operation in ("file", "symlink") and covering == "/":
+    if mount.operation == "symlink" and covering == "/":
         spot.refuse("cannot be made over a root that is read-only", "write `root: {overlay: true}`")
     elif mount.operation == "lock":
         if not is_file:

@@ -21,6 +21,7 @@ from initspawn.linux.mount import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
 )
+from initspawn.sandbox.files import written
 from initspawn.sandbox.overlay import layered, stage
 
 TYPE_CHECKING = False
@@ -42,7 +43,6 @@ DEV_LINKS = (
 PROC_COVERS = ("sys", "sysrq-trigger", "irq", "bus", "fs")
 _TREE = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_FILE_NAME = b".initspawn-file"
 
 
 class Builder:
@@ -68,6 +68,8 @@ class Builder:
                 self.sources.append(self.copy_source(entry.source, _bind_attributes(sandbox, entry)))
             elif entry.operation == "overlay":
                 self.sources.append(layered(self, entry, _bind_attributes(sandbox, entry)))
+            elif entry.operation == "file":
+                self.sources.append(written(self, entry))
             elif entry.operation == "dev":
                 for name in DEVICES:
                     self.sources.append(
@@ -317,18 +319,7 @@ def _symlink(build: Builder, entry: Mount) -> None:
 
 
 def _file(build: Builder, entry: Mount) -> None:
-    # A file of the new root's own tmpfs, mounted read-only over the target: nothing is written into a
-    # directory of the host that may be bound there.
-    program = build.program
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    fd = program.open("openat", build.root, _FILE_NAME, flags, 0o444, note=entry.target)
-    size = len(entry.data)
-    program.call("write", fd, entry.data, size, expect=size, note=f"{size} bytes")
-    program.close(fd)
-    attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
-    copy = build.copy(_FILE_NAME.decode(), at=build.root, attributes=attributes, recursive=False)
-    build.attach(copy, entry.target, directory=False)
-    program.call("unlinkat", build.root, _FILE_NAME, 0)
+    build.attach(build.sources.pop(0), entry.target, directory=False)
 
 
 def _lock(build: Builder, entry: Mount) -> None:

@@ -38,7 +38,7 @@ BY_DESIGN = {
     "/proc/sys and others, for user 0: noexec": "bubblewrap binds them from the machine's /proc",
     "without `mounts`: nosuid": "bubblewrap binds the machine's tree anew",
     "/: root": "bubblewrap's root is a directory of a file system, initspawn's a file system",
-    "file: root": "a file of `execfd` has another name before it is mounted",
+    "file: root": "a file of `execfd` has another name where it is made, and bubblewrap removes that",
 }
 
 STATUS = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
@@ -189,7 +189,7 @@ def mounts(text: str, whole_tree: bool) -> set[tuple[str, ...]]:
         words = line.split(" ")
         dash = words.index("-")
         root, point, options = words[3], words[4], {*words[5].split(",")}
-        if point == "/" or root.endswith("//deleted"):
+        if point == "/" or root == "/execfd" or root.endswith("//deleted"):
             root = "(see BY_DESIGN)"
         if whole_tree:
             options.discard("nosuid")

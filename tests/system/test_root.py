@@ -54,6 +54,21 @@ def test_a_root_is_read_only(who: Person, image: Path) -> None:
 
 
 @root_and_a_user
+def test_files_are_mounted_over_a_read_only_root(who: Person, image: Path) -> None:
+    more = [
+        {"target": "/etc/issue", "mode": "execfd", "source": "echo made"},
+        {"target": "/data", "mode": "tmpfs"},
+        {"target": "/data/a/b", "mode": "execfd", "source": "echo too"},
+    ]
+    line = "cat /etc/issue /data/a/b; echo x > /data/a/b; echo x > /etc/issue; ls -a /data /tmp"
+    result = who.run(box(who, image, *more), "/bin/sh", "-c", line)
+    assert result.out.split() == ["made", "too", "/data:", ".", "..", "a", "/tmp:", ".", ".."], result
+    assert result.err.count("Read-only file system") == 2, result
+    assert result.measurement["mounts"] == "as planned"
+    assert (image / "etc" / "issue").read_text() == "from the image\n"
+
+
+@root_and_a_user
 def test_what_is_written_over_a_root_vanishes(who: Person, image: Path) -> None:
     sandbox = box(who, image, {"target": "/etc/made", "mode": "execfd", "source": "echo made"}, overlay=True)
     for _ in range(2):

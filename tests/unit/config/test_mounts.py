@@ -249,7 +249,8 @@ def test_an_overlay_lies_over_a_directory(build: Build, problems: Problems, tmp_
         ({}, [], "write either `directory` or `image`"),
         ({"directory": "/usr"}, [{"target": "/none", "mode": "tmpfs"}], "cannot be made in /, which is read"),
         ({"directory": "/usr"}, [{"target": "/lib/x", "source": "a", "mode": "symlink"}], "overlay: true}"),
-        ({"directory": "/usr"}, [{"target": "/lib/os-release", "source": ":", "mode": "execfd"}], "overlay:"),
+        ({"directory": "/usr"}, [{"target": "/none", "source": ":", "mode": "execfd"}], "cannot be made in"),
+        ({"directory": "/usr"}, [{"target": "/lib", "source": ":", "mode": "execfd"}], "nor a file on a dir"),
     ],
 )
 def test_roots_that_are_refused(
@@ -257,6 +258,18 @@ def test_roots_that_are_refused(
 ) -> None:
     found = problems({"namespace": {"root": root, "mounts": mounts}, "commands": []})
     assert any(said in text for text in found), found
+
+
+def test_files_over_a_read_only_root(build: Build) -> None:
+    mounts = [
+        {"target": "/lib/os-release", "source": "echo a", "mode": "execfd"},
+        {"target": "/share", "mode": "tmpfs"},
+        {"target": "/share/x/y", "source": "echo b", "mode": "execfd"},
+        {"target": "/share/z", "source": "x", "mode": "symlink"},
+    ]
+    namespace = {"root": {"directory": "/usr"}, "mounts": mounts}
+    made = build({"namespace": namespace, "commands": []}).sandboxes[0]
+    assert [mount.data for mount in made.mounts if mount.operation == "file"] == [b"a\n", b"b\n"]
 
 
 def test_a_root_comes_before_all_mounts(build: Build) -> None:
@@ -284,7 +297,11 @@ def image(tmp_path: Path) -> Path:
 @pytest.mark.root
 def test_an_image_comes_before_all_mounts(build: Build, image: Path) -> None:
     # Nobody looks into it: a program, a target and a directory are taken to be there.
-    mounts = [{"target": "/none", "source": "/usr", "mode": "ro"}, {"target": "/tmp", "mode": "tmpfs"}]
+    mounts = [
+        {"target": "/none", "source": "/usr", "mode": "ro"},
+        {"target": "/tmp", "mode": "tmpfs"},
+        {"target": "/x", "source": ":", "mode": "execfd"},
+    ]
     sandbox = {
         "namespace": {"root": {"image": str(image)}, "mounts": mounts},
         "acls": {"user": "root", "chdir": "/there"},
@@ -292,7 +309,7 @@ def test_an_image_comes_before_all_mounts(build: Build, image: Path) -> None:
     made = build(sandbox, user=0, exec={"cmdpath": "/bin/nowhere"}).sandboxes[0]
     first = made.mounts[0]
     assert first == Mount(operation="image", target="/", source=str(image), read_only=True)
-    assert [mount.operation for mount in made.mounts] == ["image", "bind", "tmpfs"]
+    assert [mount.operation for mount in made.mounts] == ["image", "bind", "tmpfs", "file"]
     assert made.new_root
     assert not made.writable_root
     root = {"image": "$HOLD"}
@@ -309,7 +326,6 @@ def test_an_image_comes_before_all_mounts(build: Build, image: Path) -> None:
         ({"root": {"overlay": True}}, 0, "root.overlay: does not go with an image (mount it"),
         ({}, 1000, "root.image: the kernel lets only root mount an image (run initspawn as root"),
         ({"opts": {"bwrap": "/usr/bin/bwrap"}}, 0, "root.image: bubblewrap mounts no images"),
-        ({"mounts": [{"target": "/x", "source": ":", "mode": "execfd"}]}, 0, "cannot be made over an image"),
         ({"opts": {"writable_root": True}}, 0, "is for a root that is empty"),
     ],
 )
