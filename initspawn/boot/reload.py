@@ -75,6 +75,8 @@ def _reload(main: Main, arguments: Any) -> dict[str, int]:
     main.loaded = change.loaded
     main.registry.renew(change.plan)
     main.autostart.renew(change.plan)
+    if change.plan.watcher is not None:
+        main.registry.about["devices"] = main.autostart.devices
     main.follow_network()
     main.tokens.changed()  # and so may be what they are good for
     main.controller.renew()

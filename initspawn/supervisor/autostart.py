@@ -44,7 +44,7 @@ class Autostart:
         self._paths: Paths | None = None
         self._devices: Devices | None = None
         self._watcher = supervisor.plan.watcher
-        self._wanted = devices_of(supervisor.plan.apis)  # as that was told; another plan has the same
+        self._wanted = devices_of(supervisor.plan.apis)  # as that was told
         self._commands = _starting(supervisor.plan)
         self._tasks: dict[Service, Task] = {}
         self._marks: dict[str, float] = {}
@@ -69,6 +69,7 @@ class Autostart:
         old, new = self._commands, _starting(plan)
         before = {name: named(service.plan) for name, service in self.services.every.items()}
         self._commands = new
+        self._watch(plan)
         changed = {name for name in old.keys() & new.keys() if _others(old[name], new[name])}
         gone = self.services.renew(_plans(new), changed)
         there = {*self.services.every.values(), *gone}
@@ -254,6 +255,14 @@ class Autostart:
             self._paths = Paths(self._supervisor.reactor, self.services.look)
         self._paths.follow(path)
 
+    def _watch(self, plan: Plan) -> None:
+        """Follow other devices, when the next is asked for."""
+        wanted = devices_of(plan.apis)
+        if {*wanted} != {*self._wanted} or _boxes(plan.watcher) != _boxes(self._watcher):
+            if self._devices is not None:
+                self._devices.leave()
+            self._devices, self._watcher, self._wanted = None, plan.watcher, wanted
+
     def _lacks(self, device: tuple[tuple[str, str], ...]) -> str:
         """Why a device is not there; empty if it is. The first that is asked for begins the following."""
         if self._devices is None and self._watcher is not None:
@@ -280,6 +289,10 @@ def _starting(plan: Plan) -> dict[str, tuple[Api, Command]]:
 def _plans(commands: dict[str, tuple[Api, Command]]) -> dict[str, AutostartPlan]:
     found = {name: command.autostart for name, (_, command) in commands.items()}
     return {name: plan for name, plan in found.items() if plan is not None}
+
+
+def _boxes(api: Api | None) -> list[int]:
+    return [id(box) for box in api.sandboxes] if api is not None else []
 
 
 def _others(old: tuple[Api, Command], new: tuple[Api, Command]) -> bool:

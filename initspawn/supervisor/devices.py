@@ -85,6 +85,12 @@ class Devices:
         about |= {"ignored": self._ignored} if self._ignored else {}
         return {**about, "why": self._failure} if self._failure else about
 
+    def leave(self) -> None:
+        """Follow none any more, while the supervisor goes on."""
+        for keeper in self._keepers.values():
+            keeper.stop()
+        self.close()
+
     def close(self) -> None:
         """Follow none any more."""
         self._paths.close()

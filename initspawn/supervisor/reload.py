@@ -8,7 +8,7 @@ in it. Loaded with the first reload.
 from __future__ import annotations
 
 from initspawn.errors import PlanError, RequestError
-from initspawn.plan import devices_of, notifies
+from initspawn.plan import notifies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class Change:
 
         plan = new.replace(apis=tuple(one(api) for api in new.apis))
         hosts = one(new.hosts) if new.hosts else None
-        return plan.replace(hosts=hosts, guard=supervisor.plan.guard, watcher=supervisor.plan.watcher)
+        watcher = one(new.watcher) if new.watcher else None
+        return plan.replace(hosts=hosts, guard=supervisor.plan.guard, watcher=watcher)
 
     def drop(self) -> None:
         """It does not come to the change."""
@@ -120,8 +121,6 @@ def _refuse(old: Plan, new: Plan) -> None:
     pages = [{api.page for api in plan.apis if api.page is not None} for plan in (old, new)]
     if pages[0] != pages[1]:
         raise PlanError(f"its `page` differs from what runs: {_RESTART}")
-    if {*devices_of(old.apis)} != {*devices_of(new.apis)}:
-        raise PlanError(f"its `conditions.udev` differ from what is followed: {_RESTART}")
 
 
 def _kept_plan(old: Plan, new: Plan) -> Plan:
@@ -129,8 +128,8 @@ def _kept_plan(old: Plan, new: Plan) -> Plan:
     known = {api.api: api for api in old.apis}
     hosts = _kept_api(old.hosts, new.hosts) if new.hosts is not None else None
     apis = tuple(_kept_api(known.get(api.api), api) for api in new.apis)
-    # The devices that it was told of are the same.
-    return new.replace(apis=apis, hosts=hosts, guard=old.guard, watcher=old.watcher)
+    watcher = _kept_api(old.watcher, new.watcher) if new.watcher is not None else None
+    return new.replace(apis=apis, hosts=hosts, guard=old.guard, watcher=watcher)
 
 
 def _kept_api(old: Api | None, new: Api) -> Api:
@@ -139,16 +138,21 @@ def _kept_api(old: Api | None, new: Api) -> Api:
     lists = ("commands", "onload", "events", "extra")
     same = {name: _kept(getattr(old, name), getattr(new, name)) for name in lists}
     # Who sends messages, and how often, is part of what a sandbox gets.
+    before, after = _messages(old), _messages(new)
     boxes = [
-        box if _messages(old, box.uid) == _messages(new, box.uid) else other
+        box if before.get(box.uid) == after.get(box.uid) else other
         for box, other in zip(_kept(old.sandboxes, new.sandboxes), new.sandboxes, strict=True)
     ]
     return new.replace(sandboxes=tuple(boxes), **same)
 
 
-def _messages(api: Api, sandbox: str) -> list[float]:
-    starts = [command.autostart for command in api.commands if command.sandbox == sandbox]
-    return sorted({start.watchdog for start in starts if start is not None and notifies(start)})
+def _messages(api: Api) -> dict[str, set[float]]:
+    """The watchdogs of those that send messages, by their sandbox."""
+    found: dict[str, set[float]] = {}
+    for command in api.commands:
+        if command.autostart is not None and notifies(command.autostart):
+            found.setdefault(command.sandbox, set()).add(command.autostart.watchdog)
+    return found
 
 
 def _kept(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -159,10 +163,13 @@ def _kept(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _only(plan: Plan, wanted: Callable[[Sandbox], bool]) -> Plan:
-    """The plan with these sandboxes alone, and without guard and watcher."""
+    """The plan with these sandboxes alone, and without a guard."""
 
     def one(api: Api) -> Api:
         return api.replace(sandboxes=tuple(box for box in api.sandboxes if wanted(box)))
 
     hosts = one(plan.hosts) if plan.hosts else None
-    return plan.replace(apis=tuple(one(api) for api in plan.apis), hosts=hosts, guard=None, watcher=None)
+    watcher = one(plan.watcher) if plan.watcher else None
+    return plan.replace(
+        apis=tuple(one(api) for api in plan.apis), hosts=hosts, guard=None, watcher=watcher
+    )

@@ -193,6 +193,34 @@ def test_one_that_is_killed_comes_back_and_another_configuration_leaves_it(tmp_p
         assert told["starts"] >= 2
 
 
+def test_another_configuration_may_wait_for_others_or_for_none(tmp_path: Path) -> None:
+    null, runs = {"DEVNAME": "/dev/null"}, shell("runs", ENDLESS, autostart={})
+    with served(tmp_path, runs) as (server, client):
+
+        def told() -> dict[str, Any]:
+            found: dict[str, Any] = client.call("initspawn/info").response["devices"]
+            return found
+
+        until(client, "runs", "running")
+        alone = len(server.children())
+        write(tmp_path, "test.json", config(runs, waiting("there", null)))
+        assert reload(server).stderr == ""
+        until(client, "there", "running")
+        first = watcher(server)
+        write(tmp_path, "test.json", config(runs, waiting("there", null), waiting("link", LINK, null)))
+        assert reload(server).stderr == ""
+        wait_for(lambda: told().get("of") == 2, "both to be asked for")
+        assert watcher(server) != first
+        assert service(client, "there")["starts"] == 1
+        inside(server, "ip link add late0 type veth peer name other")
+        until(client, "link", "running")
+        write(tmp_path, "test.json", config(runs))
+        assert reload(server).stderr == ""
+        wait_for(lambda: len(server.children()) == alone, "the end of the watcher, and of who waited")
+        assert told() == {"known": False}
+        assert service(client, "runs")["starts"] == 1
+
+
 def with_watcher(tmp_path: Path, change: list[str]) -> str:
     """A plan whose watcher is called with these arguments instead, before those for its devices."""
     file = write(tmp_path, "test.json", config(waiting("link", LINK), shell("free", ENDLESS, autostart={})))

@@ -237,6 +237,22 @@ def test_attack_39_what_cannot_become_another_while_it_runs_is_refused(tmp_path:
             assert "restart the supervisor for that" in done.stderr
 
 
+def test_what_does_not_fit_the_doors_is_refused(tmp_path: Path) -> None:
+    """An API that has a socket of its own; the user that the gateway is."""
+    file = write(tmp_path, "t.json", config(box(command("here", "echo here"))))
+    with serving(tmp_path, "--ws-server", f"unix:{tmp_path}/t", file) as server, server.local() as client:
+        gateway = box(command("here", "echo here"), acls={"user": "64999", "group": "64999"})
+        refused = [(config(box(command("a", "true")), api="u"), "`t` is served on a socket of its own")]
+        if os.geteuid() == 0:
+            refused.append((config(gateway), "runs as user 64999, and so does the gateway"))
+        for new, told in refused:
+            Path(file).write_text(json.dumps(new))
+            done = reload(server)
+            assert (done.returncode, done.stdout) == (100, "")
+            assert told in done.stderr
+            assert said(client, "t/here") == ["here"]
+
+
 BAD = [
     None, {}, [], "plan.1", {"plan": "plan.1"}, {"plan": "plan.1", "file": "", "x": 1},
     {"plan": 1, "file": ""},

@@ -76,7 +76,7 @@ OLD = plan(
     )),
     api("u", box("a")),
     DOOR,
-    hosts=HOSTS, guard=GUARD,
+    hosts=HOSTS, guard=GUARD, watcher=api("watcher", box("kernel"), hidden=True),
 )  # fmt: skip
 
 
@@ -100,13 +100,26 @@ def test_what_is_equal_stays_the_same_object() -> None:
     assert made.plan.apis[0].sandboxes[0] is fake.plan.apis[1].sandboxes[0]
     assert all(new is one for new, one in zip(t.commands, OLD.apis[0].commands, strict=True))
     assert t.onload[0] is OLD.apis[0].onload[0]
-    for kept in ("hosts", "guard"):
-        new, one = getattr(made.plan, kept), getattr(fake.plan, kept)
-        assert (new.api if kept == "guard" else new).sandboxes[0] is (
-            one.api if kept == "guard" else one
-        ).sandboxes[0]
+    for new, one in (
+        (made.plan.hosts, fake.plan.hosts), (made.plan.watcher, fake.plan.watcher),
+        (made.plan.guard and made.plan.guard.api, fake.plan.guard and fake.plan.guard.api),
+    ):  # fmt: skip
+        assert new is not None
+        assert one is not None
+        assert new.sandboxes[0] is one.sandboxes[0]
     assert made.plan.apis[2].sandboxes[0] is fake.plan.apis[2].sandboxes[0]  # the gateway's
     assert made.told() == {"apis": 2, "commands": 2, "sandboxes": 4, "kept": 2}
+
+
+def test_each_new_sandbox_is_where_it_belongs() -> None:
+    fake = Fake(OLD)
+    hosts, watcher = HOSTS.replace(sandboxes=(box("x"),)), api("watcher", box("y"), box("z"), hidden=True)
+    made = change(fake, OLD, again(OLD, apis=(api("t", box("w")),), hosts=hosts, watcher=watcher))
+    assert [one.uid for one in made.plan.sandboxes()] == ["w", "gateway", "x", "g", "y", "z"]
+    assert made.plan.hosts is not None
+    assert made.plan.watcher is not None
+    assert [one.uid for one in made.plan.hosts.sandboxes] == ["x"]
+    assert [one.uid for one in made.plan.watcher.sandboxes] == ["y", "z"]
 
 
 def test_the_next_change_begins_where_the_last_one_ended() -> None:
@@ -125,7 +138,6 @@ def test_the_next_change_begins_where_the_last_one_ended() -> None:
 
 
 STARTS = Autostart()
-WAITS = Autostart(devices=((("SUBSYSTEM", "tty"),),))
 NOTIFIES = Autostart(ready=NOTIFY)
 
 
@@ -138,7 +150,6 @@ NOTIFIES = Autostart(ready=NOTIFY)
         (OLD, again(OLD, doors={}), "doors"),
         (OLD, again(OLD, guard=None), "guard"),
         (OLD, again(OLD, apis=(DOOR.replace(sandboxes=(box("gateway", umask=1),)),)), "the gateway"),
-        (plan(), plan(api("t", box("a"), commands=(command("c", autostart=WAITS),))), "`conditions.udev`"),
         (plan(api("t")), plan(api("t", page="/x")), "`page`"),
         (plan(api("t", page="/x")), plan(), "`page`"),
     ],
