@@ -1,7 +1,11 @@
-"""The network's doors of a device: from the kernel's start of PID 1 to a WebSocket on another machine."""
+"""The network's doors of a device: from the kernel's start of PID 1 to a WebSocket on another machine.
+
+The same machine has commands that wait for devices.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,8 +103,48 @@ def test_the_gateway_is_confined_and_in_the_unit(device: tuple[Guest, int, str])
         assert '"token:host"' in audit
 
 
+def state_of(machine: Guest, verb: str) -> tuple[str, str]:
+    """Of a command that waits for a device: its state, and why it is in it."""
+    found = json.loads(machine.check("initspawn", "call", "initspawn/services"))
+    (one,) = (one for one in found if one["command"] == f"devices/{verb}")
+    return one["state"], one.get("why", "")
+
+
+def until(machine: Guest, verb: str, state: str) -> None:
+    end = time.monotonic() + SECONDS
+    while (found := state_of(machine, verb))[0] != state:
+        assert time.monotonic() < end, found
+        time.sleep(0.2)
+
+
+def test_devices_before_and_after_udevd(device: tuple[Guest, int, str]) -> None:
+    """What the kernel alone tells was enough before systemd; then a file system's label comes by udevd."""
+    machine, _, _ = device
+    assert state_of(machine, "loopback") == ("done", "exit 0")
+    times = json.loads(machine.check("initspawn", "call", "initspawn/timeline"))
+    decided = next(mark["time"] for mark in times["marks"] if mark["what"] == "handover decided")
+    ended = next(one["ended"] for one in times["services"] if one["command"] == "devices/loopback")
+    assert ended <= decided, "the boot has waited for it"
+    machine.shell("until initspawn call initspawn/info | grep -q '\"hears\": \"udev\"'; do sleep 0.2; done")
+    lacking = "there is no device with SUBSYSTEM=block, ID_FS_LABEL=la?er, says udevd"
+    machine.shell(f"until initspawn call initspawn/services | grep -qF '{lacking}'; do sleep 0.2; done")
+    assert state_of(machine, "module")[0] == "waiting"
+    machine.shell("truncate -s 1M /run/disk; mkswap -L later /run/disk; losetup -f /run/disk")
+    until(machine, "labelled", "running")
+    machine.check("modprobe", "dummy", "numdummies=1")
+    until(machine, "module", "running")
+    machine.check("modprobe", "-r", "dummy")
+    pid = machine.check("pgrep", "-f", "watcher[.]py udev").split()[-1]
+    status = machine.read(f"/proc/{pid}/status").decode()
+    assert "Uid:\t64997\t64997\t64997\t64997" in status
+    assert "CapEff:\t0000000000000000" in status
+    assert b"/system.slice/initspawn.service/" in machine.read(f"/proc/{pid}/cgroup")
+
+
 def test_a_supervisor_that_the_unit_began_has_them_too(device: tuple[Guest, int, str]) -> None:
     machine, port, token = device
     machine.check("systemctl", "restart", "initspawn", timeout=120)
     with websocket(port, token) as client:
         assert client.call("initspawn/ping")["request"]["status"] == "success"
+    until(machine, "loopback", "done")
+    until(machine, "labelled", "running")

@@ -154,3 +154,12 @@ def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_probe_answers_with_values() -> None:
     assert probes.in_child(lambda: ["a", 1]) == ["a", 1]
     assert probes.in_child(os.getpid) != os.getpid()
+
+
+def test_which_packages_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installed.packages().state == doctor.GOOD
+    monkeypatch.setattr(installed, "find_spec", lambda name: None if name == "pyudev" else name)
+    finding = installed.packages()
+    assert (finding.state, finding.found) == (doctor.LIMITED, "not installed: pyudev")
+    assert "without pyudev nothing starts that waits for a device" in finding.meaning
+    assert finding.remedy == "install initspawn[gateway,udev]"
