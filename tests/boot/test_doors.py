@@ -52,23 +52,39 @@ def websocket(port: int, token: str, seconds: float = SECONDS) -> Iterator[Clien
         yield Client(socket)
 
 
+def since_boot(machine: Guest, pid: str) -> int:
+    """When a process was started, in ticks of the kernel's clock."""
+    return int(machine.read(f"/proc/{pid}/stat").decode().rpartition(")")[2].split()[19])
+
+
 def test_what_happened_since_the_kernel_began_is_replayed(device: tuple[Guest, int, str]) -> None:
+    """Five commands that were there before systemd, of which one ended before and one is stopped, as a
+    client on another machine hears them behind the adoption and behind the doors' opening.
+    """
     machine, port, token = device
+    journald = machine.check("systemctl", "show", "systemd-journald", "--property=MainPID", "--value")
     with websocket(port, token) as client:
         tasks = client.call("initspawn/tasks")["response"]
-        known = {task["command"]: task["pid"] for task in tasks}
-        assert {"count", "boxed", "silent"} <= set(known)
-        stat = machine.read(f"/proc/{known['count']}/stat").decode().rpartition(")")[2].split()
-        uptime = float(machine.read("/proc/uptime").split()[0])
-        assert int(stat[19]) / 100 < uptime - 3  # long before the doors
-        client.call("boot/count", {"action": "subscribe", "args": {"pid": known["count"], "from": 1}})
+        pids = {task["command"]: task["pid"] for task in tasks}
+        for name in ("count", "boxed", "stopped", "silent"):
+            assert since_boot(machine, pids[name]) < since_boot(machine, journald.strip())
+        for name in ("count", "boxed", "stopped", "silent", "ended"):
+            asked = {"action": "subscribe", "args": {"pid": pids[name], "from": 1}}
+            assert client.call(f"boot/{name}", asked)["request"]["status"] == "success"
 
-        def lines() -> list[str]:
-            return [event["stdout"] for event in client.events if "stdout" in event]
+        def lines(name: str) -> list[str]:
+            return [event["stdout"] for event in client.events
+                    if "stdout" in event and event["pid"] == pids[name]]  # fmt: skip
 
-        while len(lines()) < 60:
+        while min(len(lines("count")), len(lines("boxed"))) < 60:
             client.receive()
-        assert lines() == [str(number) for number in range(1, len(lines()) + 1)]
+        for name in ("count", "boxed"):
+            assert lines(name) == [str(number) for number in range(1, len(lines(name)) + 1)]
+        assert client.final(pids["ended"])["status"] == {"exit": 3}
+        assert (lines("ended"), lines("stopped"), lines("silent")) == (["over"], ["before"], [])
+        machine.check("kill", "-CONT", str(pids["stopped"]))
+        assert client.final(pids["stopped"])["status"] == {"exit": 7}
+        assert lines("stopped") == ["before", "behind"]
 
 
 def test_it_comes_and_goes_with_the_network(device: tuple[Guest, int, str]) -> None:
