@@ -49,7 +49,9 @@ def _told(error: Exception) -> str:
 
 
 def ask_sources(client: Client, token: str | None = None) -> dict[str, Any]:
-    """What the supervisor's plan is made of, in our own encoding. Raises RequestError."""
+    """What the supervisor's plan is made of, in our own encoding. Raises InitspawnError, OSError."""
+    if client.user != os.geteuid():  # its files say what is run here to make the plan
+        raise InitspawnError(f"the supervisor runs as user {client.user}: only that user can have it reload")
     told: dict[str, Any] = client.call("initspawn/sources", None, token).response
 
     def text(value: str) -> str:

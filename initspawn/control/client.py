@@ -6,8 +6,9 @@ One connection, one thread, one call at a time; events that arrive meanwhile wai
 
 from __future__ import annotations
 
+import struct
 import time
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
+from _socket import AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
 from collections import deque
 
 from initspawn.control.wire import FrameReader, WireError, decode, encode
@@ -107,6 +108,12 @@ class Client:
             if answer.get("id") == self._number:
                 return _reply(answer)
             self._keep(answer)
+
+    @property
+    def user(self) -> int:
+        """Whose process listens there (SO_PEERCRED, unix(7)). Raises OSError."""
+        user: int = struct.unpack("3i", self._socket.getsockopt(SOL_SOCKET, SO_PEERCRED, 12))[1]
+        return user
 
     def fileno(self) -> int:
         """The socket, for select(2): when it is readable, `receive` does not wait."""

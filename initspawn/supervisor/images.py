@@ -13,6 +13,8 @@ from initspawn.errors import LaunchRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from initspawn.plan import Plan, Sandbox
 
 
@@ -31,31 +33,30 @@ class Images:
         """The plan with the devices in it."""
         if not any(_image(sandbox) for sandbox in plan.sandboxes()):
             return plan
-        for sandbox in plan.sandboxes():
-            self._faults.pop(_image(sandbox), None)  # of an earlier plan
+        tried: set[str] = set()
         return plan.replace(
             apis=tuple(
-                api.replace(sandboxes=tuple(self._fitted(sandbox) for sandbox in api.sandboxes))
+                api.replace(sandboxes=tuple(self._fitted(sandbox, tried) for sandbox in api.sandboxes))
                 for api in plan.apis
             )
         )
 
-    def keep(self, plan: Plan) -> None:
-        """Give back what no sandbox of this plan needs; what runs keeps its own."""
-        needed = {_image(sandbox) for sandbox in plan.sandboxes()}
+    def keep(self, sandboxes: Iterable[Sandbox]) -> None:
+        """Give back what none of these sandboxes needs; what runs keeps its own."""
+        needed = {_image(sandbox) for sandbox in sandboxes}
         for path in self._devices.keys() - needed:
             os.close(self._devices.pop(path)[0])
         self._faults = {path: fault for path, fault in self._faults.items() if path in needed}
 
     def check(self, sandbox: Sandbox) -> None:
         """Raises LaunchRefused for a sandbox whose image cannot be used."""
-        fault = self._faults.get(_image(sandbox)) if self._faults else None
+        fault = self._fault(sandbox)
         if fault is not None:
             raise LaunchRefused(fault.step, fault.errno, fault.detail)
 
     def fault(self, plan: Plan) -> str:
         """Why an image of this plan cannot be used; empty if all can."""
-        faults = [self._faults.get(_image(sandbox)) for sandbox in plan.sandboxes()]
+        faults = map(self._fault, plan.sandboxes())
         return next((fault.detail for fault in faults if fault is not None), "")
 
     def close(self) -> None:
@@ -63,15 +64,21 @@ class Images:
         while self._devices:
             os.close(self._devices.popitem()[1][0])
 
-    def _fitted(self, sandbox: Sandbox) -> Sandbox:
+    def _fault(self, sandbox: Sandbox) -> LaunchRefused | None:
+        # Another sandbox may have got a device by now, with a later plan: this one is as it was made.
+        path = _image(sandbox)
+        return self._faults.get(path) if path and not sandbox.mounts[0].device else None
+
+    def _fitted(self, sandbox: Sandbox, tried: set[str]) -> Sandbox:
         path = _image(sandbox)
         if not path:
             return sandbox
-        if path not in self._devices and path not in self._faults:
+        if path not in self._devices and path not in tried:
+            tried.add(path)
             try:
                 self._devices[path] = _attached(path)
             except OSError as error:
-                why = f"{error.filename or path}: {error.strerror}; looked at when initspawn started"
+                why = f"{error.filename or path}: {error.strerror}; looked at when its plan was loaded"
                 self._faults[path] = LaunchRefused("image", 0, why)
                 print(f"initspawn: no sandbox gets the image {path} as its root: {why}", file=sys.stderr)
         device = self._devices[path][1] if path in self._devices else ""

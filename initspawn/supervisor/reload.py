@@ -74,25 +74,31 @@ class Change:
 
     def drop(self) -> None:
         """It does not come to the change."""
-        self._supervisor.images.keep(self._supervisor.plan)
+        self._supervisor.images.keep([*self._supervisor.plan.sandboxes(), *self._needed()])
         self._keep_sockets()
 
     def commit(self) -> None:
         """From now on this is the plan. Raises OSError, and nothing has changed then."""
         supervisor = self._supervisor
-        # Who is on the way to its exec may need its sandbox once more, or a handler's.
-        needed = [box for task in supervisor.roster.starting for box in task.api.sandboxes]
         known = {id(box) for box in self.plan.sandboxes()}
-        others = {id(box): box for box in needed if id(box) not in known}
-        supervisor.launcher.renew([*self.plan.sandboxes(), *others.values()])
+        others = {id(box): box for box in self._needed() if id(box) not in known}
+        boxes = [*self.plan.sandboxes(), *others.values()]
+        supervisor.launcher.renew(boxes)
         supervisor.plan = self.plan
-        supervisor.images.keep(self.plan)
+        supervisor.images.keep(boxes)
         self._keep_sockets()
-        commands = {id(command) for api in self.plan.apis for command in api.commands}
+        commands = {id(command): api for api in self.plan.apis for command in api.commands}
         for task in list(supervisor.roster.waiting):
-            if id(task.command) not in commands or id(task.sandbox) not in known:
+            if id(task.command) in commands and id(task.sandbox) in known:
+                task.api = commands[id(task.command)]  # its handler may be another one
+            else:
                 supervisor.turn_away(task, RequestError("not-available", _GONE))
         supervisor.reserve.renew(self.plan)
+
+    def _needed(self) -> list[Sandbox]:
+        """Who is on the way to its exec may need its sandbox once more, or a handler's."""
+        begun = [task for task in self._supervisor.roster.every() if not task.life.started]
+        return [box for task in begun for box in task.api.sandboxes]
 
     def _keep_sockets(self) -> None:
         """Of those for messages, that the plan needs, or somebody who runs."""

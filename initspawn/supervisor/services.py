@@ -65,6 +65,7 @@ class Services:
         self.hands = hands
         now = hands.now()
         self.every = {name: Service(name, plan, now) for name, plan in plans.items()}
+        self._left: dict[str, Service] = {}  # gone with an earlier plan, and may still run
         self._reached: set[str] = set()
         self._followers: dict[str, list[Service]] = {}
         self._timers: dict[Service, Timer] = {}
@@ -82,11 +83,15 @@ class Services:
 
     def renew(self, plans: dict[str, Plan], changed: Collection[str]) -> list[Service]:
         """From now on these are the plans. Who runs goes on as it began; who has failed or was skipped may
-        try again if its plan, or what it runs (`changed`), is another. Returns those that are gone and run.
+        try again if its plan, or what it runs (`changed`), is another; who was gone, is there again and runs
+        is the same. Returns those that are gone and run.
         """
+        left = {name: service for name, service in self._left.items() if service.state in life.ALIVE}
         gone, self.every, now = self.every, {}, self.hands.now()
         for name, plan in plans.items():
             service = gone.pop(name, None)
+            if service is None and name in left and left[name].state != life.ENDING:
+                service = left.pop(name)
             if service is not None and service.state in (life.FAILED, life.SKIPPED):
                 service = None if name in changed or service.plan != plan else service
             self.every[name] = service = service or Service(name, plan, now)
@@ -95,8 +100,10 @@ class Services:
         for service in gone.values():
             service.plan = Plan(stage=service.plan.stage)  # nobody is waited for, and it is not started again
             self.halt(service, GONE)
+        running = {name: service for name, service in gone.items() if service.state in life.ALIVE}
+        self._left = left | running
         self.look()
-        return [service for service in gone.values() if service.state in life.ALIVE]
+        return [*running.values()]
 
     def reach(self, stage: str) -> None:
         """The boot has come so far: to this stage and to all that it implies."""
@@ -220,7 +227,7 @@ class Services:
         if timer is not None:
             timer.cancel()
         service.on(event, self.hands.now(), why)
-        self._look([service, *self._followers.get(service.name, ())])
+        self._look([self.every.get(service.name, service), *self._followers.get(service.name, ())])
         for tell in self.on_change:
             tell()
 
@@ -277,7 +284,9 @@ class Services:
 
     def _lacks(self, service: Service) -> tuple[str, str]:
         """What it waits for among stages and others, and why in words; both are empty for nothing."""
-        plan = service.plan
+        plan, left = service.plan, self._left.get(service.name)
+        if left is not None and left.state in life.ALIVE:
+            return "its last run", "it comes after its last run, which has not ended"
         if plan.stage not in self._reached:
             return f"stage {plan.stage}", f"stage {plan.stage} is not reached"
         for name in (*plan.after, *plan.wants):

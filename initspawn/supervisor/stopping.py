@@ -70,10 +70,12 @@ class Leaving:
 
     def look(self) -> None:
         """Ask those to end whose turn it is."""
-        for service in _turn(self._gone, self._before):
+        there = self._services.every  # a later plan may have one again
+        gone = [service for service in self._gone if there.get(service.name) is not service]
+        for service in _turn(gone, self._before):
             if service.state in (STARTING, RUNNING):  # it may have been asked by what followed from another
                 self._services.end(service, GONE)
-        if self.look in self._services.on_change and not any(one.state in ALIVE for one in self._gone):
+        if self.look in self._services.on_change and not any(one.state in ALIVE for one in gone):
             self._services.on_change.remove(self.look)
 
 

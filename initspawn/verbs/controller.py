@@ -40,6 +40,7 @@ class Controller:
         self.closed = False  # it never leaves
         self.listeners: dict[tuple[str, Task], Listener] = {}
         self.hearers: dict[str, Hearer] = {}  # by the API, where one imports another
+        self.heard: dict[tuple[str, Task], Itself] = {}  # by an API, whether it has `events` for them or not
 
     def load(self, made: Sequence[Action] = ()) -> None:
         """Make every `onload` call, in order, but for those that were `made` before; those of another
@@ -60,9 +61,12 @@ class Controller:
                 imported.connect()
 
     def renew(self) -> None:
-        """The registry's plan is another one: its `events` hear what is heard already."""
+        """The registry's plan is another one: from now on its `events` hear what is heard already."""
         for listener in list(self.listeners.values()):
-            listener.renew(self.registry.apis.get(listener.api))
+            listener.renew()
+        for (_, task), owner in list(self.heard.items()):
+            if task.life.alive:
+                owner.subscribe(task, task.log.next)
 
     def _loader(self, api: Api, action: Action) -> Callable[[], None]:
         return lambda: self._load(api, action)
@@ -111,14 +115,19 @@ class Itself:
         """Let the API's `events` hear the task, those apart that led to it."""
         key = (self.api.api, task)
         handlers = self.handlers(task)
+        self._controller.heard = {
+            one: owner for one, owner in self._controller.heard.items() if one[1].life.alive
+        }
+        self._controller.heard.setdefault(key, self)
         if handlers and key not in self._controller.listeners:
             self._controller.listeners[key] = Listener(self._controller, self, task, handlers, first or 1)
 
     def handlers(self, task: Task) -> list[Action]:
-        """What its events are for, but for what led to them."""
+        """What its events are for, as the plan says now, but for what led to them."""
+        api = self._controller.registry.apis.get(self.api.api)
         return [
             action
-            for action in self.api.events
+            for action in (api.events if api is not None else ())
             if named_by(action.uid, task.event_name) and not any(action is cause for cause in self.causes)
         ]
 
@@ -127,6 +136,7 @@ class Itself:
 
     def unsubscribe(self, task: Task) -> None:
         """Let them hear it no more."""
+        self._controller.heard.pop((self.api.api, task), None)
         listener = self._controller.listeners.get((self.api.api, task))
         if listener is not None:
             listener.close()
@@ -149,16 +159,9 @@ class Listener:
         self._reader = Reader(task.log, self.wake, first)
         self.wake()
 
-    @property
-    def api(self) -> str:
-        """Whose it is."""
-        return self._owner.api.api
-
-    def renew(self, api: Api | None) -> None:
-        """From now on that API is as this one, or gone."""
-        if api is not None:
-            self._owner.api = api
-        self._handlers = self._owner.handlers(self._task) if api is not None else []
+    def renew(self) -> None:
+        """Its API may be another one, or gone."""
+        self._handlers = self._owner.handlers(self._task)
         if not self._handlers:
             self.close()
 

@@ -26,6 +26,7 @@ from initspawn.linux import cgroup
 from initspawn.plan import Plan
 from initspawn.verbs.access import Token, digest
 from tests.support.users import Ordinary
+from tests.system import test_notified
 from tests.system.server import PATIENCE, Server, children, read, serving, wait_for, write
 
 pytestmark = pytest.mark.needs("userns")
@@ -358,6 +359,28 @@ def test_who_waits_in_a_queue_gets_what_was_asked_for_or_is_told(tmp_path: Path)
             stop = {"action": "stop", "args": {"signal": "SIGKILL", "pid": _pid(other, "kept")}}
             other.call("t/kept", stop)
             wait_for(lambda: states().count("queued") == 1, "the next one's turn")
+
+
+def test_who_waits_in_a_queue_has_the_handler_of_the_new_file(tmp_path: Path) -> None:
+    """Its own command and sandbox are as they were, and so it keeps its place."""
+    made = test_notified.config(test_notified.HANDLER, root=os.geteuid() == 0)
+    asks, guard = made["sandboxes"]
+    asks["commands"][1] |= {"max": 1, "queue": {"length": 1}}
+    file = write(tmp_path, "t.json", made)
+    with serving(tmp_path, file) as server, server.local() as client, server.local() as other:
+        client.call("t/asks/lives")
+        client.post("t/asks/lives")
+        every = lambda: other.call("initspawn/tasks").response  # noqa: E731
+        wait_for(lambda: any(task["state"] == "queued" for task in every()), "the queue")
+        guard.setdefault("acls", {})["umask"] = "077"
+        write(tmp_path, "t.json", made)
+        assert "1 of them new or changed" in reloaded(server)
+        first = _pid(other, "lives")
+        other.call("t/asks/lives", {"action": "stop", "args": {"pid": first}})
+        event = next(one.data for one in client.events() if one.data["pid"] != first and "stdout" in one.data)
+        assert event["stdout"].startswith("77 77 77 ")
+        umasks = [task["measurement"]["umask"] for task in every() if task["command"] == "answer"]
+        assert umasks[-1] == 0o077
 
 
 def _pid(client: Client, uid: str) -> int:

@@ -153,10 +153,10 @@ def test_another_plan_keeps_what_it_needs_and_gives_the_rest_back(
     new = images.fit(plan(box("c", image)))
     assert len(attached) == 1
     assert images.fault(new) == ""
-    images.keep(new)
+    images.keep(new.sandboxes())
     images.check(old.apis[0].sandboxes[1])  # nobody asks any more
     assert len(os.listdir("/proc/self/fd")) == len(before) + 1
-    images.keep(plan())
+    images.keep([])
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -165,6 +165,24 @@ def test_one_that_was_bad_is_looked_at_again(image: Path, attached: list[tuple[b
     images.fit(plan(box("a", late)))
     image.rename(late)
     assert images.fault(images.fit(plan(box("a", late)))) == ""
+    images.close()
+
+
+def test_a_sandbox_that_was_made_without_its_image_is_refused_for_good(
+    image: Path, attached: list[tuple[bytes, str]]
+) -> None:
+    """Also when another one has got it since, by a plan that was refused or taken."""
+    images, late = Images(), image.with_name("late")
+    old = images.fit(plan(box("a", late)))
+    image.rename(late)
+    new = images.fit(plan(box("b", late), box("c", late), box("d", image)))
+    assert str(image) in images.fault(new)
+    assert len(attached) == 1
+    for kept in (old.sandboxes(), [*old.sandboxes(), *new.sandboxes()[:2]]):
+        images.keep(kept)
+        images.check(new.apis[0].sandboxes[0])
+        with pytest.raises(LaunchRefused, match="No such file"):
+            images.check(old.apis[0].sandboxes[0])
     images.close()
 
 

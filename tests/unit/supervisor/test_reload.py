@@ -12,6 +12,7 @@ from initspawn.plan import NOTIFY, Action, Api, Autostart, Command, Guard, Mount
 from initspawn.supervisor.images import Images
 from initspawn.supervisor.reload import Change
 from initspawn.supervisor.roster import Roster
+from initspawn.supervisor.task import Life
 
 
 def box(uid: str, **keys: Any) -> Sandbox:
@@ -199,19 +200,24 @@ def test_only_who_would_get_something_else_is_turned_away() -> None:
     t = fake.plan.apis[0]
 
     def waits(command: Command, sandbox: Sandbox) -> Any:
-        task = SimpleNamespace(api=t, command=command, sandbox=sandbox)
-        fake.roster.waiting.append(task)  # type: ignore[arg-type]
+        task = in_state("queued", api=t, command=command, sandbox=sandbox)
+        fake.roster.waiting.append(task)
         return task
 
-    waits(t.commands[0], t.sandboxes[0])
+    kept = waits(t.commands[0], t.sandboxes[0])
     gone, moved = waits(t.commands[1], t.sandboxes[1]), waits(t.commands[0], box("a"))
-    starting = SimpleNamespace(api=api("t", box("z")))
-    fake.roster.starting.append(starting)  # type: ignore[arg-type]
+    starting = in_state("starting", api=api("t", box("x")))
+    fake.roster.starting.append(starting)
+    held, runs = (in_state(state, api=api("t", box("z"))) for state in ("held", "running"))
+    fake.roster.tasks.extend((held, runs))
     new = OLD.apis[0].replace(commands=OLD.apis[0].commands[:1])
     made = change(fake, OLD, again(OLD, apis=(new,)))
     made.commit()
     assert fake.turned_away == [gone, moved]
-    assert any(one is starting.api.sandboxes[0] for one in fake.known)  # it may be needed once more
+    assert kept.api is made.plan.apis[0]  # what it starts besides is of the new plan
+    known = [[any(one is box for box in fake.known) for one in task.api.sandboxes] for task in (held, runs)]
+    assert known == [[True], [False]]  # who is not at its exec may need it once more
+    assert any(one is starting.api.sandboxes[0] for one in fake.known)
 
 
 def test_a_spawner_that_cannot_be_told_leaves_all_as_it_was() -> None:
@@ -226,3 +232,24 @@ def test_a_spawner_that_cannot_be_told_leaves_all_as_it_was() -> None:
     with pytest.raises(OSError, match="Too many"):
         made.commit()
     assert (fake.plan, fake.refilled) == (before, [])
+
+
+def test_who_begins_keeps_the_image_of_its_sandbox() -> None:
+    """Its device must not become another one's before it is mounted."""
+    fake = Fake(OLD)
+    kept: list[list[Sandbox]] = []
+    fake.images = SimpleNamespace(fit=lambda plan: plan, fault=lambda _: "", keep=kept.append)  # type: ignore[assignment]
+    before = fake.plan
+    begins, runs = (in_state(state, api=api("t", box(state))) for state in ("held", "running"))
+    fake.roster.tasks.extend((begins, runs))
+    made = change(fake, OLD, again(OLD, apis=(api("t", box("x")),)))
+    made.drop()
+    made.commit()
+    for boxes, of in zip(kept, (before, made.plan), strict=True):
+        assert [one.uid for one in boxes] == [*(one.uid for one in of.sandboxes()), "held"]
+
+
+def in_state(state: str, **keys: Any) -> Any:
+    life = Life()
+    life.state = state
+    return SimpleNamespace(life=life, **keys)

@@ -656,3 +656,24 @@ def test_a_new_requirement_that_has_failed_counts_with_the_next_change() -> None
     world.sleep(2)
     renewed(world, a=plan(requires="bad"), bad=plan(ready="exited"))
     assert world.states() == {"a": "running", "bad": "failed"}, "what runs goes on"
+
+
+def test_one_that_is_there_again_is_never_run_twice() -> None:
+    """It has run on meanwhile; or is about to end, and is awaited."""
+    world = World(a=plan(restart=restart())).go()
+    for _ in range(2):
+        assert renewed(world) == ["a"]
+        assert renewed(world, a=plan(restart=restart(pause=2.0))) == []
+        assert (world.states(), world.order()) == ({"a": "running"}, ["a"])
+    world.end("a", 1)  # what follows from that says the plan
+    assert world.states() == {"a": "paused"}
+    world.sleep(2)
+    (gone,) = world.services.renew({}, [])
+    world.services.end(gone, "gone")
+    assert renewed(world, a=plan(), b=plan(after="a")) == []
+    assert world.states() == {"a": "waiting", "b": "waiting"}
+    assert "its last run" in world.services.every["t/a"].why
+    assert world.order() == ["a", "a"]
+    world.sleep(1)
+    assert world.states() == {"a": "running", "b": "running"}
+    assert world.order() == ["a", "a", "a", "b"]

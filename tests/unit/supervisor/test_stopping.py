@@ -114,3 +114,14 @@ def test_what_is_gone_ends_in_the_reverse_of_its_order_while_the_others_go_on() 
     assert world.states() == {"stays": "running"}
     assert world.services.on_change == []
     assert {one.state for one in gone} == {"stopped"}
+
+
+def test_who_is_there_again_before_its_turn_to_leave_stays() -> None:
+    world = World(first=plan(), last=plan(after="first")).go()
+    before = {name: named(one.plan) for name, one in world.services.every.items()}
+    Leaving(world.services, world.services.renew({}, []), before)
+    world.services.renew({"t/first": plan()}, [])
+    world.sleep(1)
+    assert [name for _, what, name in world.log if what == "stop"] == ["last"]
+    assert world.states() == {"first": "running"}
+    assert world.services.on_change == []

@@ -12,7 +12,7 @@ from initspawn.limits import EVENT_TASKS
 from initspawn.plan import Plan
 from initspawn.verbs.access import Identity
 from initspawn.verbs.answer import Answer
-from initspawn.verbs.controller import Controller
+from initspawn.verbs.controller import Controller, Itself
 from initspawn.verbs.registry import Registry
 from tests.unit.verbs.conftest import LOCAL, Client, FakeSupervisor, FakeTask
 
@@ -258,6 +258,38 @@ def test_nothing_is_left_of_an_ended_task(target: str) -> None:
     made.ends(task)
     assert made.controller.listeners == {}
     assert task.log.readers == []
+
+
+def changed(made: Controlled, **root: Any) -> None:
+    """The plan becomes another one."""
+    known = [action for api in made.registry.apis.values() for action in api.onload]
+    new = Controlled(**root)
+    made.registry.renew(new.supervisor.plan)
+    made.controller.renew()
+    made.controller.load(known)
+    made.supervisor.reactor.run()
+
+
+@pytest.mark.parametrize("before", [[], action("t/c", "sync")])
+def test_after_a_reload_what_runs_is_heard_by_the_new_events(before: Any) -> None:
+    """Also what nobody's were for, and from then on."""
+    made = Controlled(onload=action("go", "c"), events=before)
+    task = made.runs()
+    changed(made, events=action("t/c", "pid"))
+    made.happens(task, type="data", stdout="x")
+    assert made.started == [("c",), ("pid", "pid=101", "x")]
+    changed(made)
+    assert (made.controller.listeners, task.log.readers) == ({}, [])
+    made.ends(task)
+    Itself(made.controller, made.registry.apis["t"], ()).subscribe(made.runs(1))
+    assert [one for _, one in made.controller.heard] == [made.supervisor.every[1]]
+
+
+def test_a_start_on_its_way_while_the_plan_becomes_another_is_heard_by_the_new_events() -> None:
+    made = Controlled(onload=action("go", "c"), events=action("t/c", "sync"))
+    changed(made, events=action("t/c", "pid"))
+    made.happens(made.runs(), type="data", stdout="x")
+    assert made.started == [("c",), ("pid", "pid=101", "x")]
 
 
 def test_while_the_supervisor_stops_nothing_is_called(capsys: Any) -> None:
