@@ -213,7 +213,10 @@ class Launcher:
             if self._spare is not None:  # behind the request that it be made, if it is not there yet
                 send(self._spare, _RENEWED, [file])
         except OSError:  # it does not read, or has died
-            self.renew_spare()
+            try:
+                self.renew_spare()
+            except OSError as error:  # the spawner knows already, so there is no way back
+                print(f"initspawn: the spawner has no spare: {error.strerror}", file=sys.stderr)
 
     def prepared(self, sandbox: Sandbox, extra: int, *, grouped: bool, terminal: bool) -> Prepared:
         """The programs of a sandbox as the spawner makes them, to say what they do. Raises OSError."""

@@ -65,10 +65,10 @@ class Reserve:
 
     def renew(self, plan: Plan) -> None:
         """From now on this is the plan. What waits in sandboxes that are not in it is sent away."""
+        self._warm.clear()
         if not self._open:  # whoever has closed it will open it
             return
         self._plan, self._known = plan, {id(sandbox) for sandbox in plan.sandboxes()}
-        self._warm.clear()
         for start, _ in list(self._waiting):
             if id(start.sandbox) not in self._known:
                 self._dismiss(start)

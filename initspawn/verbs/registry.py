@@ -73,6 +73,10 @@ class Registry:
             if name in self._commands:
                 api, command = self._commands[name]
                 task.privilege = command.privilege or api.sandbox(command.sandbox).privilege
+            elif name not in self._removed and name[0] in self.apis:  # started by `exec`
+                for box in self.apis[name[0]].sandboxes:
+                    if box.uid == task.sandbox.uid:
+                        task.privilege = box.privilege
 
     def running(self, api: str, verb: str) -> int:
         """How many tasks of a command are alive; 0 for what is no command."""

@@ -18,7 +18,7 @@ import pytest
 
 from initspawn.event import DATA, FINAL
 from initspawn.limits import LAUNCH_SECONDS, TASKS
-from initspawn.plan import Sandbox
+from initspawn.plan import Plan, Sandbox
 from initspawn.sandbox.measure import Baseline
 from initspawn.sandbox.program import Ledger
 from initspawn.sandbox.spawner import Spawner
@@ -516,6 +516,42 @@ def _burst(box: Sandbox, count: int, room: int, killed: bool) -> dict[str, int]:
         steps = [run.end().step for run in runs]
         assert not launcher._waiting
     return dict(Counter(steps))
+
+
+@root_and_a_user
+def test_a_reload_without_a_spare_is_one_all_the_same(who: Person) -> None:
+    """It has died, and for another there are no descriptors."""
+    assert who.call(_renewed, boxes.sandbox(who, "pid")) == [0o77] * 3
+
+
+def _renewed(box: Sandbox) -> list[int]:
+    """The umasks of tasks in a sandbox that came with a reload, while the spawner lives and afterwards."""
+    with bench(box) as made:
+        launcher = made.supervisor.launcher
+        made.until(lambda: launcher.spare_pid, "the spare spawner")
+        assert launcher._spare is not None
+        launcher._spare.close()
+        usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+        renew_spare = launcher.renew_spare
+
+        def renew() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, usual[1]))
+            try:
+                renew_spare()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+
+        launcher.renew_spare = renew  # type: ignore[method-assign]
+        made.sandboxes = (box.replace(umask=0o77),)
+        made.api = made.api.replace(sandboxes=made.sandboxes)
+        launcher.renew([*made.sandboxes])
+        made.supervisor.reserve.renew(Plan(user=os.geteuid(), group=os.getegid(), apis=(made.api,)))
+        launcher.renew_spare = renew_spare  # type: ignore[method-assign]
+        found = [made.run("/bin/true").measurement["umask"] for _ in range(2)]
+        spawner = launcher.spawner_pid
+        os.kill(spawner, signal.SIGKILL)
+        made.until(lambda: launcher.spawner_pid != spawner, "another spawner")
+        return [*found, made.run("/bin/true").measurement["umask"]]
 
 
 @root_and_a_user

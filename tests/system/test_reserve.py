@@ -411,6 +411,26 @@ def _warm(box: Sandbox) -> None:
 
 
 @root_and_a_user
+def test_a_reload_between_closing_and_filling_counts(who: Person) -> None:
+    """As when systemd's unit takes us over: nobody waits as the plan before wanted."""
+    who.call(_reopened, boxes.sandbox(who, "pid"))
+
+
+def _reopened(box: Sandbox) -> None:
+    with bench(box) as made:
+        warm(made, 3)
+        waiting = made.supervisor.reserve
+        plan = Plan(user=os.geteuid(), group=os.getegid(), apis=(made.api,))
+        waiting.close()
+        waiting.renew(plan)
+        waiting.fill(plan)
+        made.until(lambda: waiting.empty, "the end of those before")
+        made.run("/bin/true")
+        made.until(lambda: not waiting.empty and waiting.ready, "the next")
+        assert len(waiting._waiting) == reserve.RESERVE_EACH
+
+
+@root_and_a_user
 def test_none_waits_where_none_is_wanted(who: Person) -> None:
     assert who.call(_cold, boxes.sandbox(who, "pid"), 0) == 2
 

@@ -525,6 +525,24 @@ def test_after_a_reload_the_new_privilege_counts_for_what_runs(
     assert connect("urn:new", "urn:new#others").call("t/c", {"action": "stop"}).status == "success"
 
 
+def test_after_a_reload_the_new_privilege_of_a_sandbox_counts_for_what_exec_started(
+    client: Any, connect: Connect, supervisor: Any, registry: Any
+) -> None:
+    asked = {"sandbox": "sb", "exec": {"cmdpath": "/bin/sleep"}, "uid": "mine"}
+    client.call("t/exec", asked)
+    (task,) = supervisor.every
+    task.run()
+    api = supervisor.plan.apis[0]
+    guarded = tuple(box.replace(privilege="urn:new") for box in api.sandboxes)
+    registry.renew(supervisor.plan.replace(apis=(api.replace(sandboxes=guarded),)))
+    assert task.privilege == "urn:new"
+    listen = {"action": "subscribe"}
+    assert connect("exec", "output", "others").call("t/exec", listen) == Answer(response=[])
+    assert connect("exec", "*").call("t/exec", listen) == Answer(response=["sb/mine@101"])
+    registry.renew(supervisor.plan.replace(apis=(api.replace(sandboxes=(), commands=()),)))
+    assert task.privilege == "urn:new"
+
+
 @pytest.mark.parametrize("verb", ["reload", "sources"])
 def test_only_the_control_socket_configures(client: Any, registry: Any, verb: str, connect: Connect) -> None:
     registry.configure = lambda verb, arguments: [verb, arguments]
