@@ -18,7 +18,7 @@ from initspawn.config.autostart import resolve
 from initspawn.config.check import check
 from initspawn.config.command import compile_command
 from initspawn.config.devices import USER as WATCHER_USER
-from initspawn.config.devices import watcher_config, with_system
+from initspawn.config.devices import first_waiting, watcher_config, with_system
 from initspawn.config.expand import Names, builtin_names
 from initspawn.config.files import files_of
 from initspawn.config.guard import check_guard, find_nft, guard_config
@@ -285,7 +285,7 @@ def _watcher(
     try:
         config = watcher_config(apis, supervisor.user, target)
     except InitspawnError as error:
-        compiled[0][1].root()["sandboxes"].refuse(str(error))
+        compiled[first_waiting(apis)][1].root()["sandboxes"].refuse(str(error))
         return None
     if config is None:
         return None

@@ -55,6 +55,11 @@ def check_devices(given: Sequence[Mapping[str, str]], spot: Spot) -> None:
                 place[name].refuse("nothing follows the `!`", "`!*`: it must not have this property")
 
 
+def first_waiting(apis: Sequence[Api]) -> int:
+    """Which of these is the first that waits for a device; one does."""
+    return next(index for index, api in enumerate(apis) if devices_of((api,)))
+
+
 def watcher_config(apis: Sequence[Api], user: int, target: Target) -> dict[str, Any] | None:
     """The configuration of the hidden API that runs the watcher; None if nobody waits for a device. Its
     sandbox `udev` still lacks what `with_system` adds. `user`: who the supervisor runs as. Raises

@@ -51,11 +51,10 @@ class Devices:
         self._failure = ""
         self._ignored = 0
         self._timers: dict[str, Timer] = {}
-        self._sockets: dict[str, tuple[_socket.socket, _socket.socket]] = {}
+        self._sockets = _pairs([command.uid for command in api.commands])
         self._keepers: dict[str, Keeper] = {}
         for command in api.commands:
-            pair = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK)
-            ours, theirs = self._sockets[command.uid] = pair
+            ours, theirs = self._sockets[command.uid]
             theirs.setblocking(True)
             self._keepers[command.uid] = Keeper(supervisor, api, command, (theirs.fileno(),))
             self._hear(ours.fileno(), command.uid)
@@ -146,6 +145,19 @@ class Devices:
             _tell(f"cannot be followed: {why}; who waits for one is not started")
             self._keepers[source].stop()
             self._on_change()
+
+
+def _pairs(names: list[str]) -> dict[str, tuple[_socket.socket, _socket.socket]]:
+    """Two connected sockets for each. Raises OSError, and none stays open then."""
+    made = {}
+    try:
+        for name in names:
+            made[name] = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK)
+    except OSError:
+        for one in [one for pair in made.values() for one in pair]:
+            one.close()
+        raise
+    return made
 
 
 def parse(data: bytes, count: int) -> tuple[bool, ...] | str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Guard as GuardPlan
     from initspawn.supervisor.core import Supervisor
+    from initspawn.supervisor.reactor import Timer
     from initspawn.supervisor.running import Task
     from initspawn.supervisor.services import Services
 
@@ -29,7 +30,7 @@ CLOSE, OPEN = "close", "open"  # the commands of its API, and its states
 _TORN = "torn"  # somebody else has changed the rules
 _TOLD = {"": "not installed", CLOSE: "closed", OPEN: "open", _TORN: "being put back"}
 TABLE = "initspawn"
-SECONDS = 6.0  # that nft may take before anything runs: less than PID 1's patience
+SECONDS = 6.0  # that nft may take, also before anything runs: less than PID 1's patience
 _LAST_SECONDS = 2.0  # and at the end
 _APART = 0.2  # seconds between two repairs: somebody may go on and on
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # until a change is tried again that has failed
@@ -49,6 +50,7 @@ class Guard:
         self._state = ""
         self._wanted = CLOSE
         self._task: Task | None = None
+        self._patience: Timer | None = None  # for that
         self._failure = ""
         self._pause = _FIRST_PAUSE
         self._was_ready = False
@@ -166,9 +168,18 @@ class Guard:
             )
         except (RequestError, OSError) as error:
             self._done(wanted, str(error))
+        else:
+            self._patience = self._supervisor.reactor.after(SECONDS, self._too_long)
+
+    def _too_long(self) -> None:
+        """nft hangs: the next try may not."""
+        if self._task is not None:
+            self._supervisor.stop(self._task)
 
     def _ended(self, wanted: str, task: Task) -> None:
         self._task = None
+        if self._patience is not None:
+            self._patience.cancel()
         if task.refusal is not None:
             self._done(wanted, task.refusal.info or task.refusal.status)
         elif task.status == {"exit": 0}:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 FIRST_PAUSE = 0.1  # seconds; doubled by each failure
 LONGEST_PAUSE = 10.0
 RAN_WELL = 10.0  # seconds after which the next pause is the first again
+_LINES = 32  # that it may say at once
+_REST = 0.1  # seconds until the next: our own stderr may be a slow console, and it may have been taken over
 
 
 class Keeper:
-    """Keeps one command alive. What it writes goes to our own stderr, line by line. `before` is called before
-    each start.
+    """Keeps one command alive. What it writes goes to our own stderr, line by line, as plain text. `before`
+    is called before each start.
     """
 
     def __init__(
@@ -83,13 +85,7 @@ class Keeper:
         if task.refusal is not None:
             self._say(task.refusal.info)
             return
-        reader = Reader(task.log, lambda: self._forward(reader))
-
-    def _forward(self, reader: Reader) -> None:
-        while (event := reader.take()) is not None:
-            for stream in ("stdout", "stderr"):
-                if stream in event.data:
-                    self._say(event.data[stream])
+        _Voice(self._supervisor, task, self._say)
 
     def _on_end(self, task: Task) -> None:
         self._alive = False
@@ -107,4 +103,30 @@ class Keeper:
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def _say(self, line: str) -> None:
-        print(f"initspawn: {self._command.uid}: {line}", file=sys.stderr, flush=True)
+        shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+        print(f"initspawn: {self._command.uid}: {shown}", file=sys.stderr, flush=True)
+
+
+class _Voice:
+    """What one task writes, passed on line by line, a few at a time; it waits meanwhile."""
+
+    def __init__(self, supervisor: Supervisor, task: Task, say: Callable[[str], None]) -> None:
+        self._supervisor = supervisor
+        self._reader = Reader(task.log, self._hear)
+        self._say = say
+        self._left = _LINES
+
+    def _hear(self) -> None:
+        while self._left and (event := self._reader.take()) is not None:
+            for stream in ("stdout", "stderr"):
+                if stream in event.data:
+                    self._say(event.data[stream])
+            self._left -= 1
+            if not self._left and self._supervisor.closing:  # no end waits for what is left
+                self._reader.close()
+            elif not self._left:
+                self._supervisor.reactor.after(_REST, self._rested)
+
+    def _rested(self) -> None:
+        self._left = _LINES
+        self._hear()

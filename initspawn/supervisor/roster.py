@@ -100,7 +100,9 @@ class Roster:
 
 
 def _is(task: Task, api: Api, command: Command) -> bool:
-    return task.command.verb == command.verb and task.api.api == api.api
+    # A configuration's API may be called as one of our own.
+    same = task.api.api == api.api and task.api.hidden == api.hidden
+    return same and task.command.verb == command.verb
 
 
 def _full(command: Command) -> str:

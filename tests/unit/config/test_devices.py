@@ -134,6 +134,22 @@ def test_an_image_that_could_not_run_it(image: Path) -> None:
     assert of_image(image, config(None, user=12, group=12)).watcher is None
 
 
+def test_the_file_is_named_that_waits_for_a_device(image: Path) -> None:
+    (image / "usr/bin/python3").unlink()
+    files = []
+    for name, device in (("first", None), ("second", DISK)):
+        raw = config(device, user=12, group=12)
+        raw["metadata"]["api"] = name
+        files.append(image.parent / f"{name}.json")
+        files[-1].write_text(json.dumps(raw))
+    with pytest.raises(ConfigError) as caught:
+        compile_files(
+            [str(file) for file in files], user=0, group=0, environ={},
+            target=elsewhere(str(image), machine="x86_64"),
+        )  # fmt: skip
+    assert [problem.file for problem in caught.value.problems] == [str(files[1])]
+
+
 def test_nobody_else_has_its_user(image: Path) -> None:
     raw = config(DISK, user=int(USER), group=12)
     with pytest.raises(ConfigError, match=f"what follows devices runs as user {USER}, and nobody else may"):

@@ -211,3 +211,20 @@ def test_one_that_cannot_go_on_is_not(
     assert capsys.readouterr().err.count(said) == 1
 
 
+def test_what_cannot_be_begun_leaves_nothing(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    real = devices._socket.socketpair
+
+    def one(*arguments: Any) -> Any:
+        if made:
+            raise OSError(24, "Too many open files")
+        pair = real(*arguments)
+        made.extend(one.fileno() for one in pair)
+        return pair
+
+    monkeypatch.setattr(devices, "_socket", SimpleNamespace(**{**vars(devices._socket), "socketpair": one}))
+    with pytest.raises(OSError, match="Too many"):
+        Bench()
+    for fd in made:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)

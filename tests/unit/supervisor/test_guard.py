@@ -24,7 +24,7 @@ class Bench:
         self.closing = False
         self.roster = SimpleNamespace(barred="")
         self.reactor = SimpleNamespace(
-            clock=lambda: self.now, turn=self._turn, after=lambda *timer: self.timers.append(timer),
+            clock=lambda: self.now, turn=self._turn, after=self._after,
             watch=lambda _, __, heard: self.hears.append(heard),
         )  # fmt: skip
         self.timers: list[tuple[float, Callable[[], None]]] = []
@@ -42,6 +42,13 @@ class Bench:
 
     def _turn(self, seconds: float) -> None:
         self.now += seconds
+
+    def _after(self, *timer: Any) -> object:
+        self.timers.append(timer)
+        return SimpleNamespace(cancel=lambda: self.timers.remove(timer) if timer in self.timers else None)
+
+    def stop(self, _: object) -> None:
+        self.ends.pop(0)(SimpleNamespace(refusal=None, status={"signal": "Terminated"}))
 
     def start(self, _: Any, command: Any, __: Any, on_end: Callable[[Any], None]) -> object:
         self.started.append(command.uid)
@@ -158,6 +165,19 @@ def test_a_repair_that_fails_waits_no_longer_because_an_earlier_one_did(
     bench.hear("somebody")
     bench.due()
     assert fail() == first
+
+
+def test_an_nft_that_hangs_is_ended_and_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "_said", lambda _: "nothing")
+    closed(bench).hear("somebody")
+    bench.due()
+    assert bench.due() == guard.SECONDS
+    assert "signal Terminated" in bench.guard.told()["why"]
+    bench.due()
+    bench.end()
+    assert (bench.guard.told()["state"], bench.timers) == ("closed", [])
 
 
 def test_an_open_guard_has_no_rules_to_put_back(bench: Bench) -> None:

@@ -132,3 +132,34 @@ def test_a_pause_that_ends_after_a_stop(supervisor: Supervisor, keeper: Keeper) 
     keeper.start()
     supervisor.pass_time()
     assert supervisor.calls == ["start"] * 3, "one start, though a pause was under way"
+
+
+def test_who_writes_without_end_is_told_of_a_little_at_a_time(
+    supervisor: Supervisor, keeper: Keeper, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said() -> list[str]:
+        return capsys.readouterr().err.splitlines()
+
+    for number in range(100):
+        supervisor.task.log.append({"stderr": f"\x1b[2J{number}"})
+    first = said()
+    assert first[0] == "initspawn: gateway: ?[2J0", "what a terminal obeys is not passed on"
+    assert len(first) < 50
+    later = []
+    while supervisor.waits:
+        supervisor.pass_time()
+        later.append(len(said()))
+    assert sum(later) == 100 - len(first), "all of it"
+    supervisor.task.log.append({"stdout": "more"})
+    assert said() == ["initspawn: gateway: more"]
+
+
+def test_a_stop_does_not_wait_for_all_that_it_wrote(
+    supervisor: Supervisor, keeper: Keeper, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1000):
+        supervisor.task.log.append({"stderr": str(number)})
+    supervisor.closing = True
+    supervisor.pass_time()
+    assert not supervisor.task.log.readers
+    assert len(capsys.readouterr().err.splitlines()) < 100

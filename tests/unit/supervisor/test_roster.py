@@ -57,6 +57,13 @@ def test_each_command_of_each_api_has_its_own_places() -> None:
     assert [outcome(roster, task(*what)) for what in ((one,), (other,), (one, api))] == ["starting"] * 3
 
 
+def test_an_api_that_is_called_as_a_hidden_one_has_its_own_places() -> None:
+    roster, of = Roster(), command(most=1)
+    hidden = task(of.replace(most=0), Api(uid="a", api="a", hidden=True))
+    assert [outcome(roster, new) for new in (hidden, task(of))] == ["starting"] * 2
+    assert roster.alive(hidden.api, of) == [hidden]
+
+
 def test_after_a_reload_a_command_of_the_same_name_has_the_same_places() -> None:
     roster, old, new = Roster(), command(most=1), command(most=2, queue=1)
     again = Api(uid="a", api="a")
