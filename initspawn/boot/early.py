@@ -177,7 +177,7 @@ class Early(Main):
             from initspawn.boot.remote import Remote
 
             self._remote = Remote(self, plan.doors)
-            self.start = {"gateway": plan.doors["gateway"], "up": plan.doors["up"]}
+            self.start = {name: plan.doors[name] for name in ("gateway", "up", "tls") if name in plan.doors}
             self._gateway_runs = plan.doors["gateway"]
             self.registry.limits.update(plan.doors["limits"])
         self.supervisor.groups.each = True  # found by its group when we are gone, moved with it when adopted

@@ -11,6 +11,7 @@ import stat
 import sys
 
 from initspawn.boot.supervise import GATEWAY
+from initspawn.errors import InitspawnError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,10 +71,11 @@ class Remote:
         start |= {"listen": listener.fileno(), "announce": f"initspawn: ready at {host} port {port}"}
         try:
             self._main.open_network()
-        except OSError as error:  # a full /run
+        except (OSError, InitspawnError) as error:  # a full /run; a certificate that is not there yet
             del start["listen"]
             listener.close()
-            self._say(f"no door for the network yet: {error.filename or GATEWAY}: {error.strerror}")
+            why = f"{error.filename or GATEWAY}: {error.strerror}" if isinstance(error, OSError) else error
+            self._say(f"no door for the network yet: {why}")
             return False
         listener.detach()
         return True

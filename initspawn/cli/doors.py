@@ -25,7 +25,7 @@ STATE = "/var/lib/initspawn"
 # What a plan's doors have where the command line says nothing.
 _DEFAULTS: dict[str, Any] = {
     "host": HOST, "port": PORT, "allow_host": [], "limit": [], "network_up": ADDRESS, "state_dir": STATE,
-    "gateway_user": USER,
+    "gateway_user": USER, "tls_certificate": None, "tls_key": None,
 }  # fmt: skip
 
 
@@ -61,6 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gateway-user", default=USER, metavar="NAME", help=f"who the gateway is, as root (default {USER})"
     )
+    parser.add_argument("--tls-certificate", metavar="FILE", help="serve HTTPS and WSS with this chain (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM); a change of both is taken over")
 
 
 def configure_ahead(parser: argparse.ArgumentParser) -> None:
@@ -89,19 +91,32 @@ def plan_with_doors(arguments: argparse.Namespace, plan: Plan, target: Target) -
     except ValueError:
         raise UsageError(f"--host {wanted['host']}: write an address, such as 0.0.0.0 for all") from None
     refuse_gateway_user(plan, wanted["gateway_user"], lambda name: _number(target, name))
+    tls = _tls_of_device(wanted["tls_certificate"], wanted["tls_key"])
     limits = dict(wanted["limit"])
     config = gateway_config(
         DEVICE, user=wanted["gateway_user"], open_door=False, hosts=wanted["allow_host"], limits=limits,
-        python=of_image(target.tree) if target.tree.root else ours(),
+        tls="tls" in tls, python=of_image(target.tree) if target.tree.root else ours(),
     )  # fmt: skip
     hidden = compile_raw(
         config, file="the gateway's own sandbox", user=0, group=0, environ={}, hidden=True, target=target
     )
     doors = {
         "host": host, "port": wanted["port"], "gateway": arguments.gateway, "up": wanted["network_up"],
-        "state": wanted["state_dir"], "limits": in_table(limits),
+        "state": wanted["state_dir"], "limits": in_table(limits), **tls,
     }  # fmt: skip
     return plan.replace(apis=(*plan.apis, hidden), doors=doors)
+
+
+def _tls_of_device(certificate: str | None, key: str | None) -> dict[str, Any]:
+    """What the doors have of the two files, which the device may get after its plan. Raises UsageError."""
+    if certificate is None and key is None:
+        return {}
+    if certificate is None or key is None:
+        raise UsageError("--tls-certificate and --tls-key belong together")
+    for option, path in (("--tls-certificate", certificate), ("--tls-key", key)):
+        if not path.startswith("/"):
+            raise UsageError(f"{option} {path}: write the device's path, from / on")
+    return {"tls": (certificate, key)}
 
 
 def without_doors(plan: Plan) -> Plan:

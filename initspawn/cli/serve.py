@@ -61,8 +61,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="serve the files of a directory at the addresses that begin so; repeatable",
     )  # fmt: skip
     parser.add_argument("--page", metavar="DIR", help="serve this page of yours instead of the test page")
-    parser.add_argument("--tls-certificate", metavar="FILE", help="serve HTTPS and WSS with this chain (PEM)")
-    parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM); a change of both is taken over")
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
     parser.add_argument("--no-auth", action="store_true", help="ask nobody for a token; loopback only")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from initspawn.boot.remote import Remote, with_place
+from initspawn.control.certificate import CertificateError
 from initspawn.control.state import AUDIT, State
 from initspawn.plan import Api, Plan
 from initspawn.supervisor.reactor import Reactor
@@ -53,7 +54,7 @@ class Device:
         self.registry = SimpleNamespace(audit=None)
         self.start: dict[str, Any] = {}
         self.opened = 0
-        self.trouble: OSError | None = None
+        self.trouble: OSError | CertificateError | None = None
         run = place / "run"
         run.mkdir()
         self.state: State | None = State(str(run), self.reactor, self.tokens)
@@ -159,6 +160,21 @@ def test_an_address_that_is_taken_is_tried_again(
     with socket.create_server(("127.0.0.1", device.port)):
         device.remote.open()
         assert "no door for the network yet" in capsys.readouterr().err
+    device.again()
+    assert device.opened == 1
+
+
+def test_without_its_certificate_it_stays_shut(
+    device: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device.directory.mkdir(0o700)
+    device.trouble = CertificateError("/var/c.pem: No such file or directory")
+    device.remote.open()
+    assert "no door for the network yet: /var/c.pem: No such file" in capsys.readouterr().err
+    assert "listen" not in device.start
+    with socket.socket() as client, pytest.raises(ConnectionRefusedError):
+        client.connect(("127.0.0.1", device.port))
+    device.trouble = None
     device.again()
     assert device.opened == 1
 

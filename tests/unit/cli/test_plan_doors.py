@@ -61,6 +61,15 @@ def test_the_plan_has_them_and_the_gateway_of_the_image(image: Path) -> None:
     assert gateway.commands[0].path == "/usr/bin/python3"
 
 
+def test_tls_with_files_that_the_device_may_get_later(image: Path) -> None:
+    words = ["--gateway", "up", "--tls-certificate", "/var/c.pem", "--tls-key", "/var/k.pem"]
+    assert compile_(image, *words) == 0
+    plan = load(str(image.parent / "plan"))
+    assert plan.doors["tls"] == ("/var/c.pem", "/var/k.pem")
+    (command,) = plan.apis[1].commands
+    assert "--tls" in ["".join(text for _, text in item) for item in command.arguments]
+
+
 def test_a_command_line_takes_none_of_that(image: Path) -> None:
     assert compile_(image, "--gateway", "up") == 0
     plan = given_plan([str(image.parent / "plan")])
@@ -81,6 +90,10 @@ def test_a_command_line_takes_none_of_that(image: Path) -> None:
         (["--gateway", "up", "--gateway-user", "nobody"], "there is no user 'nobody'"),
         (["--gateway", "up", "--gateway-user", "12"], "sandbox `s` of `t` runs as user 12"),
         (["--gateway", "soon"], "invalid choice"),
+        (["--tls-key", "/k"], "--tls-key goes with --gateway"),
+        (["--gateway", "up", "--tls-key", "/k"], "--tls-certificate and --tls-key belong together"),
+        (["--gateway", "up", "--tls-certificate", "c", "--tls-key", "/k"], "certificate c: write the dev"),
+        (["--gateway", "up", "--tls-certificate", "/c", "--tls-key", "k"], "--tls-key k: write the device's"),
     ],
 )
 def test_what_does_not_fit(
