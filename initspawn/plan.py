@@ -295,8 +295,9 @@ class Plan(Record):
     late: it was made ahead, and `late.settle` has to fill in what only the running machine knows.
     sources: the files it was made of, each with its size and CRC-32.
     further: what those named and was read, or looked into, to make it: filters, encoder plug-ins.
-    doors: for the network, of the device it is for: `host`, `port`, `state`, `limits`; `gateway`, `up` and
-    perhaps `tls` (see boot/supervise); None: no doors. The hidden API `gateway` is then among `apis`.
+    doors: for the network, of the device it is for: `host`, `port`, `state`, `limits`, `unix` (paths and
+    protocols); `gateway`, `up` and perhaps `tls` (see boot/supervise); None: no doors. Otherwise the
+    hidden API `gateway` is among `apis`.
     """
 
     user: int

@@ -35,8 +35,8 @@ class Front:
         self._keeper: Keeper | None = None
         self._certificate: Certificate | None = None
         self._doors: list[Door] = []
-        self._ours, self._theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self._services = [(_socket.socket(fileno=fd), protocol) for fd, protocol in start.get("unix", ())]
+        self._pair: tuple[_socket.socket, ...] = ()
         try:
             self._open(api, start, on_connect)
         except BaseException:
@@ -58,12 +58,14 @@ class Front:
         for listener, _ in self._services:  # those without a door yet
             listener.close()
         self._services.clear()
-        self._main.reactor.forget(self._ours.fileno())
-        self._ours.close()
-        self._theirs.close()
+        for ours in self._pair:
+            self._main.reactor.forget(ours.fileno())
+            ours.close()
+        self._pair = ()
 
     def _open(self, api: Api, start: dict[str, Any], on_connect: Callable[[], None]) -> None:
         main = self._main
+        self._pair = ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         everybody = Identity(kind="token", scopes=frozenset((EVERYTHING,)), name="everybody")
         stranger = everybody if start.get("open") else NOBODY
         shared: dict[str, Any] = {
@@ -83,26 +85,26 @@ class Front:
             listener, protocol = self._services[0]
             os.set_inheritable(listener.fileno(), False)
             door = ServiceDoor(
-                listener, self._ours, protocol.encode(), name=f"unix {protocol}",
+                listener, ours, protocol.encode(), name=f"unix {protocol}",
                 serving=lambda: self._keeper is not None and self._keeper.serving,
                 identify=lambda user, pid, fd: main.peer(user, pid, fd, stranger), **shared,
             )  # fmt: skip
             self._doors.append(door)
             del self._services[0]
-        main.reactor.watch(self._ours.fileno(), READ, lambda _: self._hear())
+        main.reactor.watch(ours.fileno(), READ, lambda _: self._hear(ours))
         if "tls" in start:
             from initspawn.control.certificate import Certificate
 
-            self._certificate = Certificate(start["tls"], self._ours, main.reactor)
+            self._certificate = Certificate(start["tls"], ours, main.reactor)
             main.registry.about["tls"] = self._certificate.about
         if not main.supervisor.roster.barred:  # a door to the network is a use of it
-            descriptors = (start["listen"], self._theirs.fileno())
+            descriptors = (start["listen"], theirs.fileno())
             self._keeper = Keeper(main.supervisor, api, command, descriptors, self._introduce)
 
-    def _hear(self) -> None:
+    def _hear(self, ours: _socket.socket) -> None:
         """What the gateway says of its certificate; it is not trusted."""
         try:
-            message = self._ours.recv(_MESSAGE_BYTES, _socket.MSG_DONTWAIT)
+            message = ours.recv(_MESSAGE_BYTES, _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         word, _, rest = message.partition(b" ")

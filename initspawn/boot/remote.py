@@ -59,25 +59,35 @@ class Remote:
         self._main.reactor.after(_LOOK_SECONDS if done else _RETRY_SECONDS, self.open)
 
     def _listen(self) -> bool:
-        host, port = self._doors["host"], self._doors["port"]
-        from initspawn.control.server import listen_tcp
+        from initspawn.control.server import listen_tcp, listen_unix
 
+        host, port = self._doors["host"], self._doors["port"]
+        start, listeners, place = self._main.start, [], f"{host} port {port}"
         try:
-            listener = listen_tcp(host, port)
-        except OSError as error:  # a kernel without IPv6; no descriptor left; no such address yet
-            self._say(f"no door for the network yet: {host} port {port}: {error.strerror}")
+            listeners.append(listen_tcp(host, port))  # a kernel without IPv6; no such address yet
+            for path, _ in self._doors["unix"]:
+                place = path.replace("\0", "@")
+                listeners.append(listen_unix(path))
+        except OSError as error:
+            for listener in listeners:
+                listener.close()
+            self._say(f"no door for the network yet: {place}: {error.strerror}")
             return False
-        start = self._main.start
-        start |= {"listen": listener.fileno(), "announce": f"initspawn: ready at {host} port {port}"}
+        services = zip(listeners[1:], self._doors["unix"], strict=True)
+        start |= {
+            "listen": listeners[0].fileno(),
+            "unix": [(listener.detach(), protocol) for listener, (_, protocol) in services],
+            "announce": f"initspawn: ready at {host} port {port}",
+        }
         try:
             self._main.open_network()
         except (OSError, InitspawnError) as error:  # a full /run; a certificate that is not there yet
-            del start["listen"]
-            listener.close()
+            del start["listen"], start["unix"]
+            listeners[0].close()
             why = f"{error.filename or GATEWAY}: {error.strerror}" if isinstance(error, OSError) else error
             self._say(f"no door for the network yet: {why}")
             return False
-        listener.detach()
+        listeners[0].detach()
         return True
 
     def _store(self) -> bool:

@@ -12,6 +12,7 @@ from initspawn.boot.supervise import GATEWAY, NOW, UP, WHILE_UP
 from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
 from initspawn.cli.rundir import DEVICE
+from initspawn.cli.sockets import wanted_sockets
 from initspawn.config.compile import compile_raw
 from initspawn.config.interpreter import of_image, ours
 from initspawn.config.target import Target
@@ -25,7 +26,7 @@ STATE = "/var/lib/initspawn"
 # What a plan's doors have where the command line says nothing.
 _DEFAULTS: dict[str, Any] = {
     "host": HOST, "port": PORT, "allow_host": [], "limit": [], "network_up": ADDRESS, "state_dir": STATE,
-    "gateway_user": USER, "tls_certificate": None, "tls_key": None,
+    "gateway_user": USER, "tls_certificate": None, "tls_key": None, "unix": [], "ws_server": [],
 }  # fmt: skip
 
 
@@ -61,6 +62,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gateway-user", default=USER, metavar="NAME", help=f"who the gateway is, as root (default {USER})"
     )
+    parser.add_argument(
+        "--unix", action="append", default=[], metavar="PATH",
+        help="serve WebSocket, REST and the page on this unix socket too; root and you need no token there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ws-server", action="append", default=[], metavar="unix:PATH/API",
+        help="serve one API to AFB binders and `afb-client --direct` on this unix socket",
+    )  # fmt: skip
     parser.add_argument("--tls-certificate", metavar="FILE", help="serve HTTPS and WSS with this chain (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM); a change of both is taken over")
 
@@ -92,6 +101,7 @@ def plan_with_doors(arguments: argparse.Namespace, plan: Plan, target: Target) -
         raise UsageError(f"--host {wanted['host']}: write an address, such as 0.0.0.0 for all") from None
     refuse_gateway_user(plan, wanted["gateway_user"], lambda name: _number(target, name))
     tls = _tls_of_device(wanted["tls_certificate"], wanted["tls_key"])
+    sockets = wanted_sockets(wanted["unix"], wanted["ws_server"], plan, absolute=True)
     limits = dict(wanted["limit"])
     config = gateway_config(
         DEVICE, user=wanted["gateway_user"], open_door=False, hosts=wanted["allow_host"], limits=limits,
@@ -103,6 +113,7 @@ def plan_with_doors(arguments: argparse.Namespace, plan: Plan, target: Target) -
     doors = {
         "host": host, "port": wanted["port"], "gateway": arguments.gateway, "up": wanted["network_up"],
         "state": wanted["state_dir"], "limits": in_table(limits), **tls,
+        "unix": tuple(tuple(one) for one in sockets),
     }  # fmt: skip
     return plan.replace(apis=(*plan.apis, hidden), doors=doors)
 

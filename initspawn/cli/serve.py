@@ -22,7 +22,7 @@ from initspawn.cli.doors import in_table, refuse_gateway_user
 from initspawn.cli.exits import UsageError
 from initspawn.cli.page import aliases_of, page_of
 from initspawn.cli.rundir import default_run_dir, prepare_run_dir
-from initspawn.cli.sockets import listen_network, listen_unix, wanted_sockets
+from initspawn.cli.sockets import listen_all, listen_network, wanted_sockets
 from initspawn.config.compile import compile_raw
 from initspawn.errors import InitspawnError
 from initspawn.planfile import save
@@ -48,14 +48,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--plan", metavar="PLAN", help="keep the compiled plan here; while FILEs are as they were, use it"
     )
     doors.configure(parser)
-    parser.add_argument(
-        "--unix", action="append", default=[], metavar="PATH",
-        help="serve WebSocket, REST and the page on this unix socket too; root and you need no token there",
-    )  # fmt: skip
-    parser.add_argument(
-        "--ws-server", action="append", default=[], metavar="unix:PATH/API",
-        help="serve one API to AFB binders and `afb-client --direct` on this unix socket",
-    )  # fmt: skip
     parser.add_argument(
         "--alias", action="append", default=[], metavar="/PREFIX:DIR",
         help="serve the files of a directory at the addresses that begin so; repeatable",
@@ -102,7 +94,7 @@ def main(arguments: argparse.Namespace) -> int:
         **({"state": state_dir} if state_dir is not None else {}),
         "open": arguments.no_auth,
         "listen": listener.fileno(),
-        "unix": listen_unix(sockets),
+        "unix": listen_all(sockets),
         "limits": in_table(dict(arguments.limit)),
         **({"tls": tls} if tls is not None else {}),
         "gateway": arguments.gateway,

@@ -6,11 +6,10 @@ import _socket
 import errno
 import os
 import socket
-import stat
 from typing import NamedTuple
 
 from initspawn.cli.exits import UsageError
-from initspawn.control.server import listen, listen_tcp
+from initspawn.control.server import listen_tcp, listen_unix
 from initspawn.errors import InitspawnError
 from initspawn.plan import Plan
 
@@ -42,15 +41,19 @@ def listen_network(host: str, port: int) -> _socket.socket:
         raise InitspawnError(f"cannot listen on {host} port {port}: {reason}; {hint}?") from error
 
 
-def wanted_sockets(unix: list[str], services: list[str], plan: Plan) -> list[UnixSocket]:
-    """What `--unix` and `--ws-server` ask for. Raises UsageError."""
+def wanted_sockets(
+    unix: list[str], services: list[str], plan: Plan, *, absolute: bool = False
+) -> list[UnixSocket]:
+    """What `--unix` and `--ws-server` ask for. `absolute`: their paths are a device's, so none is taken from
+    here. Raises UsageError.
+    """
     return [
-        *(UnixSocket(_path(path), HTTP) for path in unix),
-        *(_service(spec, [api.api for api in plan.apis]) for spec in services),
+        *(UnixSocket(_path(path, absolute), HTTP) for path in unix),
+        *(_service(spec, [api.api for api in plan.apis], absolute) for spec in services),
     ]
 
 
-def _service(spec: str, apis: list[str]) -> UnixSocket:
+def _service(spec: str, apis: list[str], absolute: bool) -> UnixSocket:
     """`unix:PATH/API` or `unix:@NAME`, perhaps with `?as-api=API`, as AFB binders write it."""
     kind, _, rest = spec.partition(":")
     path, _, query = rest.partition("?")
@@ -59,45 +62,27 @@ def _service(spec: str, apis: list[str]) -> UnixSocket:
     api = query.removeprefix("as-api=") if query.startswith("as-api=") else path.lstrip("@").split("/")[-1]
     if api not in apis:
         raise UsageError(f"--ws-server {spec!r}: there is no API {api!r}; served are {', '.join(apis)}")
-    return UnixSocket(_path(path), f"{WSAPI} {api}")
+    return UnixSocket(_path(path, absolute), f"{WSAPI} {api}")
 
 
-def _path(path: str) -> str:
+def _path(path: str, absolute: bool) -> str:
     """The path as the kernel takes it. Raises UsageError."""
+    if absolute and not path.startswith(("/", "@")):
+        raise UsageError(f"{path!r}: write the device's path, from / on")
     if len(os.fsencode(path)) > PATH_BYTES:
         raise UsageError(f"{path!r} is longer than {PATH_BYTES} bytes, too long for a socket")
     return "\0" + path[1:] if path.startswith("@") else os.path.abspath(path)
 
 
-def listen_unix(wanted: Iterable[UnixSocket]) -> list[tuple[int, str]]:
-    """(descriptor, protocol) of each: inheritable, listening, open to every user because the credentials of
-    its peers decide. Raises InitspawnError that names the path.
-    """
+def listen_all(wanted: Iterable[UnixSocket]) -> list[tuple[int, str]]:
+    """(descriptor, protocol) of each: inheritable, listening. Raises InitspawnError that names the path."""
     found = []
     for path, protocol in wanted:
         try:
-            _remove_stale(path)
-            listener = listen(path, 0o666)
+            fd = listen_unix(path).detach()
         except OSError as error:
             shown = path.replace("\0", "@")
             raise InitspawnError(f"cannot listen on {shown}: {error.strerror}") from error
-        fd = listener.detach()
         os.set_inheritable(fd, True)
         found.append((fd, protocol))
     return found
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on any more. Raises InitspawnError, OSError."""
-    try:
-        if path.startswith("\0") or not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return  # bind says what is wrong
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise InitspawnError(f"somebody listens on {path} already")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import stat
 import struct
 
 from initspawn.control import wire
@@ -52,6 +53,27 @@ def listen_tcp(host: str, port: int) -> _socket.socket:
         listener.close()
         raise
     return listener
+
+
+def listen_unix(path: str) -> _socket.socket:
+    """A unix socket that is open to every user: the credentials of its peers decide. A socket that nobody
+    listens on any more gives way to it. Raises OSError.
+    """
+    try:
+        stale = not path.startswith("\0") and stat.S_ISSOCK(os.lstat(path).st_mode)  # else bind says why not
+    except FileNotFoundError:
+        stale = False
+    if stale:
+        probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except BlockingIOError:  # more want to be let in than are
+            pass
+        finally:
+            probe.close()
+    return listen(path, 0o666)
 
 
 def remove_stale(path: str) -> None:

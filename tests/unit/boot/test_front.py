@@ -63,13 +63,15 @@ def failing(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("where", ["listen", "chown", "second door", "watch", "certificate"])
+@pytest.mark.parametrize("where", ["pair", "listen", "chown", "second door", "watch", "certificate"])
 def test_one_that_cannot_be_made_leaves_nothing(
     where: str, main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = open_descriptors()
     start: dict[str, Any] = {"listen": -1, "unix": [service(tmp_path / "s")]}
-    if where == "listen":
+    if where == "pair":
+        monkeypatch.setattr("_socket.socketpair", failing)
+    elif where == "listen":
         monkeypatch.setattr("initspawn.boot.front.listen", failing)
     elif where == "chown":
         monkeypatch.setattr(os, "chown", failing)

@@ -62,10 +62,14 @@ class Device:
             self.port = free.getsockname()[1]
         self.directory = place / "state"
         doors = {"host": "127.0.0.1", "port": self.port, "state": str(self.directory)}
+        self.socket = place / "s"
+        doors |= {"unix": ((str(self.socket), "http"),)}
         self.remote = Remote(self, doors)  # type: ignore[arg-type]
 
     def open_network(self) -> None:
         if self.trouble is not None:
+            for fd, _ in self.start["unix"]:
+                os.close(fd)
             raise self.trouble
         self.opened += 1
 
@@ -83,7 +87,25 @@ def device(tmp_path: Path) -> Iterator[Device]:
         made.state.close(remove=False)
     if "listen" in made.start:
         os.close(made.start["listen"])
+        for fd, _ in made.start["unix"]:
+            os.close(fd)
     made.reactor.close()
+
+
+def test_unix_sockets_open_with_the_network_s(
+    device: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device.directory.mkdir(0o700)
+    with socket.create_server(str(device.socket), family=socket.AF_UNIX):
+        device.remote.open()
+        assert f"yet: {device.socket}: Address already in use" in capsys.readouterr().err
+        assert device.opened == 0
+    device.again()  # nobody listens on it any more
+    assert device.opened == 1
+    assert [protocol for _, protocol in device.start["unix"]] == ["http"]
+    assert device.socket.stat().st_mode & 0o777 == 0o666
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(device.socket))
 
 
 def test_they_open_without_tokens_and_take_them_when_they_are_there(

@@ -48,7 +48,7 @@ def test_the_plan_has_them_and_the_gateway_of_the_image(image: Path) -> None:
     plan = load(str(image.parent / "plan"))
     assert plan.doors == {
         "host": "0.0.0.0", "port": 80, "gateway": "while-up", "up": "address",
-        "state": "/var/lib/initspawn", "limits": {"address_calls": 3},
+        "state": "/var/lib/initspawn", "limits": {"address_calls": 3}, "unix": (),
     }  # fmt: skip
     own, gateway = plan.apis
     assert (own.hidden, gateway.hidden, gateway.api) == (False, True, "gateway")
@@ -59,6 +59,13 @@ def test_the_plan_has_them_and_the_gateway_of_the_image(image: Path) -> None:
     assert shown == {"/usr", "/bin", "/opt/ours/initspawn", "/run/initspawn/gateway"}
     assert not any(str(image) in mount.source for mount in box.mounts)
     assert gateway.commands[0].path == "/usr/bin/python3"
+
+
+def test_unix_sockets(image: Path) -> None:
+    words = ["--unix", "/run/t", "--ws-server", "unix:@t", "--ws-server", "unix:/run/x?as-api=t"]
+    assert compile_(image, "--gateway", "up", *words) == 0
+    plan = load(str(image.parent / "plan"))
+    assert plan.doors["unix"] == (("/run/t", "http"), ("\0t", "wsapi t"), ("/run/x", "wsapi t"))
 
 
 def test_tls_with_files_that_the_device_may_get_later(image: Path) -> None:
@@ -90,6 +97,10 @@ def test_a_command_line_takes_none_of_that(image: Path) -> None:
         (["--gateway", "up", "--gateway-user", "nobody"], "there is no user 'nobody'"),
         (["--gateway", "up", "--gateway-user", "12"], "sandbox `s` of `t` runs as user 12"),
         (["--gateway", "soon"], "invalid choice"),
+        (["--unix", "/run/t"], "--unix goes with --gateway"),
+        (["--gateway", "up", "--unix", "t"], "'t': write the device's path"),
+        (["--gateway", "up", "--ws-server", "unix:a/t"], "'a/t': write the device's path"),
+        (["--gateway", "up", "--ws-server", "unix:/run/other"], "there is no API 'other'"),
         (["--tls-key", "/k"], "--tls-key goes with --gateway"),
         (["--gateway", "up", "--tls-key", "/k"], "--tls-certificate and --tls-key belong together"),
         (["--gateway", "up", "--tls-certificate", "c", "--tls-key", "/k"], "certificate c: write the dev"),
