@@ -11,6 +11,7 @@ from typing import Any
 from initspawn.boot.supervise import GATEWAY, NOW, UP, WHILE_UP
 from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
+from initspawn.cli.page import aliases_of, page_of
 from initspawn.cli.rundir import DEVICE
 from initspawn.cli.sockets import wanted_sockets
 from initspawn.config.compile import compile_raw
@@ -27,6 +28,7 @@ STATE = "/var/lib/initspawn"
 _DEFAULTS: dict[str, Any] = {
     "host": HOST, "port": PORT, "allow_host": [], "limit": [], "network_up": ADDRESS, "state_dir": STATE,
     "gateway_user": USER, "tls_certificate": None, "tls_key": None, "unix": [], "ws_server": [],
+    "alias": [], "page": None,
 }  # fmt: skip
 
 
@@ -70,6 +72,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--ws-server", action="append", default=[], metavar="unix:PATH/API",
         help="serve one API to AFB binders and `afb-client --direct` on this unix socket",
     )  # fmt: skip
+    parser.add_argument(
+        "--alias", action="append", default=[], metavar="/PREFIX:DIR",
+        help="serve the files of a directory at the addresses that begin so; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--page", metavar="DIR", help="serve this page of yours instead of the test page")
     parser.add_argument("--tls-certificate", metavar="FILE", help="serve HTTPS and WSS with this chain (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM); a change of both is taken over")
 
@@ -93,19 +100,23 @@ def plan_with_doors(arguments: argparse.Namespace, plan: Plan, target: Target) -
         raise UsageError("--gateway: the supervisor of a device is root's; leave --user out")
     if not wanted["port"]:
         raise UsageError("--port 0: nobody would know it; name one")
-    if not wanted["state_dir"].startswith("/"):
-        raise UsageError(f"--state-dir {wanted['state_dir']}: write the device's path, from / on")
+    _check_paths(wanted)
     try:
         host = str(ipaddress.ip_address(wanted["host"]))
     except ValueError:
         raise UsageError(f"--host {wanted['host']}: write an address, such as 0.0.0.0 for all") from None
     refuse_gateway_user(plan, wanted["gateway_user"], lambda name: _number(target, name))
-    tls = _tls_of_device(wanted["tls_certificate"], wanted["tls_key"])
+    files = wanted["tls_certificate"], wanted["tls_key"]  # which the device may get after its plan
+    if (files[0] is None) != (files[1] is None):
+        raise UsageError("--tls-certificate and --tls-key belong together")
+    tls = {} if files[0] is None else {"tls": files}
     sockets = wanted_sockets(wanted["unix"], wanted["ws_server"], plan, absolute=True)
     limits = dict(wanted["limit"])
     config = gateway_config(
         DEVICE, user=wanted["gateway_user"], open_door=False, hosts=wanted["allow_host"], limits=limits,
-        tls="tls" in tls, python=of_image(target.tree) if target.tree.root else ours(),
+        page=page_of(plan, wanted["page"], privileged=True, tree=target.tree),
+        aliases=aliases_of(wanted["alias"], privileged=True, tree=target.tree), tls=bool(tls),
+        python=of_image(target.tree) if target.tree.root else ours(),
     )  # fmt: skip
     hidden = compile_raw(
         config, file="the gateway's own sandbox", user=0, group=0, environ={}, hidden=True, target=target
@@ -118,16 +129,13 @@ def plan_with_doors(arguments: argparse.Namespace, plan: Plan, target: Target) -
     return plan.replace(apis=(*plan.apis, hidden), doors=doors)
 
 
-def _tls_of_device(certificate: str | None, key: str | None) -> dict[str, Any]:
-    """What the doors have of the two files, which the device may get after its plan. Raises UsageError."""
-    if certificate is None and key is None:
-        return {}
-    if certificate is None or key is None:
-        raise UsageError("--tls-certificate and --tls-key belong together")
-    for option, path in (("--tls-certificate", certificate), ("--tls-key", key)):
-        if not path.startswith("/"):
-            raise UsageError(f"{option} {path}: write the device's path, from / on")
-    return {"tls": (certificate, key)}
+def _check_paths(wanted: dict[str, Any]) -> None:
+    """A device's begin at its root. Raises UsageError."""
+    named = [(name, wanted[name]) for name in ("state_dir", "tls_certificate", "tls_key", "page")]
+    named += [("alias", alias.partition(":")[2]) for alias in wanted["alias"]]
+    for name, path in named:
+        if path and not path.startswith("/"):
+            raise UsageError(f"--{name.replace('_', '-')} {path}: write the device's path, from / on")
 
 
 def without_doors(plan: Plan) -> Plan:

@@ -48,11 +48,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--plan", metavar="PLAN", help="keep the compiled plan here; while FILEs are as they were, use it"
     )
     doors.configure(parser)
-    parser.add_argument(
-        "--alias", action="append", default=[], metavar="/PREFIX:DIR",
-        help="serve the files of a directory at the addresses that begin so; repeatable",
-    )  # fmt: skip
-    parser.add_argument("--page", metavar="DIR", help="serve this page of yours instead of the test page")
     parser.add_argument("--run-dir", metavar="DIR", help="sockets and run-time state (default: yours)")
     parser.add_argument("--no-auth", action="store_true", help="ask nobody for a token; loopback only")
 

@@ -68,6 +68,19 @@ def test_unix_sockets(image: Path) -> None:
     assert plan.doors["unix"] == (("/run/t", "http"), ("\0t", "wsapi t"), ("/run/x", "wsapi t"))
 
 
+def test_pages_of_the_image(image: Path) -> None:
+    (image / "srv/site").mkdir(parents=True)
+    (image / "srv/site/index.html").touch(0o644)
+    (image / "site").symlink_to("/srv/site")
+    assert compile_(image, "--gateway", "up", "--page", "/site", "--alias", "/files:/site") == 0
+    plan = load(str(image.parent / "plan"))
+    (box,) = plan.apis[1].sandboxes
+    shown = {mount.target: mount.source for mount in box.mounts if mount.operation == "bind"}
+    assert shown["/page"] == shown["/alias/0"] == "/srv/site"
+    words = ["".join(text for _, text in item) for item in plan.apis[1].commands[0].arguments]
+    assert {"--page=/page", "--alias=/files=/alias/0"} <= set(words)
+
+
 def test_tls_with_files_that_the_device_may_get_later(image: Path) -> None:
     words = ["--gateway", "up", "--tls-certificate", "/var/c.pem", "--tls-key", "/var/k.pem"]
     assert compile_(image, *words) == 0
@@ -101,6 +114,11 @@ def test_a_command_line_takes_none_of_that(image: Path) -> None:
         (["--gateway", "up", "--unix", "t"], "'t': write the device's path"),
         (["--gateway", "up", "--ws-server", "unix:a/t"], "'a/t': write the device's path"),
         (["--gateway", "up", "--ws-server", "unix:/run/other"], "there is no API 'other'"),
+        (["--page", "/srv"], "--page goes with --gateway"),
+        (["--gateway", "up", "--page", "srv"], "--page srv: write the device's path"),
+        (["--gateway", "up", "--page", "/bin"], "holds no index.html"),
+        (["--gateway", "up", "--alias", "/a:srv"], "--alias srv: write the device's path"),
+        (["--gateway", "up", "--alias", "/a:/srv"], "there is no directory /srv"),
         (["--tls-key", "/k"], "--tls-key goes with --gateway"),
         (["--gateway", "up", "--tls-key", "/k"], "--tls-certificate and --tls-key belong together"),
         (["--gateway", "up", "--tls-certificate", "c", "--tls-key", "/k"], "certificate c: write the dev"),
