@@ -97,7 +97,7 @@ def planned(place: Path, *more: dict[str, Any], doors: tuple[str, ...] = ()) -> 
     top = {"after": "base", "stage": "api", "stop_timeout": 30}
     commands = [
         shell("base", polite(place, "base", 0), autostart={}),
-        shell("top", polite(place, "top", 3), autostart=top),
+        shell("top", polite(place, "top", 1), autostart=top),
         *more,
     ]
     box = {"uid": "box", "acls": {"user": "root"}, "commands": commands}
@@ -137,6 +137,15 @@ def test_a_command_that_wants_a_restart_has_one(tmp_path: Path) -> None:
         process.communicate(timeout=PATIENCE)
         assert process.returncode == -signal.SIGHUP
         assert lines(tmp_path) == ["base", "top", "top ends", "base ends"]
+
+
+def test_a_supervisor_that_hangs_does_not_keep_the_end_away(tmp_path: Path) -> None:
+    with started(tmp_path, f"{planned(tmp_path)} initspawn.patience=2") as (process, init):
+        both(tmp_path)
+        os.kill(supervisor(init), signal.SIGSTOP)
+        os.kill(init, signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == -signal.SIGINT
 
 
 def test_a_supervisor_that_is_killed_comes_back(tmp_path: Path) -> None:
@@ -223,6 +232,25 @@ def test_a_container_that_shall_restart_leaves_the_machine_alone(tmp_path: Path,
     assert told[:3] == ["sleep 1", "sleep 2", "sleep 3"]
     assert [*told[3:], last] == ["halt reboot", *([] if can else ["reboot -f -f"])]
     assert (tmp_path / "sysrq-trigger").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "becomes"),
+    [("recovery", "recovery"), ("reboot..", "halt reboot"), ("poweroff", "halt poweroff")],
+)
+def test_who_dies_after_its_word_has_said_it(tmp_path: Path, word: str, becomes: str) -> None:
+    """PID 1 waits until nobody holds the pipe any more."""
+    says = f"printf 'p%07d%s' $$ '{word}' >&3; sleep 1; echo over >>{tmp_path}/told"
+    line = f"[ $1 != alone ] || {{ {says}; }}"
+    bin = {
+        "python3": ENDS.format(place=tmp_path, line=line),
+        "recovery": f"#!/bin/sh\necho recovery >>{tmp_path}/told\n",
+    }
+    words = f"initspawn.init=none initspawn.recovery={tmp_path}/recovery"
+    with started(tmp_path, words, bin=bin) as (process, _):
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
+    assert lines(tmp_path) == ["alone", "over", becomes]
 
 
 @pytest.mark.parametrize(
