@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from websockets.exceptions import WebSocketException
@@ -23,6 +24,27 @@ PORT = 1234
 SECONDS = 90.0  # until a door opens or shuts
 APPEND = "quiet init=/usr/sbin/initspawn-init initspawn.plan=/etc/initspawn/doors.plan"
 STATE = "/var/lib/initspawn"
+# Step by step: waits until a command is in a state (waiting: as udevd says), or runs a shell line. Then it
+# prints the time line.
+DEVICES = """
+import json, subprocess, sys, time
+sys.path.insert(0, "/opt/initspawn")
+from initspawn.control.client import Client
+with Client("/run/initspawn/control", 60) as client:
+    for step in sys.argv[1:]:
+        verb, _, state = step.partition(" ")
+        if verb == "!":
+            subprocess.run(state, shell=True, check=True, stdout=subprocess.DEVNULL)
+            continue
+        while True:
+            told = client.call("initspawn/services").response
+            (one,) = (one for one in told if one["command"] == f"devices/{verb}")
+            if one["state"] == state and (state != "waiting" or one["why"].endswith("says udevd")):
+                break
+            print(one, file=sys.stderr)
+            time.sleep(0.2)
+    print(json.dumps(client.call("initspawn/timeline").response))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -119,37 +141,22 @@ def test_the_gateway_is_confined_and_in_the_unit(device: tuple[Guest, int, str])
         assert '"token:host"' in audit
 
 
-def state_of(machine: Guest, verb: str) -> tuple[str, str]:
-    """Of a command that waits for a device: its state, and why it is in it."""
-    found = json.loads(machine.check("initspawn", "call", "initspawn/services"))
-    (one,) = (one for one in found if one["command"] == f"devices/{verb}")
-    return one["state"], one.get("why", "")
-
-
-def until(machine: Guest, verb: str, state: str) -> None:
-    end = time.monotonic() + SECONDS
-    while (found := state_of(machine, verb))[0] != state:
-        assert time.monotonic() < end, found
-        time.sleep(0.2)
+def devices(machine: Guest, *steps: str) -> Any:
+    """What `DEVICES` prints when these steps are done."""
+    return json.loads(machine.check("python3", "-c", DEVICES, *steps, timeout=SECONDS))
 
 
 def test_devices_before_and_after_udevd(device: tuple[Guest, int, str]) -> None:
     """What the kernel alone tells was enough before systemd; then a file system's label comes by udevd."""
     machine, _, _ = device
-    assert state_of(machine, "loopback") == ("done", "exit 0")
-    times = json.loads(machine.check("initspawn", "call", "initspawn/timeline"))
-    decided = next(mark["time"] for mark in times["marks"] if mark["what"] == "handover decided")
-    ended = next(one["ended"] for one in times["services"] if one["command"] == "devices/loopback")
+    found = devices(
+        machine, "loopback done", "labelled waiting", "module waiting",
+        "! truncate -s 1M /run/disk; mkswap -L later /run/disk; losetup -f /run/disk", "labelled running",
+        "! modprobe dummy numdummies=1", "module running", "! modprobe -r dummy",
+    )  # fmt: skip
+    decided = next(mark["time"] for mark in found["marks"] if mark["what"] == "handover decided")
+    ended = next(one["ended"] for one in found["services"] if one["command"] == "devices/loopback")
     assert ended <= decided, "the boot has waited for it"
-    machine.shell("until initspawn call initspawn/info | grep -q '\"hears\": \"udev\"'; do sleep 0.2; done")
-    lacking = "there is no device with SUBSYSTEM=block, ID_FS_LABEL=la?er, says udevd"
-    machine.shell(f"until initspawn call initspawn/services | grep -qF '{lacking}'; do sleep 0.2; done")
-    assert state_of(machine, "module")[0] == "waiting"
-    machine.shell("truncate -s 1M /run/disk; mkswap -L later /run/disk; losetup -f /run/disk")
-    until(machine, "labelled", "running")
-    machine.check("modprobe", "dummy", "numdummies=1")
-    until(machine, "module", "running")
-    machine.check("modprobe", "-r", "dummy")
     pid = machine.check("pgrep", "-f", "watcher[.]py udev").split()[-1]
     status = machine.read(f"/proc/{pid}/status").decode()
     assert "Uid:\t64997\t64997\t64997\t64997" in status
@@ -162,5 +169,4 @@ def test_a_supervisor_that_the_unit_began_has_them_too(device: tuple[Guest, int,
     machine.check("systemctl", "restart", "initspawn", timeout=120)
     with websocket(port, token) as client:
         assert client.call("initspawn/ping")["request"]["status"] == "success"
-    until(machine, "loopback", "done")
-    until(machine, "labelled", "running")
+    devices(machine, "loopback done", "labelled running")

@@ -66,7 +66,8 @@ def test_assembling_keeps_links_and_gives_everything_to_root(tmp_path: Path) -> 
     (stage / "lib/file").chmod(0o600)
     subprocess.run(["tar", "-C", str(base), "-cf", str(tmp_path / "base.tar"), "."], check=True)
     script = [str(image.HERE / "assemble"), str(tmp_path / "base.tar"), str(stage), str(disk), "16M"]
-    script += ["sh", "-c", 'echo "$1 $3" >"$4"', "compile"]
+    note = 'told="$*"; while [ "$1" != --output ]; do shift; done; echo "$told" >"$2"'
+    script += ["sh", "-c", note, "compile"]
     subprocess.run(["fakeroot", *script], check=True)
 
     def debugfs(request: str) -> str:
@@ -74,7 +75,9 @@ def test_assembling_keeps_links_and_gives_everything_to_root(tmp_path: Path) -> 
         return subprocess.run(tool, capture_output=True, text=True, check=True).stdout
 
     assert debugfs("cat /usr/lib/file") == "from the overlay"
-    assert re.fullmatch(r"--root --output\n", debugfs("cat /etc/initspawn/boot.plan"))
+    boot, doors = (debugfs(f"cat /etc/initspawn/{name}.plan") for name in ("boot", "doors"))
+    assert re.fullmatch(r"--root \S+ --output \S+/boot\.plan\n", boot)
+    assert re.match(r"\S+/qemu/devices\.yaml --root \S+ --output \S+/doors\.plan --gateway ", doors)
     assert "Type: symlink" in debugfs("stat /lib")
     status = debugfs("stat /usr/lib/file")
     assert "Mode:  0644" in status
