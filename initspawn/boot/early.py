@@ -245,8 +245,9 @@ class Early(Main):
         self._barrier.decide(what)
 
     def waits_for(self) -> str:
-        """The real init waits for commands as the plan says that it began with."""
-        return "the boot has not come to the real init yet" if self._barrier and self._barrier.waiting else ""
+        """The boot waits for commands as the plan says that it began with."""
+        decided = self._boot is None or self._boot.done
+        return "" if decided else "the boot waits for commands with `before: handover` still"
 
     @staticmethod
     def _held() -> bool:

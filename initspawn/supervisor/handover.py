@@ -28,7 +28,7 @@ class Handover:
         self._decide = decide
         self._held = held
         self._late: set[str] = set()
-        self._done = False
+        self.done = False
         self._awaited = [service for service in services.every.values() if service.plan.handover]
         services.on_change.append(self.look)
         for service in self._awaited:
@@ -37,13 +37,13 @@ class Handover:
 
     def look(self) -> None:
         """Something has changed that the decision may hang on."""
-        if self._done:
+        if self.done:
             return
         found = {BOOT, *(self._of(service.name) for service in self._awaited)}
         verdict = next(word for word in _WORST_FIRST if word in found)
         if verdict == WAIT or (verdict == BOOT and self._held()):
             return
-        self._done = True
+        self.done = True
         self._decide(verdict)
 
     def lacks(self) -> list[str]:
@@ -63,7 +63,7 @@ class Handover:
         self._services.hands.after(service.plan.start_timeout, lambda: self._too_late(service))
 
     def _too_late(self, service: Service) -> None:
-        if not self._done and self._of(service.name) == WAIT:
+        if not self.done and self._of(service.name) == WAIT:
             limit = service.plan.start_timeout
             self._services.hands.tell(service, f"not ready {limit:g} s after the boot began")
             self._late.add(service.name)

@@ -129,6 +129,34 @@ def test_it_ends_orderly_and_tells_how(tmp_path: Path, told: int, ends: int) -> 
         assert (tmp_path / "sysrq-trigger").read_text() == ""
 
 
+def test_it_takes_another_plan(tmp_path: Path) -> None:
+    """Not while the boot waits for a command; then what is new starts, and the rest goes on."""
+    start = {"before": "handover", "ready": "exited", "start_timeout": 0}
+    awaited = shell("awaited", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done", autostart=start)
+    with started(tmp_path, planned(tmp_path, awaited)) as (process, init):
+        both(tmp_path)
+
+        def reload() -> subprocess.CompletedProcess[str]:
+            inside = ["nsenter", "-t", str(init), "-m", "-p", sys.executable, "-I", "-S", STAGE, "reload"]
+            return subprocess.run(inside, capture_output=True, text=True, timeout=PATIENCE)
+
+        planned(tmp_path, shell("more", polite(tmp_path, "more", 0), autostart={}))
+        done = reload()
+        assert (done.returncode, done.stdout) == (111, "")
+        assert done.stderr == "initspawn: the boot waits for commands with `before: handover` still\n"
+        (tmp_path / "go").touch()
+        done = wait_for(lambda: (made := reload()).returncode == 0 and made, "the reload")
+        assert done.stdout.startswith("initspawn: reloaded: 1 APIs, 3 commands")
+        wait_for(lambda: lines(tmp_path) == ["base", "top", "more"], "the new one")
+        (tmp_path / "plan").unlink()
+        done = reload()
+        assert done.returncode == 111
+        assert "plan: No such file or directory" in done.stderr
+        os.kill(init, signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+        assert sorted(lines(tmp_path)[3:]) == ["base ends", "more ends", "top ends"]
+
+
 def test_a_command_that_wants_a_restart_has_one(tmp_path: Path) -> None:
     """Of the machine, and not before the others have had their time."""
     start = {"before": "handover", "ready": "exited", "on_failure": "reboot"}
