@@ -29,6 +29,18 @@ with Client("/run/initspawn/control", 60) as client:
 """
 
 
+# What comes behind the image's own: a command more in its last sandbox, and a sandbox more.
+SMALL = """
+      - {uid: fresh, encoder: sync, exec: {cmdpath: /usr/bin/echo, args: [fresh]}}
+  - uid: small
+    prefix: ""
+    acls: {user: nobody}
+    cgroups: {pids: %d, scope: sandbox}
+    namespace: {}
+    commands: {uid: keeps, exec: {cmdpath: /usr/bin/sleep, args: [infinity]}}
+"""
+
+
 @pytest.fixture(scope="module")
 def early(image: Image) -> Iterator[Guest]:
     """A machine whose PID 1 was ours, with its unit adopted."""
@@ -144,24 +156,39 @@ def test_daemon_reexec_changes_nothing(early: Guest) -> None:
 
 
 def test_reload_takes_the_plan_that_is_there_and_ends_nothing(early: Guest) -> None:
-    """A verb more; then a plan that is damaged, and one that is not there: refused, and all goes on."""
+    """A verb more, other limits; then a plan that is damaged, and what is none: all goes on as it was."""
 
     def state() -> object:
         running = {name: one["pid"] for name, one in tasks(early).items() if one["state"] == "running"}
         return show(early, "MainPID"), show(early, "ActiveState"), running
 
+    def limited(most: int) -> int:
+        """Reload with this limit, start a task that has it; its pid."""
+        small = SMALL % most
+        early.write("/run/small.yaml", small.encode())
+        early.shell(
+            "cat /opt/initspawn/qemu/boot.yaml /run/small.yaml >/run/boot.yaml;"
+            f" initspawn compile /run/boot.yaml -o {place}; systemctl reload initspawn"
+        )
+        started = early.check("initspawn", "call", "boot/keeps", "--no-follow", "--json")
+        return int(json.loads(started)["response"]["pid"])
+
     before, place = state(), "/etc/initspawn/boot.plan"
-    early.shell(
-        f"cp {place} /run/first.plan; cp /opt/initspawn/qemu/boot.yaml /run/boot.yaml;"
-        " echo '      - {uid: fresh, encoder: sync, exec: {cmdpath: /usr/bin/echo, args: [fresh]}}'"
-        f" >>/run/boot.yaml; initspawn compile /run/boot.yaml -o {place}; systemctl reload initspawn"
-    )
+    early.check("cp", place, "/run/first.plan")
+    pids = [limited(50), limited(60)]
     assert early.check("initspawn", "call", "boot/fresh") == "fresh\n"
+    for pid, home, most in zip(pids, ("/_boot.small/", "/+1_boot.small/"), ("50", "60"), strict=True):
+        group = early.read(f"/proc/{pid}/cgroup").decode().partition("::")[2].strip()
+        assert home in group
+        path = f"/sys/fs/cgroup{group.partition(home)[0]}{home}pids.max"
+        assert early.read(path).decode().strip() == most
+    early.check("initspawn", "call", "boot/keeps", "--action", "stop", "signal=SIGKILL")
+    early.shell(f"while test -e /proc/{pids[0]} -o -e /proc/{pids[1]}; do sleep 0.1; done; sleep 0.5")
     assert state() == before
     info = json.loads(early.check("initspawn", "call", "initspawn/info"))
     assert info["plan"] == {"file": place, "refused": []}
     for spoil in (f"truncate -s -1 {place}", f"mkdir -p {place}", f"ln -s nowhere {place}"):
-        early.shell(f"{spoil}")
+        early.shell(spoil)
         assert early.run("systemctl", "reload", "initspawn").code == 1
         assert early.check("initspawn", "call", "boot/fresh") == "fresh\n"
         assert state() == before
