@@ -27,7 +27,6 @@ GUEST_PYTHON = (3, 11)
 # What of the project the guest gets.
 PROJECT = ("initspawn", "tests", "configs", "docs", "qemu", "pyproject.toml")
 INSTALLED = {"rootfs-overlay": "", "units": "usr/lib/systemd/system"}  # and what belongs elsewhere there
-BOOT_CONFIG = HERE / "boot.yaml"  # what it starts before systemd
 PLACE = "opt/initspawn"
 PACKAGES = "usr/local/lib/python3.11/dist-packages"
 SIZE = "1G"  # sparse
@@ -161,7 +160,7 @@ def _make_image(place: Path, base: Path, wheels: Path, project: list[Path], prog
     if sys.version_info[:2] == GUEST_PYTHON:  # the guest would take ten times as long
         compile_all = [sys.executable, "-m", "compileall", "-q", "-s", str(stage), "-p", "/"]
         _run([*compile_all, str(stage / PLACE)], progress)
-    compiler = [sys.executable, "-m", "initspawn", "compile", "--arch", "x86_64", str(BOOT_CONFIG)]
+    compiler = [sys.executable, "-m", "initspawn", "compile", "--arch", "x86_64"]
     disk = [str(base / "tree.tar"), str(stage), str(place / "disk.ext4"), SIZE]
     assemble = [str(HERE / "assemble"), *disk, *compiler]
     _run(assemble if os.geteuid() == 0 else ["fakeroot", *assemble], progress)

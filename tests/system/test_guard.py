@@ -19,6 +19,7 @@ from initspawn.control.client import ErrorReply
 from tests.system.server import PATIENCE, Server, serving, wait_for, write
 from tests.system.test_autostart import until
 from tests.system.test_network import alone, cable, ip
+from tests.system.test_reload import reloaded
 from tests.system.test_serve import config, shell
 
 __all__ = ["alone"]
@@ -203,6 +204,7 @@ def test_rules_that_somebody_takes_away_are_put_back(tmp_path: Path, outside: Ou
             assert closed(outside), name
         subprocess.run(["nft", "add table inet other\ndelete table inet other"], check=True, timeout=30)
         assert state(server) == "closed"
+        reloaded(server)
         flush = subprocess.Popen(["nft", "flush ruleset"])
         assert flush.wait(30) == 0
         wait_for(lambda: table() and closed(outside), "the guard to be there again")

@@ -197,7 +197,7 @@ def test_our_sample_compiles(root: Path) -> None:
     assert up.autostart is not None
     assert up.autostart.handover
     assert made.apis[0].sandboxes[0].capabilities == 1 << 12
-    assert "meta mark 0xca6c ip daddr 192.0.2.1 udp dport 51820 counter accept" in rules(made)
+    assert "meta mark 0xca6c ip daddr 203.0.113.1 udp dport 51820 counter accept" in rules(made)
 
 
 def test_a_tunnel_that_is_called_at_the_start_is_taken_as_it_is(root: Path) -> None:
