@@ -268,3 +268,21 @@ def test_what_a_dead_early_supervisor_left_is_ended_not_doubled(image: Image) ->
         assert "count" in running(guest)
         assert guest.shell("pgrep -fcx 'sleep infinity'") == "1\n"
         assert guest.run("test", "-e", "/sys/fs/cgroup/initspawn").code == 1
+
+
+@pytest.mark.soak
+def test_the_machines_watchdog_is_fed_by_who_is_pid_1(image: Image) -> None:
+    """However busy the machine is; a systemd that has crashed feeds it no more, and the machine restarts."""
+    with Guest(Shape(image, cpus=2, memory=768, append=f"quiet {INIT}")) as guest:
+        guest.wait_agent()
+        guest.check("modprobe", "softdog")
+        guest.shell("mkdir -p /etc/systemd/system.conf.d")
+        guest.write("/etc/systemd/system.conf.d/dog.conf", b"[Manager]\nRuntimeWatchdogSec=15\n")
+        guest.check("systemctl", "daemon-reexec")
+        before = running(guest)
+        busy = "for _ in 1 2 3 4; do timeout 25 sh -c 'while :; do :; done' & done; wait"
+        guest.shell(busy, timeout=180)
+        assert running(guest) == before
+        guest.start("kill", "-SEGV", "1")
+        assert guest.wait(180) == 0
+        assert "Initiating system reboot" in guest.console()
