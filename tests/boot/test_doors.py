@@ -79,6 +79,16 @@ def since_boot(machine: Guest, pid: str) -> int:
     return int(machine.read(f"/proc/{pid}/stat").decode().rpartition(")")[2].split()[19])
 
 
+# What a page over a unix socket says: root needs no token there.
+PAGE = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect("/run/doors.socket")
+    client.sendall(f"GET {sys.argv[1]} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+    print(b"".join(iter(lambda: client.recv(4096), b"")).decode())
+"""
+
+
 def test_what_happened_since_the_kernel_began_is_replayed(device: tuple[Guest, int, str]) -> None:
     """Five commands that were there before systemd, of which one ended before and one is stopped, as a
     client on another machine hears them behind the adoption and behind the doors' opening.
@@ -170,3 +180,14 @@ def test_a_supervisor_that_the_unit_began_has_them_too(device: tuple[Guest, int,
     with websocket(port, token) as client:
         assert client.call("initspawn/ping")["request"]["status"] == "success"
     devices(machine, "loopback done", "labelled running")
+
+
+def test_its_unix_socket_and_its_files(device: tuple[Guest, int, str]) -> None:
+    machine, port, token = device
+    with websocket(port, token):  # they open together
+        pass
+    unit = machine.check("/usr/bin/python3", "-c", PAGE, "/units/initspawn.service")
+    assert unit.startswith("HTTP/1.1 200")
+    assert "[Service]" in unit
+    answer = machine.check("/usr/bin/python3", "-c", PAGE, "/api/boot/ping")
+    assert "pong=" in answer, answer

@@ -76,8 +76,8 @@ def test_assembling_keeps_links_and_gives_everything_to_root(tmp_path: Path) -> 
 
     assert debugfs("cat /usr/lib/file") == "from the overlay"
     boot, doors = (debugfs(f"cat /etc/initspawn/{name}.plan") for name in ("boot", "doors"))
-    assert re.fullmatch(r"--root \S+ --output \S+/boot\.plan\n", boot)
-    assert re.match(r"\S+/qemu/devices\.yaml --root \S+ --output \S+/doors\.plan --gateway ", doors)
+    assert re.fullmatch(r"--root \S+ --output \S+/boot\.plan \S+/qemu/boot\.yaml\n", boot)
+    assert re.match(r"--root \S+ --output \S+/doors\.plan --gateway .* \S+/qemu/devices\.yaml\n", doors)
     assert "Type: symlink" in debugfs("stat /lib")
     status = debugfs("stat /usr/lib/file")
     assert "Mode:  0644" in status
