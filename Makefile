@@ -35,7 +35,7 @@ test-setup: setup ## what the tests need besides, system packages included
 	@tools/venv test
 
 test: lint types ## lint, types and all tests; those of the guest, which keep both processors busy, last
-	$(PYTEST) --ignore tests/boot $(ARGS)
+	$(PYTEST) --dist worksteal --ignore tests/boot $(ARGS)
 	$(GUESTS) tests/boot
 
 quick: lint types ## lint, types and the tests without privileges
@@ -64,7 +64,7 @@ fuzz: test-setup ## a coverage-guided fuzzer on all that reads what strangers wr
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
 soak: test-setup ## all tests with many more generated cases, the guest's, aarch64's, the fuzzer, then the benchmarks
-	$(PYTEST) --ignore tests/boot --hypothesis-profile=soak $(ARGS)
+	$(PYTEST) --dist worksteal --ignore tests/boot --hypothesis-profile=soak $(ARGS)
 	$(GUESTS) tests/boot --hypothesis-profile=soak
 	$(MAKE) test-guest ARGS=
 	$(MAKE) test-aarch64 ARGS=

@@ -151,7 +151,8 @@ class Adoption:
             self._answer(peer, fds, "error starts do not come to an end")
         else:
             try:
-                move(supervisor.groups, words["group"], supervisor.roster.every(), pid)
+                every = supervisor.roster.every()
+                move(supervisor.groups, words["group"], supervisor.plan, every, pid)
                 for fd, ours in zip(fds, (1, 2), strict=True):
                     os.dup2(fd, ours, inheritable=True)
             except OSError as error:

@@ -13,6 +13,14 @@ from initspawn.linux.mount import MS_REC, NULL, make_null
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_STRICTATIME = 0x2, 0x4, 0x8, 0x1000000
 MS_SHARED = 0x100000
+# Names in /dev that no file system makes by itself (dev-setup.c of systemd).
+LINKS = (
+    ("/dev/core", "/proc/kcore"),
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+)
 
 # type, where, flags, options
 TABLE = (
@@ -43,14 +51,24 @@ def mount_missing() -> list[str]:
     try:
         if _is_mounted("/dev"):  # in memory: nothing is written to a disk
             make_null()
+            _link()
     except OSError as error:
-        failures.append(f"{NULL}: {error.strerror}")
+        failures.append(f"{error.filename2 or error.filename or NULL}: {error.strerror}")
     try:
         # Sandboxes made now are to see what systemd mounts later; it makes `/` shared too late for them.
         syscall("mount", None, b"/", None, MS_REC | MS_SHARED, None, target="/")
     except OSError as error:
         failures.append(f"/: cannot be shared: {error.strerror}")
     return failures
+
+
+def _link() -> None:
+    """Raises OSError."""
+    for name, there in LINKS:
+        try:
+            os.symlink(there, name)
+        except FileExistsError:
+            pass
 
 
 def _is_mounted(place: str) -> bool:

@@ -15,14 +15,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from initspawn.plan import Plan
     from initspawn.supervisor.running import Task
 
 _ROUNDS = 1000  # of looking for who is still there
 
 
-def move(groups: Groups, base: str, tasks: Iterable[Task], guest: int) -> None:
+def move(groups: Groups, base: str, plan: Plan, tasks: Iterable[Task], guest: int) -> None:
     """Have all groups below `base`, a group that is handed to us; its only process, `guest`, goes into the
-    supervisor's own group. No task may be on its way to its exec.
+    supervisor's own group. No task may be on its way to its exec. What those that run need must be there;
+    what the plan's other sandboxes need, as far as it is.
 
     Raises OSError, nearly always before anything of ours has been moved: what fails then is the kernel.
     """
@@ -30,7 +32,9 @@ def move(groups: Groups, base: str, tasks: Iterable[Task], guest: int) -> None:
     fresh = Groups(base, each=groups.each)
     places = []
     try:
-        fresh.divide({name for task in grouped for name in controllers_of(task.sandbox)}, guest)
+        needed = {name for task in grouped for name in controllers_of(task.sandbox)}
+        later = {name for api in plan.apis for box in api.sandboxes for name in controllers_of(box)}
+        fresh.divide(needed | (later & cgroup.controllers(base)), guest)
         for task in grouped:
             assert task.start is not None
             assert task.start.cgroup is not None

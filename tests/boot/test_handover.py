@@ -148,6 +148,10 @@ def test_what_it_says_goes_to_the_journal(early: Guest) -> None:
     assert "the spawner died; its spare takes its place" in said
 
 
+def test_limits_of_who_did_not_run_at_the_adoption(early: Guest) -> None:
+    assert early.check("initspawn", "call", "boot/weight") == "50\n"
+
+
 def test_daemon_reexec_changes_nothing(early: Guest) -> None:
     before = show(early, "MainPID"), {name: task["pid"] for name, task in tasks(early).items()}
     early.check("systemctl", "daemon-reexec")

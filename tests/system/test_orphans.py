@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -76,11 +79,13 @@ def test_twenty_thousand_at_once(room: None, tmp_path: Path, namespace: bool) ->
     with supervising(tmp_path, namespace) as (server, parent), server.local() as client:
         starts = [client.call(f"test/c{number}", {"action": "start"}) for number in range(TASKS)]
         pids = [start.response["pid"] for start in starts]
+        gates = [wait_for(partial(reader, tmp_path / f"go-{n}"), f"c{n} at its gate") for n in range(TASKS)]
         os.kill(server.pid, signal.SIGSTOP)
         os.kill(parent, signal.SIGKILL)  # all of them are ours now, and nobody has said so but once
         wait_for(lambda: zombies(server.pid) > ORPHANS, "the orphans")
-        for number in range(TASKS):
-            (tmp_path / f"go-{number}").write_text("go\n")
+        for gate in gates:
+            with gate:
+                gate.write(b"go\n")
         asked = client.post("test/ping")
         before = cpu_seconds(server.pid)
         os.kill(server.pid, signal.SIGCONT)
@@ -90,6 +95,16 @@ def test_twenty_thousand_at_once(room: None, tmp_path: Path, namespace: bool) ->
         assert cpu_seconds(server.pid) - before < 5.0
         ends = wait_for(lambda: all_ended(client), "the ends of all tasks")
         assert ends == {pid: {"exit": number} for number, pid in enumerate(pids)}
+
+
+def reader(path: Path) -> io.FileIO | None:
+    """The other end of a named pipe, as soon as somebody reads there."""
+    try:
+        return open(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "wb", buffering=0)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
 
 
 def answered_between(client: Client, asked: int, supervisor: int) -> int:

@@ -20,6 +20,7 @@ mounts.TABLE = ()
 print(mounts.mount_missing(), file=sys.stderr)
 open("/dev/null", "w").write("kept?")
 print(open("/dev/null").read(), oct(os.stat("/dev/null").st_mode), file=sys.stderr)
+print(open("/dev/stdin").read(), os.readlink("/dev/fd"), file=sys.stderr)
 """
 OWN = """
 import os
@@ -37,11 +38,12 @@ def test_it_is_made_anew(before: str) -> None:
     program = f'mount -t tmpfs dev /dev; {before}; umask 077; exec "$0" -c "$1"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", program, sys.executable, PROGRAM],
+        input="said",
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stderr.splitlines() == ["[]", " 0o20666"]
+    assert done.stderr.splitlines() == ["[]", " 0o20666", "said /proc/self/fd"]
 
 
 def test_what_cannot_be_replaced_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +53,7 @@ def test_what_cannot_be_replaced_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(mounts, "TABLE", ())
     monkeypatch.setattr(mounts, "syscall", lambda *_, **__: 0)
     monkeypatch.setattr(mounts, "make_null", refuse)
+    monkeypatch.setattr(mounts, "LINKS", ())
     assert mounts.mount_missing() == ["/dev/null: Is a directory"]
     monkeypatch.setattr(mounts, "_is_mounted", lambda _: False)
     assert mounts.mount_missing() == []  # on a disk it is left as it is
