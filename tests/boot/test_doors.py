@@ -34,7 +34,7 @@ with Client("/run/initspawn/control", 60) as client:
     for step in sys.argv[1:]:
         verb, _, state = step.partition(" ")
         if verb == "!":
-            subprocess.run(state, shell=True, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(["sh", "-c", state], check=True, stdout=subprocess.DEVNULL)
             continue
         while True:
             told = client.call("initspawn/services").response

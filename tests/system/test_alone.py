@@ -22,7 +22,7 @@ import pytest
 from tests.system.server import PATIENCE, children, read, wait_for, write
 from tests.system.test_serve import shell
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="mounts in a mount namespace of its own")]
+pytestmark = pytest.mark.root  # mounts in a mount namespace of its own
 ROOT = Path(__file__).parents[2]
 STUB = "initspawn-init"
 STAGE = f"{ROOT}/initspawn/boot/__main__.py"
