@@ -215,6 +215,7 @@ class Command(Record):
     usage: Any = None
     sample: Any = None
     autostart: Autostart | None = None
+    executed: bool = False  # by `exec`: no file has it, whatever a file names like it
 
     _nested: ClassVar[dict[str, type[Record]]] = {"autostart": Autostart}
 

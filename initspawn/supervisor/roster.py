@@ -100,9 +100,9 @@ class Roster:
 
 
 def _is(task: Task, api: Api, command: Command) -> bool:
-    # A configuration's API may be called as one of our own.
+    # A configuration's API may be called as one of our own, and its verb as what `exec` has started.
     same = task.api.api == api.api and task.api.hidden == api.hidden
-    return same and task.command.verb == command.verb
+    return same and task.command.verb == command.verb and task.command.executed == command.executed
 
 
 def _full(command: Command) -> str:

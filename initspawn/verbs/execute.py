@@ -67,6 +67,7 @@ def command_of(sandbox: Sandbox, query: dict[str, Any]) -> Command:
         verbose=sandbox.verbose,
         encoder=encoder,
         encoder_options=options,
+        executed=True,
     )
 
 

@@ -64,19 +64,23 @@ class Registry:
         """
         old = self._removed | self._commands
         self._take(plan)
-        alive = {(task.api.api, task.command.verb) for task in self.supervisor.roster.every()}
+        alive = {
+            (task.api.api, task.command.verb)
+            for task in self.supervisor.roster.every()
+            if not task.command.executed
+        }
         self._removed = {
             name: known for name, known in old.items() if name in alive and name not in self._commands
         }
         for task in (*self.supervisor.roster.every(), *self.supervisor.ended):
             name = (task.api.api, task.command.verb)
-            if name in self._commands:
-                api, command = self._commands[name]
-                task.privilege = command.privilege or api.sandbox(command.sandbox).privilege
-            elif name not in self._removed and name[0] in self.apis:  # started by `exec`
-                for box in self.apis[name[0]].sandboxes:
+            if task.command.executed:
+                for box in self.apis[name[0]].sandboxes if name[0] in self.apis else ():
                     if box.uid == task.sandbox.uid:
                         task.privilege = box.privilege
+            elif name in self._commands:
+                api, command = self._commands[name]
+                task.privilege = command.privilege or api.sandbox(command.sandbox).privilege
 
     def running(self, api: str, verb: str) -> int:
         """How many tasks of a command are alive; 0 for what is no command."""
@@ -178,7 +182,7 @@ class Registry:
             task
             for task in [*self.supervisor.ended, *self.supervisor.tasks]
             if task.api.api == api.api
-            and (api.api, task.command.verb) not in self._commands.keys() | self._removed.keys()
+            and task.command.executed
             and allowed(caller.identity, EXECUTE, task.privilege, task.owner)
         ]
         self._control(caller, tasks, action, arguments, answer)

@@ -64,6 +64,14 @@ def test_an_api_that_is_called_as_a_hidden_one_has_its_own_places() -> None:
     assert roster.alive(hidden.api, of) == [hidden]
 
 
+def test_a_verb_that_is_called_as_what_exec_started_has_its_own_places() -> None:
+    roster, of = Roster(), command(most=1)
+    executed = task(of.replace(most=0, executed=True))
+    assert [outcome(roster, new) for new in (executed, task(of))] == ["starting"] * 2
+    assert roster.alive(API, executed.command) == [executed]
+    assert executed not in roster.known(API, of)
+
+
 def test_after_a_reload_a_command_of_the_same_name_has_the_same_places() -> None:
     roster, old, new = Roster(), command(most=1), command(most=2, queue=1)
     again = Api(uid="a", api="a")

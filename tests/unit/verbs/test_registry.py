@@ -543,6 +543,21 @@ def test_after_a_reload_the_new_privilege_of_a_sandbox_counts_for_what_exec_star
     assert task.privilege == "urn:new"
 
 
+def test_after_a_reload_a_new_verb_has_no_part_of_what_exec_started_under_its_name(
+    client: Any, connect: Connect, supervisor: Any, registry: Any
+) -> None:
+    client.call("t/exec", {"sandbox": "sb", "exec": {"cmdpath": "/bin/sleep"}, "uid": "mine"})
+    (task,) = supervisor.every
+    task.run()
+    api = supervisor.plan.apis[0]
+    verb = api.commands[0].replace(uid="mine", verb=task.command.verb, privilege="urn:new")
+    registry.renew(supervisor.plan.replace(apis=(api.replace(commands=(*api.commands, verb)),)))
+    listen = {"action": "subscribe"}
+    assert connect("*").call(f"t/{verb.verb}", listen) == Answer(response=[])
+    assert task.privilege is None
+    assert client.call("t/exec", listen) == Answer(response=["sb/mine@101"])
+
+
 @pytest.mark.parametrize("verb", ["reload", "sources"])
 def test_only_the_control_socket_configures(client: Any, registry: Any, verb: str, connect: Connect) -> None:
     registry.configure = lambda verb, arguments: [verb, arguments]
