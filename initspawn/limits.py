@@ -12,6 +12,7 @@ ENDED_LOG_BYTES = 64 << 10  # of that, once the task has ended and its readers h
 LOG_EVENTS = 8192  # events kept per task for replay: half of it may wait, the rest is two full reads
 ENDED_TASKS = 64  # ended tasks whose record and output are kept
 TASKS = 512  # tasks alive at once
+OWN_TASKS = 16  # and so many of our own where these are too many: a guard's change, the gateway
 TERMINAL_SIZE = 32767  # rows or columns of a terminal
 EVENT_TASKS = 16  # tasks of one command alive at once before events start no more of it
 CONNECTIONS = 256  # control connections at once: one for each WebSocket, the rest for local programs

@@ -11,7 +11,7 @@ import sys
 from _collections import deque
 
 from initspawn.errors import LaunchRefused
-from initspawn.limits import RESERVE_STARTS, TASKS
+from initspawn.limits import OWN_TASKS, RESERVE_STARTS, TASKS
 from initspawn.linux import mount
 from initspawn.sandbox import measure
 from initspawn.sandbox.launch import Start
@@ -40,7 +40,7 @@ class Launcher:
         self, sandboxes: list[Sandbox], later: Callable[[float, Callable[[], None]], object]
     ) -> None:
         self.baseline = measure.Baseline()
-        self.ledger = Ledger(TASKS + 2 * RESERVE_STARTS + 1)  # and one for the spare spawner
+        self.ledger = Ledger(TASKS + OWN_TASKS + 2 * RESERVE_STARTS + 1)  # and one for the spare spawner
         self._sandboxes = dict(enumerate(sandboxes))  # by numbers, of which none is given twice
         self._numbers = len(sandboxes)
         self._null = mount.open_null()

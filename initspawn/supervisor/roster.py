@@ -10,7 +10,7 @@ from __future__ import annotations
 from _collections import deque
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import ENDED_TASKS, TASKS
+from initspawn.limits import ENDED_TASKS, OWN_TASKS, TASKS
 from initspawn.supervisor import task as life
 
 TYPE_CHECKING = False
@@ -56,8 +56,9 @@ class Roster:
         command = task.command
         if self.bars(task.api, command):
             raise RequestError("not-available", self.barred)
-        if len(self.every()) >= TASKS:
-            raise LaunchRefused("slot", _EAGAIN, f"{TASKS} tasks are alive already")
+        most = TASKS + OWN_TASKS if task.api.hidden else TASKS  # callers leave room for what is our own
+        if len(self.every()) >= most:
+            raise LaunchRefused("slot", _EAGAIN, f"{most} tasks are alive already")
         known = self.alive(task.api, command)
         queue = [other for other in known if other.life.state == life.QUEUED]
         if not command.most or (not queue and len(known) < command.most):

@@ -6,9 +6,11 @@ The same machine has commands that wait for devices.
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from websockets.sync.client import connect
 from qemu.guest import Guest
 from qemu.image import Image
 from qemu.machine import Shape
+from tests.support.certificates import make_pair
 from tests.system.server import SUBPROTOCOL, Client
 
 PORT = 1234
@@ -58,13 +61,15 @@ def device(image: Image) -> Iterator[tuple[Guest, int, str]]:
 
 
 @contextmanager
-def websocket(port: int, token: str, seconds: float = SECONDS) -> Iterator[Client]:
-    """A client, as soon as there is somebody to speak to."""
+def websocket(
+    port: int, token: str, seconds: float = SECONDS, trust: ssl.SSLContext | None = None
+) -> Iterator[Client]:
+    """A client, as soon as there is somebody to speak to; over TLS where it knows whom it trusts."""
     end = time.monotonic() + seconds
+    address = f"{'wss' if trust else 'ws'}://127.0.0.1:{port}/api?token={token}"
     while True:
         try:
-            address = f"ws://127.0.0.1:{port}/api?token={token}"
-            socket = connect(address, subprotocols=[SUBPROTOCOL], compression=None, open_timeout=5)
+            socket = connect(address, subprotocols=[SUBPROTOCOL], compression=None, open_timeout=5, ssl=trust)
             break
         except (OSError, WebSocketException):
             if time.monotonic() > end:
@@ -191,3 +196,19 @@ def test_its_unix_socket_and_its_files(device: tuple[Guest, int, str]) -> None:
     assert "[Service]" in unit
     answer = machine.check("/usr/bin/python3", "-c", PAGE, "/api/boot/ping")
     assert "pong=" in answer, answer
+
+
+@pytest.mark.soak
+def test_with_a_certificate(device: tuple[Guest, int, str], tmp_path: Path) -> None:
+    machine, port, token = device
+    pair = make_pair(tmp_path)
+    for name, source in (("crt", pair.certificate), ("key", pair.key)):
+        machine.write(f"/etc/initspawn/door.{name}", Path(source).read_bytes())
+    machine.check("chmod", "600", "/etc/initspawn/door.key")
+    tls = ("--tls-certificate", "/etc/initspawn/door.crt", "--tls-key", "/etc/initspawn/door.key")
+    doors = ("--gateway", "while-up", "--host", "0.0.0.0", *tls, "-o", "/etc/initspawn/doors.plan")
+    machine.check("initspawn", "compile", "/opt/initspawn/qemu/boot.yaml", *doors, timeout=120)
+    machine.check("systemctl", "restart", "initspawn", timeout=120)
+    with websocket(port, token, trust=ssl.create_default_context(cafile=pair.certificate)) as client:
+        about = client.call("initspawn/info")["response"]
+        assert about["tls"]["certificate"] == "/etc/initspawn/door.crt"

@@ -16,7 +16,7 @@ import pytest
 from qemu.faults import altered
 from qemu.guest import Guest
 from qemu.image import Image
-from qemu.machine import Machine, Shape
+from qemu.machine import KERNEL, Machine, Shape
 
 ROOT = Path(__file__).parents[2]
 INIT = "init=/usr/sbin/initspawn-init"
@@ -87,6 +87,7 @@ sandboxes:
       autostart: {{stage: early, after: c}}
       exec: {{cmdpath: /bin/sh, args: [-c, {behind}]}}
 """
+WAITED = "{before: handover, ready: exited}"
 HOLD = "/var/lib/initspawn/hold"
 
 
@@ -123,7 +124,7 @@ def test_the_last_good_plan_runs_where_newer_ones_are_damaged_or_do_not_fit(
     """One is rubbish, the next has limits that this kernel does not know."""
     script = (ROOT / "qemu/rootfs-overlay" / SCRIPT[1:]).read_text(encoding="utf-8")
     asking = script.replace('echo "that', 'initspawn call initspawn/info\necho "that')
-    start = "{before: handover, ready: exited}"
+    start = WAITED
     last = compiled(tmp_path, start, "echo it runs >/dev/console")
     limited = compiled(tmp_path, start, "echo never >/dev/console", keys="cgroups: {mem: {max: 64M}}")
     files: dict[str, bytes | None] = {PLAN: limited, SCRIPT: asking.encode()}
@@ -148,7 +149,7 @@ def test_the_last_good_plan_runs_where_newer_ones_are_damaged_or_do_not_fit(
 
 
 def test_the_real_init_waits_for_who_says_so(image: Image, tmp_path: Path) -> None:
-    start = "{before: handover, ready: exited}"
+    start = WAITED
     shown = console_of(planned(image, tmp_path, start, "sleep 4; echo done >/dev/console"), SAY)
     assert re.search(r"done\s+real init: PID 1", shown)
 
@@ -169,25 +170,31 @@ def test_recovery_comes_in_place_of_the_real_init(
     assert "real init: PID 1" in shown  # the same script
 
 
-def test_a_reboot_instead(image: Image, tmp_path: Path) -> None:
-    broken = planned(image, tmp_path, "{before: handover, ready: exited, on_failure: reboot}", "exit 3")
-    with Machine(Shape(broken, memory=512, append=f"quiet {INIT} {SAY}")) as machine:
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [("on_failure: reboot", "exit 3"), ("start_timeout: 2, on_timeout: reboot", "sleep 60")],
+)
+def test_a_reboot_instead(image: Image, tmp_path: Path, keys: str, line: str) -> None:
+    """Nothing that was written is lost: nobody writes to the root any more when it comes."""
+    broken = planned(image, tmp_path, f"{{before: handover, ready: exited, {keys}}}", f">/here; {line}")
+    with Machine(Shape(broken, memory=512, append=f"{INIT} {SAY} rw loglevel=7")) as machine:
         assert machine.wait(SECONDS) == 0
-        assert "restarting the machine" in machine.console()
-        assert "real init" not in machine.console().replace("not to the real init", "")
+        shown = machine.console()
+    assert re.search("restarting the machine.*re-mounted.*reboot: Restarting system", shown, re.S)
+    assert "real init" not in shown.replace("not to the real init", "")
 
 
 def test_a_hold_keeps_the_real_init_away_until_it_is_gone(image: Image, tmp_path: Path) -> None:
     begin = f"mkdir -p {HOLD[:-5]}; >{HOLD}"
     finish = f"sleep 3; rm {HOLD}; echo erased >/dev/console"
-    held = planned(image, tmp_path, "{before: handover, ready: exited}", begin, finish)
+    held = planned(image, tmp_path, WAITED, begin, finish)
     assert re.search(r"erased\s+real init: PID 1", console_of(held, f"{SAY} rw"))
 
 
 def test_who_fails_under_a_hold_is_started_again_and_then_recovered(image: Image, tmp_path: Path) -> None:
     """The supervisor is killed each time; the real init is never started."""
     line = f"mkdir -p {HOLD[:-5]}; >{HOLD}; kill -KILL $(pgrep -of __main__.py)"
-    broken = planned(image, tmp_path, "{before: handover, ready: exited}", line.replace("$", "$$"))
+    broken = planned(image, tmp_path, WAITED, line.replace("$", "$$"))
     shown = console_of(broken, f"{SAY.replace('.init', '.recovery')} initspawn.init=/bin/false")
     assert shown.split("real init: PID")[0].count("initspawn is started again") == 3
     assert "does not stay up" in shown
@@ -206,6 +213,10 @@ def stub_that(line: str) -> dict[str, bytes | None]:
     return {INIT.partition("=")[2]: changed.encode()}
 
 
+# The early stage crashes the first time.
+ONCE = "import os\nif not os.path.exists('/once'):\n    os.mkdir('/once')\n    os.kill(os.getpid(), 11)\n"
+
+
 def test_a_console_that_takes_nothing_stops_nobody(image: Image, tmp_path: Path) -> None:
     """Its flow is stopped and its buffer full when initspawn fails, which has to be told, is started again,
     and has a command that writes there.
@@ -215,19 +226,60 @@ def test_a_console_that_takes_nothing_stops_nobody(image: Image, tmp_path: Path)
         "termios.tcflow(console, termios.TCOOFF); os.write(console, b'.' * 65536)"
     )
     early = (ROOT / "initspawn/boot/early.py").read_text(encoding="utf-8")
-    once = "import os\nif not os.path.exists('/once'):\n    os.mkdir('/once')\n    os.kill(os.getpid(), 11)\n"
     script = (ROOT / "qemu/rootfs-overlay" / SCRIPT[1:]).read_text(encoding="utf-8")
     line = f"rm {HOLD}; echo the hold is gone >/dev/kmsg; echo it never comes >/dev/console &"
     files = {
         **stub_that(f'python3 -c "{stop}"'),
-        EARLY: early.replace("import annotations\n", f"import annotations\n{once}", 1).encode(),
+        EARLY: early.replace("import annotations\n", f"import annotations\n{ONCE}", 1).encode(),
         SCRIPT: script.replace("#!/bin/sh\n", "#!/bin/sh\nexec >/dev/kmsg\n", 1).encode(),
-        PLAN: compiled(tmp_path, "{before: handover, ready: exited}", line),
+        PLAN: compiled(tmp_path, WAITED, line),
     }
     shown = console_of(altered(image, tmp_path, files, added={HOLD: b""}), f"{SAY} loglevel=8")
     said = ("has ended early", "is started again", "the hold is gone", "real init: PID 1", "answers at /run")
     assert [shown.index(what) for what in said] == sorted(shown.index(what) for what in said)
     assert "it never comes" not in shown
+
+
+def test_a_console_that_was_hung_up_stops_nobody(image: Image, tmp_path: Path) -> None:
+    """Whoever writes to where PID 1 wrote gets EIO."""
+    hang_up = (
+        "import ctypes, fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 1);"
+        "ctypes.CDLL(None).vhangup()"
+    )
+    line = (
+        "mount -t devtmpfs dev /dev; exec </dev/ttyS0 >/dev/ttyS0 2>&1; "
+        f'(python3 -c "{hang_up}"; :); /bin/echo x || echo "it was hung up" >/dev/kmsg'
+    )
+    early = (ROOT / "initspawn/boot/early.py").read_text(encoding="utf-8")
+    script = (ROOT / "qemu/rootfs-overlay" / SCRIPT[1:]).read_text(encoding="utf-8")
+    files = {
+        **stub_that(line),
+        EARLY: early.replace("import annotations\n", f"import annotations\n{ONCE}", 1).encode(),
+        SCRIPT: script.replace("#!/bin/sh\n", "#!/bin/sh\nexec >/dev/kmsg\n", 1).encode(),
+        PLAN: compiled(tmp_path, WAITED, f"rm {HOLD}; echo it is done >/dev/kmsg"),
+    }
+    shown = console_of(altered(image, tmp_path, files, added={HOLD: b""}), f"{SAY} loglevel=8")
+    said = ("it was hung up", "has ended early", "is started again", "it is done", "real init: PID 1")
+    assert [shown.index(what) for what in said] == sorted(shown.index(what) for what in said)
+
+
+def test_a_machine_without_a_console_boots(image: Image, tmp_path: Path) -> None:
+    """PID 1 begins without descriptors; nobody writes into what is opened first."""
+    script = (ROOT / "qemu/rootfs-overlay" / SCRIPT[1:]).read_text(encoding="utf-8")
+    files = {
+        SCRIPT: script.replace("#!/bin/sh\n", "#!/bin/sh\nexec >/dev/kmsg\n", 1).encode(),
+        PLAN: compiled(tmp_path, WAITED, "echo lost; echo it is done >/dev/kmsg"),
+    }
+    machine = Shape(
+        altered(image, tmp_path, files), memory=512, append=f"{INIT} {SAY} loglevel=8",
+        kernel_options=KERNEL.replace("console=ttyS0", "console=none earlyprintk=serial,ttyS0,keep"),
+    )  # fmt: skip
+    with Machine(machine) as booted:
+        booted.wait_console("that was all", SECONDS)
+        shown = booted.console()
+    said = ("unable to open an initial console", "it is done", "real init: PID 1", "answers at")
+    assert [shown.index(what) for what in said] == sorted(shown.index(what) for what in said)
+    assert "lost" not in shown
 
 
 def test_a_root_that_cannot_be_written_and_a_dev_null_that_is_a_file(image: Image, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,12 +97,26 @@ def test_it_comes_back_and_the_power_button_ends_it(image: Image, tmp_path: Path
         ended(guest, "poweroff", "reboot: Power down")
 
 
+def press_keys(guest: Guest) -> None:
+    keys = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
+    guest.qmp.execute("send-key", keys=keys)
+
+
+def terminate(guest: Guest) -> None:
+    guest.start("kill", "-TERM", "1")
+
+
 @pytest.mark.soak
-def test_ctrl_alt_del_is_an_orderly_restart(image: Image, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ask", "way", "kernel"),
+    [(press_keys, "reboot", "Restarting system"), (terminate, "poweroff", "Power down")],
+)
+def test_what_pid_1_is_told_is_an_orderly_end(
+    image: Image, tmp_path: Path, ask: Callable[[Guest], None], way: str, kernel: str
+) -> None:
     with Guest(Shape(kiosk(image, tmp_path), memory=512, append=APPEND)) as guest:
         guest.wait_agent()
         began(guest, token(guest))
         guest.check("dmesg", "-n", "7")
-        keys = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
-        guest.qmp.execute("send-key", keys=keys)
-        ended(guest, "reboot", "reboot: Restarting system")
+        ask(guest)
+        ended(guest, way, f"reboot: {kernel}")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import TASKS
+from initspawn.limits import OWN_TASKS, TASKS
 from initspawn.plan import Api, Command
 from initspawn.supervisor.roster import Roster
 from initspawn.supervisor.task import GONE, Life
@@ -103,6 +103,18 @@ def test_there_are_never_more_than_all() -> None:
         roster.admit(task(of))
     with pytest.raises(LaunchRefused):
         roster.admit(task(of))
+
+
+def test_callers_leave_room_for_our_own() -> None:
+    """A guard is put back however many tasks they have started."""
+    roster, of, own = Roster(), command(), API.replace(hidden=True)
+    for _ in range(TASKS):
+        roster.admit(task(of))
+    for _ in range(OWN_TASKS):
+        assert outcome(roster, task(of, own)) == "starting"
+    for api in (API, own):
+        with pytest.raises(LaunchRefused):
+            roster.admit(task(of, api))
 
 
 def test_a_new_one_does_not_overtake_those_that_wait() -> None:
