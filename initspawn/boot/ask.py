@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Plan
 
-_SECONDS = 60.0
+SECONDS = 60.0  # for the answer of a supervisor that is alive
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
     0, or 111 with a line on stderr.
     """
     try:
-        with Client(os.path.join(early.RUN_DIR, CONTROL), _SECONDS) as client:
+        with Client(os.path.join(early.RUN_DIR, CONTROL), SECONDS) as client:
             told = ask_sources(client)
             if told["files"] is not None:
                 raise InitspawnError(f"`serve` runs: initspawn reload --run-dir {early.RUN_DIR}")

@@ -59,7 +59,7 @@ def _reload(main: Main, arguments: Any) -> dict[str, int]:
     if waits := main.waits_for():
         raise RequestError("not-available", waits)
     try:
-        plan = load(os.path.join(main.run_dir, name))
+        plan = _taken(os.path.join(main.run_dir, name))
         _check(main, plan)
         change = Change(main.supervisor, _notifications(main, plan), main.loaded, plan)
     except PlanError as error:
@@ -95,6 +95,19 @@ def _notifications(main: Main, plan: Plan) -> Notifications | None:
     if main.autostart.notifications is None and (made := notifications_of(plan, main.run_dir)) is not None:
         main.listen(made)
     return main.autostart.notifications
+
+
+def _taken(path: str) -> Plan:
+    """The plan of a file that is nobody's any more: who made it may have been ended meanwhile. Raises
+    PlanError, OSError.
+    """
+    try:
+        return load(path)
+    finally:
+        try:
+            os.unlink(path)
+        except OSError:  # it is none, and stays
+            pass
 
 
 def _is_name(name: Any) -> bool:

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Reload. Returns 0; raises ConfigError with what `check` would say, PlanError, RequestError, OSError."""
     token = token_of(arguments)
-    with connect(path_of(arguments)) as client:
+    with connect(path_of(arguments), ask.SECONDS) as client:
         told = ask.ask_sources(client, token)
         if told["files"] is None:
             answer = ask.reload_device(client, told, token)
