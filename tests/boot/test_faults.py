@@ -23,6 +23,8 @@ INIT = "init=/usr/sbin/initspawn-init"
 SCRIPT = "/usr/local/sbin/say-and-stop"
 SAY = f"initspawn.init={SCRIPT}"
 PYTHON = "/usr/bin/python3.11"
+LIBRARY = "/usr/lib/python3.11"
+CTYPES = f"{LIBRARY}/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so"
 EARLY = "/opt/initspawn/initspawn/boot/early.py"
 PLAN = "/etc/initspawn/boot.plan"
 STAGE = "/usr/lib/initspawn/initspawn/boot/__main__.py"
@@ -52,6 +54,16 @@ def test_everything_is_there_when_the_real_init_starts(image: Image) -> None:
         pytest.param({PYTHON: None}, "initspawn has ended early", id="no-interpreter"),
         pytest.param({EARLY: b"import nowhere\n"}, "initspawn has ended early", id="a-missing-module"),
         pytest.param({EARLY: b"import os\nos.kill(os.getpid(), 11)\n"}, "has ended early", id="a-crash"),
+        pytest.param(
+            {EARLY: b"raise SystemExit(3)\n"}, "has ended early", id="an-exit", marks=pytest.mark.soak
+        ),
+        pytest.param(
+            {f"{LIBRARY}/encodings/__init__.py": None},
+            "has ended early",
+            id="half-a-python",
+            marks=pytest.mark.soak,
+        ),
+        pytest.param({CTYPES: None}, "has ended early", id="no-ctypes", marks=pytest.mark.soak),
         pytest.param({PLAN: None}, "no plan, so no commands", id="no-plan"),
     ],
 )
@@ -287,6 +299,19 @@ def test_a_root_that_cannot_be_written_and_a_dev_null_that_is_a_file(image: Imag
     stub = stub_that("mount -t devtmpfs dev /dev; rm /dev/null; echo x >/dev/null; ls -l /dev/null")
     shown = console_of(altered(image, tmp_path, stub), f"{SAY} ro")
     assert re.search(r"-rw\S+ .* /dev/null", shown)
+    assert "answers at /run/initspawn/control" in shown
+
+
+def test_a_run_directory_that_is_full_and_no_name_of_the_console(image: Image, tmp_path: Path) -> None:
+    """Nothing can be kept there, and what is to run runs."""
+    fill = (
+        "mount -t devtmpfs dev /dev; rm /dev/console; mount -t tmpfs -o mode=755,size=16k run /run;"
+        "head -c 1M /dev/zero >/run/all; ls -l /run/all"
+    )
+    files = {**stub_that(fill), PLAN: compiled(tmp_path, WAITED, "echo it runs >/dev/kmsg")}
+    shown = console_of(altered(image, tmp_path, files), f"{SAY} loglevel=8")
+    assert re.search("16384 .*/run/all", shown)
+    assert shown.index("it runs") < shown.index("real init: PID 1")
     assert "answers at /run/initspawn/control" in shown
 
 
