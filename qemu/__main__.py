@@ -46,8 +46,13 @@ def _image(_: argparse.Namespace) -> int:
     return 0
 
 
+def options(port: int) -> str:
+    """For the kernel's command line of `boot`: initspawn is PID 1, and serves its demonstration later."""
+    return f"initspawn.demo={port} {EARLY} quiet systemd.show_status=auto"
+
+
 def _boot(arguments: argparse.Namespace) -> int:
-    append = f"initspawn.demo={arguments.port} {EARLY} quiet systemd.show_status=auto {arguments.append}"
+    append = f"{options(arguments.port)} {arguments.append}"
     shape = Shape(build(), arguments.cpus, arguments.memory, append, terminal=True)
     with Machine(shape) as machine:
         port = machine.forward(arguments.port, arguments.port)

@@ -5,11 +5,10 @@ PID 1 stays, starts it again when it has ended, and ends the machine when it has
 
 from __future__ import annotations
 
-import sys
-
 from initspawn.boot import early
 from initspawn.boot.barrier import POWER_OFF, Barrier
 from initspawn.boot.halt import keep_keys
+from initspawn.boot.log import NOTICE, tell
 from initspawn.boot.supervise import Main
 from initspawn.plan import BOOT
 
@@ -39,7 +38,7 @@ class Alone(early.Early):
             self._button.close()  # who presses it again does not want everything to be killed
             self._button = None
         if not self.supervisor.closing:
-            print(f"<5>initspawn: the end: {what}", file=sys.stderr, flush=True)
+            tell(f"the end: {what}", NOTICE)
             self._to.announce(what)
             self.stop()
 

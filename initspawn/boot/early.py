@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import time
 
 from initspawn.boot.barrier import Barrier
+from initspawn.boot.log import tell
 from initspawn.boot.mounts import mount_missing
 from initspawn.boot.supervise import LOCK, Main
 from initspawn.errors import InitspawnError, PlanError
@@ -50,11 +50,11 @@ def main(began: str = "", kind: type[Early] | None = None) -> int:
     failures = mount_missing()
     _own_descriptors(keep=kind is not None)
     for failure in failures:
-        _tell(failure)
+        tell(failure)
     try:
         _enter_group()
     except OSError as error:
-        _tell(f"no cgroup before systemd's: {error.filename}: {error.strerror}")
+        tell(f"no cgroup before systemd's: {error.filename}: {error.strerror}")
     barrier = Barrier()
     try:
         lock = _lock()
@@ -63,7 +63,7 @@ def main(began: str = "", kind: type[Early] | None = None) -> int:
             early.autostart.mark("init started", float(began))
         return early.run()
     except Exception as error:
-        _tell(f"{type(error).__name__}: {error}")
+        tell(f"{type(error).__name__}: {error}")
         return 111
 
 
@@ -82,7 +82,7 @@ def take_lock() -> int:
         os.makedirs(RUN_DIR, 0o700, exist_ok=True)
         fd = os.open(f"{RUN_DIR}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        _tell(f"{RUN_DIR}: {error.strerror}")
+        tell(f"{RUN_DIR}: {error.strerror}")
         return -1
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,14 +113,14 @@ def begin(make: Callable[[Plan], Early], named: str = "") -> Early:
         except PlanError as error:
             reason = str(error) if path in str(error) else f"{path}: {error}"
             refused.append(reason)
-            _tell(reason)
+            tell(reason)
             continue
         if refused:
-            _tell(f"{path} is the plan instead")
+            tell(f"{path} is the plan instead")
         break
     else:
         path = ""
-        _tell(f"no plan, so no commands: `initspawn compile -o {PLANS[0]}` makes one")
+        tell(f"no plan, so no commands: `initspawn compile -o {PLANS[0]}` makes one")
         early = make(Plan(user=0, group=0))
     early.registry.about["plan"] = lambda: {"file": path, "refused": refused}
     return early
@@ -222,7 +222,7 @@ class Early(Main):
             super()._open()
             self._adoption = Adoption(self, self._unit, self.adopted)
         except OSError as error:
-            _tell(f"no door yet: {error.filename or RUN_DIR}: {error.strerror}")
+            tell(f"no door yet: {error.filename or RUN_DIR}: {error.strerror}")
             self._close_doors()
             self.reactor.after(_RETRY_SECONDS, self._try_doors)
         else:
@@ -241,7 +241,7 @@ class Early(Main):
         assert self._barrier is not None
         self.autostart.mark("handover decided")
         if what != BOOT:
-            _tell(f"not to the real init, but to {what}")
+            tell(f"not to the real init, but to {what}")
         self._barrier.decide(what)
 
     def waits_for(self) -> str:
@@ -311,8 +311,3 @@ def _end_leftovers() -> None:
             os.rmdir(early)
         except OSError:  # one that lives is there, or its processes are on their way out
             pass
-
-
-def _tell(line: str) -> None:
-    # Kernel's log and journal take the number as the priority: errors are seen on the console.
-    print(f"<3>initspawn: {line}", file=sys.stderr, flush=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 
+from initspawn.boot.log import WARNING, tell
 from initspawn.boot.supervise import GATEWAY
 from initspawn.errors import InitspawnError
 
@@ -34,7 +34,7 @@ def with_place(plan: Plan, run_dir: str) -> Plan:
         os.makedirs(place, exist_ok=True)
         os.chmod(place, 0o711)  # whatever our umask: the gateway is another user
     except OSError as error:
-        _tell(f"no doors for the network: {place}: {error.strerror}")
+        tell(f"no doors for the network: {place}: {error.strerror}", WARNING)
         return plan.replace(doors=None, apis=tuple(api for api in plan.apis if not api.hidden))
     return plan
 
@@ -124,8 +124,4 @@ class Remote:
     def _say(self, line: str) -> None:
         if line != self._said:
             self._said = line
-            _tell(line)
-
-
-def _tell(line: str) -> None:
-    print(f"<4>initspawn: {line}", file=sys.stderr, flush=True)
+            tell(line, WARNING)

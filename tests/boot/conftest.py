@@ -24,7 +24,7 @@ ALONE = ("test_faults", "test_kiosk", "test_machine")
 
 
 class Shared:
-    """The machine of the tests that leave theirs as it was: it serves the demonstration on its port 1234."""
+    """The machine of the tests that leave theirs as it was."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -33,7 +33,7 @@ class Shared:
     def booted(self, image: Image) -> Guest:
         """That machine, ready for commands."""
         if self._guest is None:
-            shape = Shape(image, cpus=2, memory=1024, append="quiet initspawn.demo=1234")
+            shape = Shape(image, cpus=2, memory=1024, append="quiet")
             self._guest = self._stack.enter_context(Guest(shape))
         return self._guest.wait_agent()
 

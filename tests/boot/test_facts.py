@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import time
-
 import pytest
-from websockets.exceptions import InvalidHandshake
-from websockets.sync.client import connect
 
 from qemu.guest import Guest
 from qemu.machine import GuestError
@@ -102,25 +97,6 @@ def test_doctor_finds_everything(guest: Guest) -> None:
     done = guest.run("initspawn", "doctor")
     assert done.code == 0, done.out
     assert "Landlock                            ABI 2" in done.out
-
-
-def test_the_demonstration_answers_from_here(guest: Guest) -> None:
-    """As a person's browser does, through the forwarded port."""
-    announced = guest.wait_console(r"initspawn: ready at \S+ \(WebSocket: (ws://127\.0\.0\.1:1234\S+)\)")
-    port = guest.forward(1234)
-    address = announced[1].replace(":1234/", f":{port}/")
-    end = time.monotonic() + 60
-    while True:  # the port here is open before the guest's is
-        try:
-            socket = connect(address, subprotocols=["x-afb-ws-json1"], open_timeout=5, proxy=None)  # type: ignore[list-item]
-            break
-        except (OSError, EOFError, InvalidHandshake, TimeoutError):
-            assert time.monotonic() < end
-            time.sleep(0.2)
-    with socket:
-        socket.send(json.dumps([2, "1", "initspawn/ping", None]))
-        answer = json.loads(socket.recv(timeout=60))
-    assert answer[:2] == [3, "1"], answer
 
 
 def test_qemu_answers_and_refuses(guest: Guest) -> None:

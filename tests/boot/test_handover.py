@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidHandshake
+from websockets.sync.client import connect
 
+from qemu.__main__ import options
 from qemu.guest import Guest
 from qemu.image import Image
 from qemu.machine import Shape
@@ -29,6 +33,8 @@ with Client("/run/initspawn/control", 60) as client:
 """
 
 
+PORT = 1234
+
 # What comes behind the image's own: a command more in its last sandbox, and a sandbox more.
 SMALL = """
       - {uid: fresh, encoder: sync, exec: {cmdpath: /usr/bin/echo, args: [fresh]}}
@@ -43,8 +49,8 @@ SMALL = """
 
 @pytest.fixture(scope="module")
 def early(image: Image) -> Iterator[Guest]:
-    """A machine whose PID 1 was ours, with its unit adopted."""
-    with Guest(Shape(image, cpus=2, memory=768, append="quiet init=/usr/sbin/initspawn-init")) as machine:
+    """A machine whose PID 1 was ours, with its unit adopted, as `make boot` boots it."""
+    with Guest(Shape(image, cpus=2, memory=1024, append=options(PORT))) as machine:
         machine.wait_agent()
         machine.run("systemctl", "is-system-running", "--wait")
         yield machine
@@ -102,6 +108,26 @@ def test_the_time_line_of_the_boot(early: Guest) -> None:
 
 def show_of(guest: Guest, unit: str, name: str) -> str:
     return guest.check("systemctl", "show", unit, f"--property={name}", "--value").strip()
+
+
+def test_the_demonstration_answers_from_here(early: Guest) -> None:
+    """As a person's browser does, through the forwarded port."""
+    said = rf"initspawn: ready at \S+ \(WebSocket: (ws://127\.0\.0\.1:{PORT}\S+)\)"
+    announced = early.wait_console(said)
+    address = announced[1].replace(f":{PORT}/", f":{early.forward(PORT)}/")
+    end = time.monotonic() + 60
+    while True:  # the port here is open before the guest's is
+        try:
+            socket = connect(address, subprotocols=["x-afb-ws-json1"], open_timeout=5, proxy=None)  # type: ignore[list-item]
+            break
+        except (OSError, EOFError, InvalidHandshake, TimeoutError):
+            assert time.monotonic() < end
+            time.sleep(0.2)
+    with socket:
+        socket.send(json.dumps([2, "1", "demo/ping", None]))
+        answer = json.loads(socket.recv(timeout=60))
+    assert answer[:2] == [3, "1"], answer
+    assert "pong=" in early.check("initspawn", "call", "--run-dir", "/run/initspawn-demo", "demo/ping")
 
 
 def test_five_tasks_keep_pid_group_and_state(early: Guest) -> None:

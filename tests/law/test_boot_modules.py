@@ -39,7 +39,7 @@ def test_the_early_stage_needs_little_more() -> None:
     """Nothing is imported before the first commands run that the supervisor does without."""
     code = f"import sys; sys.path.insert(0, {str(HERE.parents[1])!r}); import initspawn.boot.early"
     found = modules("-c", f"{code}; print(*sys.modules, sep='\\n')") - modules(*BARE) - loaded()
-    early = {f"initspawn.boot.{name}" for name in ("barrier", "early", "mounts")}
+    early = {f"initspawn.boot.{name}" for name in ("barrier", "early", "log", "mounts")}
     assert found == early | {"initspawn.supervisor.handover"}
 
 

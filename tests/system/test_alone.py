@@ -129,6 +129,16 @@ def test_it_ends_orderly_and_tells_how(tmp_path: Path, told: int, ends: int) -> 
         assert (tmp_path / "sysrq-trigger").read_text() == ""
 
 
+def test_a_container_without_dev_null_ends_and_says_why(tmp_path: Path) -> None:
+    """A shell starts nothing in the background there, and would not even wait before the next try."""
+    empty = "mount -t tmpfs none /dev"
+    with started(tmp_path, "initspawn.init=none", first=empty, bin={"python3": ENDS}) as (process, _):
+        _, said = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 1
+        assert said == "initspawn-init: /dev/null is missing: nothing can be started\n"
+        assert lines(tmp_path) == []
+
+
 def test_it_takes_another_plan(tmp_path: Path) -> None:
     """Not while the boot waits for a command; then what is new starts, and the rest goes on."""
     start = {"before": "handover", "ready": "exited", "start_timeout": 0}
@@ -319,7 +329,7 @@ def test_who_is_not_pid_1_is_not_the_only_init(tmp_path: Path) -> None:
         line, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 1
-    assert "only PID 1 can be the only init" in done.stdout
+    assert "only PID 1 can be the only init" in done.stderr
 
 
 # Never where it would be for all: the namespace is asked first.

@@ -77,7 +77,7 @@ def test_what_cannot_be_loaded_is_told(
     reason = f"{plans['named']}: {said}"
     assert (plan, about) == (OWN, {"file": str(plans["own"]), "refused": [reason]})
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [f"<3>initspawn: {reason}", f"<3>initspawn: {plans['own']} is the plan instead"]
+    assert lines == [f"initspawn: {reason}", f"initspawn: {plans['own']} is the plan instead"]
 
 
 def test_a_plan_for_another_machine(plans: dict[str, Path]) -> None:
