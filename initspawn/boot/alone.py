@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from initspawn.boot import early
 from initspawn.boot.barrier import POWER_OFF, Barrier
-from initspawn.boot.halt import keep_keys
+from initspawn.boot.halt import is_machine, keep_keys
 from initspawn.boot.log import NOTICE, tell
 from initspawn.boot.supervise import Main
-from initspawn.plan import BOOT
+from initspawn.linux.cmdline import option
+from initspawn.plan import BOOT, RECOVERY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from initspawn.boot.button import Button
+    from initspawn.boot.watchdog import Watchdog
     from initspawn.plan import Plan
 
 
@@ -30,6 +32,7 @@ class Alone(early.Early):
         super().__init__(plan, lock, barrier)
         self._to = barrier
         self._button: Button | None = None
+        self._watchdog = self._watch(option("watchdog"))
         keep_keys()
 
     def finish(self, what: str) -> None:
@@ -37,10 +40,29 @@ class Alone(early.Early):
         if self._button is not None:
             self._button.close()  # who presses it again does not want everything to be killed
             self._button = None
+        if what == RECOVERY and self._watchdog is not None:
+            self._watchdog.stop()  # nobody feeds it there
         if not self.supervisor.closing:
             tell(f"the end: {what}", NOTICE)
             self._to.announce(what)
             self.stop()
+
+    def _watch(self, seconds: str) -> Watchdog | None:
+        """The machine's own watchdog, where the kernel's command line asks for it."""
+        if not seconds:
+            return None
+        from initspawn.boot.watchdog import DEVICE, Watchdog
+
+        problem = "" if is_machine() else "not in a container: it is the machine's"
+        made = Watchdog(seconds, option("watchdog_device") or DEVICE, problem)
+        self.registry.about["watchdog"] = made.told
+        made.feed()
+        return made
+
+    def _live(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.feed()
+        super()._live()
 
     def _reach(self, stage: str) -> None:
         Main._reach(self, stage)

@@ -15,6 +15,7 @@ from initspawn.boot.supervise import CONTROL
 from initspawn.control.client import Client
 from initspawn.errors import InitspawnError, PlanError, RequestError
 from initspawn.late import OWN_PID
+from initspawn.linux.cmdline import option
 from initspawn.planfile import save
 
 TYPE_CHECKING = False
@@ -75,7 +76,7 @@ def reload_device(client: Client, told: dict[str, Any], token: str | None = None
     or not. Raises InitspawnError, OSError.
     """
     environment = go_there(told)
-    found = early.candidates(early.kernel_option("plan"))
+    found = early.candidates(option("plan"))
     if not found:
         raise PlanError(f"no plan: `initspawn compile -o {early.PLANS[0]}` makes one")
     return hand_over(client, told, early.usable(found[0], environment), token, found[0])

@@ -18,10 +18,10 @@ from initspawn.boot.mounts import mount_missing
 from initspawn.boot.supervise import LOCK, Main
 from initspawn.errors import InitspawnError, PlanError
 from initspawn.linux import cgroup
+from initspawn.linux.cmdline import option
 from initspawn.linux.mount import open_null
 from initspawn.plan import API, BOOT, EARLY, SYSTEM, Plan
 from initspawn.planfile import LAST, load
-from initspawn.supervisor.autostart import command_line, split
 from initspawn.supervisor.groups import Groups
 from initspawn.supervisor.handover import Handover
 
@@ -55,10 +55,12 @@ def main(began: str = "", kind: type[Early] | None = None) -> int:
         _enter_group()
     except OSError as error:
         tell(f"no cgroup before systemd's: {error.filename}: {error.strerror}")
+    if kind is None and option("watchdog"):
+        tell("initspawn.watchdog is for initspawn.init=none: the real init feeds it")
     barrier = Barrier()
     try:
         lock = _lock()
-        early = begin(lambda plan: (kind or Early)(plan, lock, barrier), kernel_option("plan"))
+        early = begin(lambda plan: (kind or Early)(plan, lock, barrier), option("plan"))
         if began:
             early.autostart.mark("init started", float(began))
         return early.run()
@@ -71,7 +73,7 @@ def be_unit(address: str, watchdog: str, lock: int) -> int:
     """Be the supervisor as a unit's main process, which nobody was before it. Returns the exit code."""
     os.umask(0o022)
     _end_leftovers()
-    return begin(lambda plan: Early(plan, lock, None, address, watchdog), kernel_option("plan")).run()
+    return begin(lambda plan: Early(plan, lock, None, address, watchdog), option("plan")).run()
 
 
 def take_lock() -> int:
@@ -149,13 +151,6 @@ def usable(path: str, environ: Mapping[str, str]) -> Plan:
         raise
     except (InitspawnError, ValueError) as error:
         raise PlanError(f"{path}: {error}") from error
-
-
-def kernel_option(name: str) -> str:
-    """What the kernel's command line says of `initspawn.NAME`, the last time it does; else nothing."""
-    mark = f"initspawn.{name}="
-    found = [word.removeprefix(mark) for word in split(command_line()) if word.startswith(mark)]
-    return found[-1] if found else ""
 
 
 class Early(Main):
@@ -251,7 +246,7 @@ class Early(Main):
 
     @staticmethod
     def _held() -> bool:
-        return os.path.lexists(kernel_option("hold") or HOLD)
+        return os.path.lexists(option("hold") or HOLD)
 
     def _on_stop(self, seconds: float) -> None:
         if self._unit is not None:  # systemd's own patience may be shorter

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from initspawn.linux.cmdline import option
 from initspawn.linux.libc import syscall
 from initspawn.linux.mount import unescaped
 
@@ -37,10 +38,11 @@ def main(arguments: list[str]) -> int:
     if not _ours():
         _tell(f"PID 1 is not {INIT.decode()}")
         return 111
-    machine = _is_machine()
+    machine = is_machine()
     if machine:
         _signal.alarm(_LONGEST)
         _end_others()
+        _leave_watchdog(way)
         os.sync()
         _protect_disks()
     try:
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 def keep_keys() -> None:
     """From now on Ctrl-Alt-Del is a SIGINT for PID 1, not a restart at once; a container has no such keys."""
-    if _ours() and _is_machine():
+    if _ours() and is_machine():
         try:
             syscall("reboot", *_MAGIC, _CAD_OFF, None)
         except OSError as error:
@@ -69,12 +71,23 @@ def _ours() -> bool:
     return os.path.basename(script) == INIT
 
 
-def _is_machine() -> bool:
+def is_machine() -> bool:
     """Whether our pid namespace is the machine's; False where that cannot be told."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino == _FIRST_NAMESPACE
     except OSError:
         return False
+
+
+def _leave_watchdog(way: str) -> None:
+    """Nobody feeds it from now on."""
+    if option("watchdog"):
+        from initspawn.boot.watchdog import end
+
+        try:
+            end(way)
+        except OSError as error:
+            _tell(f"watchdog: {error.strerror}")
 
 
 def _end_others() -> None:

@@ -27,10 +27,10 @@ import sys
 
 from initspawn.errors import InitspawnError, PlanError
 from initspawn.limits import CLOSE_SECONDS
-from initspawn.linux import prctl, process
+from initspawn.linux import cmdline, prctl, process
 from initspawn.plan import ADDRESS, API, NETWORK, SYSTEM
 from initspawn.planfile import load
-from initspawn.supervisor.autostart import Autostart, command_line, notifications_of
+from initspawn.supervisor.autostart import Autostart, notifications_of
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.reactor import Reactor
 from initspawn.verbs.access import NOBODY, Identity, Token, Tokens
@@ -116,7 +116,7 @@ class Main:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.registry = Registry(self.supervisor)
         self.registry.configure = self._configure
-        self.registry.autostart = self.autostart = Autostart(self.supervisor, command_line())
+        self.registry.autostart = self.autostart = Autostart(self.supervisor, cmdline.read())
         self.autostart.mark("supervisor started", self.reactor.clock() - _age())
         self.autostart.mark("plan loaded", loaded)
         self.controller = Controller(self.registry)

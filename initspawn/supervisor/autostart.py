@@ -8,6 +8,7 @@ import sys
 
 from initspawn.errors import RequestError
 from initspawn.linux import process
+from initspawn.linux.cmdline import words
 from initspawn.plan import NETWORK, NOTIFY, devices_of, notifies
 from initspawn.sandbox.bind import bind
 from initspawn.supervisor.services import Services, named, reached
@@ -309,25 +310,3 @@ def notifications_of(plan: Plan, run_dir: str) -> Notifications | None:
     from initspawn.supervisor.notify import Notifications
 
     return Notifications(run_dir)
-
-
-def split(command_line: str) -> list[str]:
-    """The words of a kernel command line in their order. Spaces within `"` separate nothing."""
-    pieces = command_line.split('"')
-    pieces[1::2] = ["".join("\0" if part.isspace() else part for part in piece) for piece in pieces[1::2]]
-    return [word.replace("\0", " ") for word in "".join(pieces).split()]
-
-
-def words(command_line: str) -> frozenset[str]:
-    """The words of a kernel command line, `NAME=VALUE` also as `NAME`."""
-    found = split(command_line)
-    return frozenset([*found, *(word.partition("=")[0] for word in found)])
-
-
-def command_line() -> str:
-    """The running kernel's; empty where it is hidden."""
-    try:
-        with open("/proc/cmdline", encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return ""

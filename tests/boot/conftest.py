@@ -20,7 +20,7 @@ from qemu.machine import Shape
 GUEST = "guest"
 # Files of which all tests use it, and those of tests with a machine of their own each.
 SHARING = ("test_agent", "test_clock", "test_facts", "test_limits", "test_root_image", "test_system")
-ALONE = ("test_faults", "test_kiosk", "test_machine")
+ALONE = ("test_faults", "test_kiosk", "test_machine", "test_watchdog")
 
 
 class Shared:

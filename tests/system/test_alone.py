@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -165,6 +166,38 @@ def test_it_takes_another_plan(tmp_path: Path) -> None:
         os.kill(init, signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
         assert sorted(lines(tmp_path)[3:]) == ["base ends", "more ends", "top ends"]
+
+
+def test_a_container_feeds_no_watchdog(tmp_path: Path) -> None:
+    """It says so; nobody opens the machine's, which would begin to count."""
+    (tmp_path / "log").touch()
+    os.mkfifo(tmp_path / "dog")
+    log = f"mount --bind {tmp_path}/log /dev/kmsg"
+    words = f"{planned(tmp_path)} initspawn.watchdog=30 initspawn.watchdog_device={tmp_path}/dog"
+    reader = os.open(tmp_path / "dog", os.O_RDONLY | os.O_NONBLOCK)
+    with started(tmp_path, words, first=log) as (process, init), open(reader, "rb", buffering=0) as dog:
+        had = select.poll()  # a writer, if only for a moment
+        had.register(dog, select.POLLHUP)
+        both(tmp_path)
+        said = (tmp_path / "log").read_text()
+        assert said.count("watchdog: not in a container: it is the machine's\n") == 1
+        os.kill(init, signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == -signal.SIGINT
+        assert had.poll(0) == []
+
+
+def test_with_another_init_it_is_told_that_nobody_here_feeds_a_watchdog(tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    (tmp_path / "real").write_text(f"#!/bin/sh\necho real >>{tmp_path}/told\n")
+    (tmp_path / "real").chmod(0o755)
+    log = f"mount --bind {tmp_path}/log /dev/kmsg"
+    words = f"initspawn.init={tmp_path}/real initspawn.plan={tmp_path}/none initspawn.watchdog=30"
+    with started(tmp_path, words, first=log) as (process, _):
+        process.communicate(timeout=PATIENCE)
+        assert lines(tmp_path) == ["real"]
+    said = "initspawn: initspawn.watchdog is for initspawn.init=none: the real init feeds it\n"
+    assert said in (tmp_path / "log").read_text()
 
 
 def test_a_command_that_wants_a_restart_has_one(tmp_path: Path) -> None:
@@ -336,7 +369,7 @@ def test_who_is_not_pid_1_is_not_the_only_init(tmp_path: Path) -> None:
 END_OTHERS = """
 import os, sys
 from initspawn.boot import halt
-assert os.getppid() == 1 and not halt._is_machine()
+assert os.getppid() == 1 and not halt.is_machine()
 halt._SECONDS = 0.5
 print(halt._others())
 halt._end_others()

@@ -1,0 +1,252 @@
+"""The machine's own watchdog. The device is a file here, which has what was written to it, and answers as a
+test says; one of the kernel's is in tests/boot/test_watchdog.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from initspawn.boot import alone, early
+from initspawn.boot import watchdog as boot
+from initspawn.boot.barrier import POWER_OFF
+from initspawn.boot.watchdog import Watchdog
+from initspawn.linux import cmdline, watchdog
+from initspawn.plan import REBOOT, RECOVERY
+
+# As the C macros make them of their arguments.
+GETSUPPORT, SETTIMEOUT, GETTIMEOUT = 0x80285700, 0xC0045706, 0x80045707
+
+
+class Device:
+    """What the kernel knows of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.waits = 60  # seconds
+        self.most = 1000
+        self.refuses: dict[int, int] = {}  # requests and their errors
+        self.asked: list[int] = []
+
+    def come(self) -> None:
+        self.path.touch()
+
+    def ioctl(self, fd: int, request: int, data: bytearray) -> int:
+        assert os.path.samestat(os.fstat(fd), os.stat(self.path))
+        self.asked.append(request)
+        if request in self.refuses:
+            number = self.refuses[request]
+            raise OSError(number, os.strerror(number))
+        if request == GETSUPPORT:
+            assert len(data) == 40
+            return 0
+        if request == SETTIMEOUT:
+            (self.waits,) = struct.unpack("i", data)
+            self.waits = min(self.waits, self.most)
+        else:
+            assert request == GETTIMEOUT
+        data[:] = struct.pack("i", self.waits)
+        return 0
+
+    @property
+    def eaten(self) -> bytes:
+        return self.path.read_bytes()
+
+
+def open_descriptors() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    made = Device(tmp_path / "watchdog0")
+    monkeypatch.setattr("fcntl.ioctl", made.ioctl)
+    before = open_descriptors()
+    yield made
+    for fd in open_descriptors() - before:  # closed by the end of a process, where there is one
+        assert os.path.samestat(os.fstat(fd), os.stat(made.path))
+        os.close(fd)
+
+
+def told(dog: Watchdog, **changed: Any) -> bool:
+    usual = {"fed": True, "seconds": 30, "problem": ""}
+    return {name: value for name, value in dog.told().items() if name != "device"} == {**usual, **changed}
+
+
+def test_it_is_taken_and_fed_and_never_stopped_but_by_an_order(
+    device: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device.come()
+    dog = Watchdog("30", str(device.path))
+    assert told(dog, fed=False, seconds=0)
+    dog.feed()
+    assert device.waits == 30
+    assert told(dog)
+    assert device.eaten == b""  # setting it feeds it
+    dog.feed()
+    dog.feed()
+    assert device.eaten == b"\0\0"
+    dog.stop()
+    assert device.eaten == b"\0\0V"
+    dog.feed()
+    dog.stop()
+    assert device.eaten == b"\0\0V"
+    assert told(dog, fed=False, seconds=0)
+    said = f"<5>initspawn: watchdog: {device.path} restarts the machine after 30 s without a sign of life\n"
+    assert capsys.readouterr().err == said
+
+
+def test_one_that_comes_later_is_taken_then(device: Device, capsys: pytest.CaptureFixture[str]) -> None:
+    dog = Watchdog("30", str(device.path))
+    dog.feed()
+    dog.feed()
+    missing = f"{device.path}: No such file or directory"
+    assert told(dog, fed=False, seconds=0, problem=missing)
+    assert capsys.readouterr().err == f"<3>initspawn: watchdog: {missing}\n", "once"
+    device.come()
+    device.refuses[GETSUPPORT] = errno.EBUSY
+    dog.feed()
+    assert "busy" in capsys.readouterr().err, "another reason is told as well"
+    device.refuses.clear()
+    dog.feed()
+    assert told(dog)
+
+
+def test_one_that_went_away_is_taken_again(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.come()
+    dog = Watchdog("30", str(device.path))
+    dog.feed()
+
+    def gone(fd: int) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(watchdog, "feed", gone)
+        dog.feed()
+    assert told(dog, fed=False, seconds=0, problem=f"{device.path}: No such device")
+    dog.feed()
+    assert told(dog)
+    assert b"V" not in device.eaten
+
+
+def test_one_that_chooses_another_time(device: Device) -> None:
+    device.come()
+    device.most = 16
+    dog = Watchdog("30", str(device.path))
+    dog.feed()
+    assert told(dog, seconds=16)
+
+
+@pytest.mark.parametrize(("tells", "seconds"), [(True, 60), (False, 0)])
+def test_one_that_cannot_be_set_is_fed_nevertheless(device: Device, tells: bool, seconds: int) -> None:
+    """It runs since it was opened."""
+    device.come()
+    device.refuses = {SETTIMEOUT: errno.EINVAL, **({} if tells else {GETTIMEOUT: errno.EOPNOTSUPP})}
+    dog = Watchdog("30", str(device.path))
+    dog.feed()
+    problem = f"{device.path}: cannot be set to 30 s: Invalid argument"
+    assert told(dog, seconds=seconds, problem=problem)
+    dog.feed()
+    assert device.eaten == b"\0"
+
+
+def test_to_what_is_none_nothing_is_written(tmp_path: Path) -> None:
+    """A disk, for example, that was named by mistake; a pipe does not keep us waiting."""
+    before = len(open_descriptors())
+    file, pipe = tmp_path / "file", tmp_path / "pipe"
+    file.write_bytes(b"data")
+    os.mkfifo(pipe)
+    for path, problem in ((file, "Inappropriate ioctl for device"), (pipe, "No such device or address")):
+        dog = Watchdog("30", str(path))
+        dog.feed()
+        dog.stop()
+        assert told(dog, fed=False, seconds=0, problem=f"{path}: {problem}")
+    assert file.read_bytes() == b"data"
+    assert len(open_descriptors()) == before
+
+
+@pytest.mark.parametrize("asked", ["9", "86401", "-30", "30s", "3.5e1", "x", "٣٠", "9" * 4000])
+def test_what_is_no_time_is_told_and_feeds_nobody(
+    device: Device, asked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device.come()
+    dog = Watchdog(asked, str(device.path))
+    dog.feed()
+    problem = f"initspawn.watchdog={asked}: write seconds, from 10 to 86400, such as 30"
+    assert told(dog, fed=False, seconds=0, problem=problem)
+    assert capsys.readouterr().err == f"<3>initspawn: watchdog: {problem}\n"
+    assert not device.asked
+
+
+def test_where_there_can_be_none_it_is_left_alone(device: Device) -> None:
+    device.come()
+    dog = Watchdog("30", str(device.path), "not here")
+    dog.feed()
+    assert told(dog, fed=False, seconds=0, problem="not here")
+    assert not device.asked
+
+
+@pytest.mark.parametrize(
+    ("way", "seconds", "waits", "eaten"),
+    [("reboot", 30, 90, b""), ("reboot", 300, 300, b""), ("poweroff", 30, 90, b"V")],
+)
+def test_at_the_end_a_restart_is_guarded_and_a_power_off_stands(
+    device: Device, way: str, seconds: int, waits: int, eaten: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.come()
+    words = f"initspawn.watchdog={seconds} initspawn.watchdog_device={device.path}"
+    monkeypatch.setattr(cmdline, "read", lambda: words)
+    before = len(open_descriptors())
+    boot.end(way)
+    assert (device.waits, device.eaten) == (waits, eaten)
+    assert len(open_descriptors()) == before + (way == "reboot")
+
+
+def test_at_the_end_one_that_waits_no_longer_is_left_as_it_is(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.come()
+    device.refuses[SETTIMEOUT] = errno.EINVAL
+    words = f"initspawn.watchdog=30 initspawn.watchdog_device={device.path}"
+    monkeypatch.setattr(cmdline, "read", lambda: words)
+    boot.end("reboot")
+    assert device.asked == [GETSUPPORT, SETTIMEOUT, GETTIMEOUT]
+    monkeypatch.setattr(cmdline, "read", lambda: "initspawn.watchdog=x")
+    boot.end("reboot")
+    assert len(device.asked) == 3
+
+
+def test_every_sign_of_life_feeds_it_and_only_recovery_stops_it(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.come()
+    words = f"initspawn.watchdog=30 initspawn.watchdog_device={device.path}"
+    monkeypatch.setattr(cmdline, "read", lambda: words)
+    monkeypatch.setattr(alone, "is_machine", lambda: True)
+    lived: list[bytes] = []
+    monkeypatch.setattr(early.Early, "_live", lambda _: lived.append(device.eaten))
+    made: Any = object.__new__(alone.Alone)
+    made.registry = SimpleNamespace(about={})
+    made.supervisor = SimpleNamespace(closing=True)
+    made._button = None
+    made._watchdog = made._watch(cmdline.option("watchdog"))
+    assert made.registry.about["watchdog"]()["fed"]
+    for _ in range(2):
+        made._live()
+    assert lived == [b"\0", b"\0\0"]
+    made.finish(REBOOT)
+    made.finish(POWER_OFF)
+    made._live()
+    assert device.eaten == b"\0\0\0"
+    made.finish(RECOVERY)
+    made._live()
+    assert device.eaten == b"\0\0\0V"
+    assert len(lived) == 4
+    assert made._watch("") is None
