@@ -7,8 +7,8 @@ next supervisor, or it restarts the machine.
 from __future__ import annotations
 
 import os
-import sys
 
+from initspawn.boot.log import NOTICE, tell
 from initspawn.linux import watchdog
 from initspawn.linux.cmdline import option
 
@@ -81,12 +81,12 @@ class Watchdog:
         else:
             self._problem = ""
         waits = f"{self._waits} s" if self._waits else "a time that it does not tell"
-        _tell(5, f"{self._path} restarts the machine after {waits} without a sign of life")
+        tell(f"watchdog: {self._path} restarts the machine after {waits} without a sign of life", NOTICE)
 
     def _complain(self, problem: str) -> None:
         if problem != self._problem:
             self._problem = problem
-            _tell(3, problem)
+            tell(f"watchdog: {problem}")
 
 
 def end(way: str) -> None:
@@ -117,7 +117,3 @@ def _seconds(text: str) -> int:
     """0 for what is no such number."""
     number = int(text[:9]) if text.isascii() and text.isdecimal() else 0
     return number if LEAST <= number <= MOST else 0
-
-
-def _tell(priority: int, line: str) -> None:
-    print(f"<{priority}>initspawn: watchdog: {line}", file=sys.stderr, flush=True)

@@ -99,7 +99,7 @@ def test_it_is_taken_and_fed_and_never_stopped_but_by_an_order(
     dog.stop()
     assert device.eaten == b"\0\0V"
     assert told(dog, fed=False, seconds=0)
-    said = f"<5>initspawn: watchdog: {device.path} restarts the machine after 30 s without a sign of life\n"
+    said = f"initspawn: watchdog: {device.path} restarts the machine after 30 s without a sign of life\n"
     assert capsys.readouterr().err == said
 
 
@@ -109,7 +109,7 @@ def test_one_that_comes_later_is_taken_then(device: Device, capsys: pytest.Captu
     dog.feed()
     missing = f"{device.path}: No such file or directory"
     assert told(dog, fed=False, seconds=0, problem=missing)
-    assert capsys.readouterr().err == f"<3>initspawn: watchdog: {missing}\n", "once"
+    assert capsys.readouterr().err == f"initspawn: watchdog: {missing}\n", "once"
     device.come()
     device.refuses[GETSUPPORT] = errno.EBUSY
     dog.feed()
@@ -181,7 +181,7 @@ def test_what_is_no_time_is_told_and_feeds_nobody(
     dog.feed()
     problem = f"initspawn.watchdog={asked}: write seconds, from 10 to 86400, such as 30"
     assert told(dog, fed=False, seconds=0, problem=problem)
-    assert capsys.readouterr().err == f"<3>initspawn: watchdog: {problem}\n"
+    assert capsys.readouterr().err == f"initspawn: watchdog: {problem}\n"
     assert not device.asked
 
 
