@@ -22,7 +22,7 @@ from initspawn.linux.cmdline import option
 from initspawn.linux.mount import open_null
 from initspawn.plan import API, BOOT, EARLY, SYSTEM, Plan
 from initspawn.planfile import LAST, load
-from initspawn.supervisor.groups import Groups
+from initspawn.supervisor import leftovers
 from initspawn.supervisor.handover import Handover
 
 TYPE_CHECKING = False
@@ -301,7 +301,7 @@ def _end_leftovers() -> None:
     root = cgroup.mount_point()
     early = f"{root}/{GROUP}"
     if root is not None and os.path.isdir(early):
-        Groups(early).end_leftovers()
+        leftovers.end(early)
         try:
             os.rmdir(early)
         except OSError:  # one that lives is there, or its processes are on their way out

@@ -30,6 +30,7 @@ from initspawn.limits import CLOSE_SECONDS
 from initspawn.linux import cmdline, prctl, process
 from initspawn.plan import ADDRESS, API, NETWORK, SYSTEM
 from initspawn.planfile import load
+from initspawn.supervisor import leftovers
 from initspawn.supervisor.autostart import Autostart, notifications_of
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.reactor import Reactor
@@ -140,7 +141,7 @@ class Main:
     def run(self) -> int:
         """Serve until a signal says stop; leave nothing behind."""
         try:
-            self.supervisor.groups.end_leftovers()
+            leftovers.end(self.supervisor.groups.base)
             if self.guard is not None:
                 self.guard.begin()  # before anybody can have anything started
             self.follow_network()

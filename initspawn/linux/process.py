@@ -93,11 +93,17 @@ def read_signals(fd: int) -> list[int]:
     return [struct.unpack_from("=I", data, start)[0] for start in range(0, len(data), _SIGINFO_SIZE)]
 
 
+def began(pid: int | str = "self") -> int:
+    """When a process began, in clock ticks since the machine did: field 22 of proc_pid_stat(5). Numbers come
+    again, a number with this does not. Raises OSError.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
 def age() -> float:
-    """For how many seconds this process has been there: field 22 of proc_pid_stat(5). Raises OSError."""
-    with open("/proc/self/stat", "rb") as file:
-        ticks = int(file.read().rpartition(b")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    """For how many seconds this process has been there. Raises OSError."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began() / os.sysconf("SC_CLK_TCK")
 
 
 def wait_any() -> tuple[int, int, Any] | None:

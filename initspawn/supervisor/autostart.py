@@ -13,6 +13,7 @@ from initspawn.plan import NETWORK, NOTIFY, devices_of, notifies
 from initspawn.sandbox.bind import bind
 from initspawn.supervisor.services import Services, named, reached
 from initspawn.supervisor.stopping import Leaving, Stopping
+from initspawn.supervisor.task import DRAINING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,21 +232,23 @@ class Autostart:
         return ""
 
     def _sender(self, place: tuple[str, str], pid: int) -> Service | None:
-        """The service whose task a process of that sandbox belongs to: its command, or below its reaper."""
+        """The service whose task a process of that sandbox belongs to, by the reaper above it; of one that is
+        gone nothing is known but its number, which may have been a command's.
+        """
         tasks = {
             service: task
             for service, task in self._tasks.items()
             if (task.api.api, task.sandbox.uid) == place and task.life.alive and task.start is not None
         }
-        for service, task in tasks.items():
-            if task.pid == pid:
-                return service
         try:
             above = process.lineage(pid)
-        except (OSError, ValueError, IndexError):  # it has ended, and nobody can say any more whose it was
-            return None
+        except (OSError, ValueError, IndexError):
+            above = []
         for service, task in tasks.items():
-            if task.start is not None and task.start.pid in above:
+            assert task.start is not None
+            # While a task's last output is read, its numbers may be others' already.
+            below = task.start.pid in above and task.life.state != DRAINING
+            if below or (not above and task.pid == pid):
                 return service
         return None
 

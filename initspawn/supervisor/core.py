@@ -236,6 +236,7 @@ class Supervisor:
         """The command stopped on its way to its exec, or ended there (we hear it as its tracer)."""
         if not os.WIFSTOPPED(status):
             task.command_status = status
+            del self._held[task.pid]  # once its reaper has waited for it, the number may be another's
             return
         assert task.start is not None
         try:
@@ -273,7 +274,8 @@ class Supervisor:
         self._reapers.pop(start.pid, None)
         if start.pid and not waited:
             self._leaving.add(start.pid)
-        self._held.pop(task.pid, None)
+        if self._held.get(task.pid) is task:  # and not one that was given the number of its dead command
+            del self._held[task.pid]
         self._preparer.kill_group(task.start)
         if not self.closing and task.worth_another and self._again(task):
             return

@@ -95,6 +95,10 @@ class EventLog:
         reader.cursor = max(self.first, reader.cursor - self._events_limit // 4)
         return True
 
+    def keeps(self, name: str) -> bool:
+        """Whether the place of a reader of that name is kept."""
+        return any(reader.lost and reader.name == name for reader in self.readers)
+
     def returned(self, name: str) -> None:
         """A reader of that name is back: the place of one that was lost is needed no more."""
         for reader in self.readers:

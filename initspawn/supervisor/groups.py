@@ -1,8 +1,8 @@
 """Where tasks are kept together and limited: cgroups. Boot module.
 
     BASE/                           the cgroup we were started in
-        initspawn-PID.supervisor/   where we are ourselves, if controllers are handed on by a BASE of ours
-        initspawn-PID/              one per supervisor, removed with it
+        initspawn-PID-BEGAN.supervisor/  where we are ourselves, if BASE, which is ours, hands controllers on
+        initspawn-PID-BEGAN/        one per supervisor, removed with it; BEGAN: `process.began`
             _API.SANDBOX/           one per sandbox, while it has tasks; after a reload with
                                     other limits `+1_API.SANDBOX`, and so on
                 TASK/               one per task: what is limited, accounted and killed
@@ -21,7 +21,7 @@ import os
 import sys
 
 from initspawn.errors import PlanError
-from initspawn.linux import cgroup
+from initspawn.linux import cgroup, process
 from initspawn.sandbox.launch import limited
 
 TYPE_CHECKING = False
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from initspawn.plan import Api, Plan, Sandbox
 
-_PREFIX = "initspawn-"
-_OURSELVES = ".supervisor"
+PREFIX = "initspawn-"
+OURSELVES = ".supervisor"
 _ACCOUNTING = {"io", "memory", "pids"}  # enabled with the others where they are: what tells what was used
 _DELEGATE = "start it in a unit with Delegate=yes, such as `systemd-run --scope -p Delegate=yes`"
 
@@ -183,8 +183,8 @@ class Groups:
 
     @property
     def own(self) -> str:
-        """Where we are ourselves, if BASE is divided."""
-        return f"{self.base}/{_PREFIX}{os.getpid()}{_OURSELVES}"
+        """Where we are ourselves, if BASE is divided. Raises OSError."""
+        return f"{self.base}/{_name()}{OURSELVES}"
 
     def make(self, api: Api, sandbox: Sandbox, task: str) -> str | None:
         """A new task's directory to be born in, None where there are no cgroups. Raises OSError."""
@@ -237,21 +237,6 @@ class Groups:
         ]
         return "; ".join(wrong)
 
-    def end_leftovers(self) -> None:
-        """End the tasks of supervisors that were killed and could not do it themselves."""
-        base = self.base
-        for name in os.listdir(base) if base else ():
-            pid = name.removeprefix(_PREFIX).removesuffix(_OURSELVES)
-            dead = name.startswith(_PREFIX) and pid.isdecimal() and not os.path.exists(f"/proc/{pid}")
-            if dead and not _holds_strangers(f"{base}/{name}"):
-                left = Groups()
-                left.root = f"{base}/{name}"
-                try:
-                    left.close()
-                    print(f"initspawn: ended what a killed supervisor ({pid}) had left", file=sys.stderr)
-                except OSError as error:
-                    print(f"initspawn: {left.root} stays: {error.strerror}", file=sys.stderr)
-
     def _make_root(self) -> None:
         base = self.base
         if self.root is not None or self.reason:
@@ -259,7 +244,7 @@ class Groups:
         if base is None:
             self.reason = "no cgroup v2 file system is mounted"
             return
-        path = f"{base}/{_PREFIX}{os.getpid()}"
+        path = f"{base}/{_name()}"
         try:
             os.mkdir(path)
         except OSError as error:
@@ -319,21 +304,14 @@ class Groups:
             _rmdir(self.own)
 
 
+def _name() -> str:
+    """Ours alone, also where another supervisor had our number before us. Raises OSError."""
+    return f"{PREFIX}{os.getpid()}-{process.began()}"
+
+
 def _limit(group: str, sandbox: Sandbox) -> None:
     for name, value in sandbox.cgroup or ():
         cgroup.write(group, name, value)
-
-
-def _holds_strangers(root: str) -> bool:
-    """Whether processes of another pid namespace live below: then the number in its name is not ours."""
-    for path, _, _ in os.walk(root):
-        try:
-            with open(f"{path}/cgroup.procs", "rb") as file:
-                if b"0" in file.read().split():  # cgroups(7): not visible to us
-                    return True
-        except OSError:
-            pass
-    return False
 
 
 def _rmdir(path: str) -> None:

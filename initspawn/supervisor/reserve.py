@@ -127,13 +127,12 @@ class Reserve:
         start = self._ending.pop(pid, None)
         if start is None:
             known = [*self._unborn, *(one for one, _ in self._waiting)]
-            start = next((one for one in known if pid in (one.pid, one.command_pid)), None)
-            if start is None:
-                return False
-            if pid == start.command_pid:  # somebody has sent it a signal; if it ends, its reaper will say so
-                if os.WIFSTOPPED(status):
+            start = next((one for one in known if one.pid == pid), None)
+            if start is None:  # a dead command's number may be a reaper's by now
+                start = next((one for one in known if one.command_pid == pid), None)
+                if start is not None and os.WIFSTOPPED(status):  # somebody has sent it a signal
                     self._pass_signal(start, status)
-                return True
+                return start is not None  # if it ends, its reaper will say so
             self._leave(start)
             start.drop_handshake()
         self._preparer.drop(start)

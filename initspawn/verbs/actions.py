@@ -143,7 +143,7 @@ def control(supervisor: Supervisor, caller: Caller, tasks: list[Task], action: s
         raise RequestError("invalid-request", "`from` is for `subscribe` alone")
     if asked.ticket is not None and action != query.STOP:
         raise RequestError("invalid-request", "`queued` is for `stop` alone")
-    tasks = _chosen(tasks, asked, queued=action == query.STOP)
+    tasks = _chosen(tasks, asked, caller.identity.name, queued=action == query.STOP)
     ids = [task.id for task in tasks]
     for task in tasks:
         usual = _signal.SIGHUP if task.command.terminal else DEFAULT_SIGNAL
@@ -167,7 +167,7 @@ def is_final(arguments: Any) -> bool:
     return asked.pid is None and asked.ticket is None and asked.signal in (None, *_ENDING)
 
 
-def _chosen(tasks: list[Task], asked: query.Control, *, queued: bool) -> list[Task]:
+def _chosen(tasks: list[Task], asked: query.Control, name: str, *, queued: bool) -> list[Task]:
     """Those of some tasks that a control is about. Raises RequestError(invalid-request)."""
     waiting = [task for task in tasks if task.life.state == QUEUED]
     if asked.ticket is not None:
@@ -178,9 +178,20 @@ def _chosen(tasks: list[Task], asked: query.Control, *, queued: bool) -> list[Ta
     found = [task for task in tasks if task.life.started and (task.life.alive or asked.first is not None)]
     if asked.pid is None:
         return found + waiting if queued else found
-    found = [task for task in found if task.pid == asked.pid][-1:]  # numbers come again: the newest
+    found = [task for task in found if task.pid == asked.pid]
     if not found:
         raise RequestError("invalid-request", "invalid pid")
-    if asked.first is not None and asked.first > found[0].log.next:
-        raise RequestError("invalid-request", f"the task's next event is number {found[0].log.next}")
-    return found
+    task = found[-1] if asked.first is None else _meant(found, asked.first, name)
+    if asked.first is not None and asked.first > task.log.next:
+        raise RequestError("invalid-request", f"the task's next event is number {task.log.next}")
+    return [task]
+
+
+def _meant(tasks: list[Task], first: int, name: str) -> Task:
+    """Of some that have had the same number, oldest first, the one whose events somebody wants from there on:
+    the newest, or, if more is asked for than that one has told, the newest that has. Whoever has had events
+    and left goes on where it was.
+    """
+    known = [task for task in tasks if first <= task.log.next] or tasks
+    kept = [task for task in known if first > 1 and task.log.keeps(name)]
+    return (kept or known)[-1]

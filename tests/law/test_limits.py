@@ -21,15 +21,9 @@ NAMED = {
 OTHERWISE = {
     "READ_CHUNK": "a size of reads: what adds up has a bound of its own",
     "LOG_BYTES": "unit/supervisor/test_eventlog.py::test_the_oldest_go_when_they_are_too_large",
-    "ENDED_TASKS": "not yet: a task more than are remembered",
     "TERMINAL_SIZE": "unit/config/test_terminal.py::test_what_is_refused",
-    "STALL_SECONDS": "not yet: only what follows is tested, the log that no longer waits for a reader",
-    "RETURN_SECONDS": "not yet: only the number of the places is tested",
-    "RESERVE_STARTS": "not yet: only those of each sandbox and the sandboxes are tested",
     "MAX_LINE_BYTES": "unit/encoders/test_encoders.py::test_long_lines",
     "MAX_LINES": "unit/encoders/test_encoders.py::test_the_rest_is_discarded_after_maxline_lines",
-    "PLUGIN_SECONDS": "not yet: a host that does not answer",
-    "PLUGIN_BYTES": "not yet: a host that tells too much at once; one event that is too large is tested",
 }
 
 

@@ -101,7 +101,7 @@ def _of_another_worker(name: str) -> bool:
     """Whether a name carries another worker's id, or the number of a living process that is not below us."""
     if any(worker != WORKER for worker in re.findall(r"gw\d+", name)):
         return True
-    owner = re.search(r"/initspawn-(\d+)(/|$)", name)
+    owner = re.search(r"/initspawn-(\d+)(-|/|$)", name)
     return owner is not None and Path(f"/proc/{owner[1]}").exists() and int(owner[1]) not in _descendants()
 
 

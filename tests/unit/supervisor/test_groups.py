@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from initspawn.errors import PlanError
-from initspawn.linux import cgroup
+from initspawn.linux import cgroup, process
 from initspawn.plan import Api, Plan, Sandbox
 from initspawn.supervisor.groups import Groups
 
 ALL = "cpuset cpu io memory pids"
 ME = str(os.getpid())
+NAME = f"{ME}-{process.began()}"
 # The fragment of spawn-binding's documentation, as it is compiled.
 LIMITS = (
     ("cpuset.cpus", "1-4"), ("cpu.weight", "100"), ("cpu.max", "100000 100000"),
@@ -123,7 +124,7 @@ def test_check_120_limits_are_in_the_files(tree: Tree) -> None:
     groups, sandbox = tree.groups(), box()
     groups.fit(plan_of(sandbox))
     main = groups.make(api_of(sandbox), sandbox, "task-1")
-    assert main == f"{tree.place}/unit/initspawn-{ME}/_api.box/task-1/main"
+    assert main == f"{tree.place}/unit/initspawn-{NAME}/_api.box/task-1/main"
     task = Path(main).parent
     assert {name: (task / name).read_text().strip() for name, _ in LIMITS} == dict(LIMITS)
     assert (task / "memory.oom.group").read_text() == "1\n"
@@ -148,7 +149,7 @@ def test_it_leaves_the_unit_s_group_and_comes_back(tree: Tree) -> None:
     unit = tree.place / "unit"
     groups.fit(plan_of(sandbox))
     assert (unit / "cgroup.procs").read_text() == ""
-    assert (unit / f"initspawn-{ME}.supervisor" / "cgroup.procs").read_text() == f"{ME}\n"
+    assert (unit / f"initspawn-{NAME}.supervisor" / "cgroup.procs").read_text() == f"{ME}\n"
     # What is needed, and what tells what was used.
     assert (unit / "cgroup.subtree_control").read_text() == "cpu cpuset io memory pids"
     groups.close()
@@ -169,7 +170,7 @@ def test_the_root_of_the_hierarchy_need_not_be_left(tree: Tree) -> None:
 def test_groups_go_with_their_last_task(tree: Tree) -> None:
     groups, sandbox = tree.groups(), box()
     groups.fit(plan_of(sandbox))
-    own = f"unit/initspawn-{ME}.supervisor"
+    own = f"unit/initspawn-{NAME}.supervisor"
     mains = [groups.make(api_of(sandbox), sandbox, f"task-{number}") for number in (1, 2)]
     for main in mains:
         assert main is not None
@@ -177,7 +178,7 @@ def test_groups_go_with_their_last_task(tree: Tree) -> None:
         assert not groups.remove(main)
         (Path(main) / "cgroup.procs").write_text("")
         assert groups.remove(main)
-    assert tree.left() == ["unit", f"unit/initspawn-{ME}", own]
+    assert tree.left() == ["unit", f"unit/initspawn-{NAME}", own]
 
 
 def lose(tree: Tree) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import OWN_TASKS, TASKS
+from initspawn.limits import ENDED_TASKS, OWN_TASKS, TASKS
 from initspawn.plan import Api, Command
 from initspawn.supervisor.roster import Roster
 from initspawn.supervisor.task import GONE, Life
@@ -161,3 +161,13 @@ def test_turns(most: int, length: int, oldest_out: bool, what: str) -> None:
         assert len(running) <= most
         assert len(queue) <= length
         assert not queue or len(running) == most
+
+
+def test_of_those_that_have_ended_the_last_are_remembered() -> None:
+    roster, of = Roster(), command()
+    ended = [task(of) for _ in range(ENDED_TASKS + 1)]
+    for one in ended[:-1]:
+        roster.ended.append(one)
+    assert roster.known(API, of) == ended[:-1]
+    roster.ended.append(ended[-1])
+    assert roster.known(API, of) == ended[1:]

@@ -11,6 +11,7 @@ import pytest
 from initspawn import limits
 from initspawn.errors import STATUS_CODES, LaunchRefused, RequestError
 from initspawn.plan import Api, Command, Sandbox
+from initspawn.supervisor.eventlog import EventLog, Reader
 from initspawn.verbs import builtin
 from initspawn.verbs.access import Identity
 from initspawn.verbs.answer import Answer
@@ -474,6 +475,37 @@ def test_subscribe_from_a_number_on(connect: Connect, running: list[Any]) -> Non
     for action in ("stop", "unsubscribe"):
         answer = other.call("t/c", {"action": action, "args": {"pid": 101, "from": 1}})
         assert (answer.status, answer.info) == ("invalid-request", "`from` is for `subscribe` alone")
+
+
+def test_from_a_number_on_it_is_the_task_that_has_told_so_much(connect: Connect, running: list[Any]) -> None:
+    """Of those that were given the same number, one after the other."""
+    old, new, *_ = running
+    old.end()
+    new.pid = old.pid
+    for _ in range(5):
+        old.log.append({"n": 1})
+    new.log.append({"n": 1})
+    other = connect("*")
+    other.identity = other.identity.replace(name="me")
+    places: list[EventLog] = []
+    other.subscribe = lambda task, first: places.append(task.log)
+
+    def subscribe(first: int) -> EventLog:
+        args = {"pid": old.pid, "from": first}
+        assert other.call("t/c", {"action": "subscribe", "args": args}).status == "success"
+        return places.pop()
+
+    assert [subscribe(first) is new.log for first in (1, 2, 3, 6)] == [True, True, False, False]
+    args = {"pid": old.pid, "from": 7}
+    answer = other.call("t/c", {"action": "subscribe", "args": args})
+    assert answer.info == "the task's next event is number 2"
+    place = Reader(old.log, lambda: None)
+    place.name = "me"
+    assert subscribe(2) is new.log
+    old.log.lost(place)
+    assert [subscribe(first) is new.log for first in (1, 2)] == [True, False]  # it goes on, or begins
+    place.close()
+    assert subscribe(2) is new.log
 
 
 def test_the_rest_of_an_ended_task(connect: Connect, running: list[Any]) -> None:
