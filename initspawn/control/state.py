@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from initspawn.verbs.access import Tokens
 
 AUDIT = "audit.jsonl"
+_LOOK_SECONDS = 10.0  # the time of day may be set, and goes on while the machine sleeps and timers do not
 
 
 class State:
@@ -74,5 +75,5 @@ class State:
             self._timer.cancel()
         seconds = self._tokens.next_expiry()
         if seconds is not None:
-            # epoll takes no longer waits than some days
-            self._timer = self._reactor.after(min(max(seconds, 0.0) + 0.01, 86400.0), self._tokens.changed)
+            seconds = min(max(seconds, 0.0) + 0.01, _LOOK_SECONDS)
+            self._timer = self._reactor.after(seconds, self._tokens.changed)
