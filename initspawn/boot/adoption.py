@@ -16,6 +16,7 @@ import sys
 from initspawn.boot.notify import notify
 from initspawn.control.server import who
 from initspawn.linux import cgroup
+from initspawn.linux.libc import missing
 from initspawn.supervisor.moving import move
 from initspawn.supervisor.reactor import READ
 
@@ -95,7 +96,9 @@ class Adoption:
     def _accept(self) -> None:
         try:
             fd, _ = self._socket._accept()  # type: ignore[attr-defined]  # `socket` is built on it
-        except OSError:  # gone again
+        except OSError as error:  # gone again
+            if missing(error):
+                raise  # the loop makes room, or waits
             return
         peer = _socket.socket(fileno=fd)
         peer.setblocking(False)

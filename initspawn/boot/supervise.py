@@ -115,7 +115,9 @@ class Main:
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        self.reactor.room.keep()
         self.registry = Registry(self.supervisor)
+        self.registry.about["degraded"] = self.reactor.room.told
         self.registry.configure = self._configure
         self.registry.autostart = self.autostart = Autostart(self.supervisor, cmdline.read())
         self.autostart.mark("supervisor started", self.reactor.clock() - _age())

@@ -11,7 +11,9 @@ import struct
 from initspawn.control import wire
 from initspawn.control.connection import Connection
 from initspawn.limits import CONNECTIONS
+from initspawn.linux.libc import missing
 from initspawn.supervisor.reactor import READ
+from initspawn.supervisor.room import CLIENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from initspawn.verbs.registry import Registry
 
 _ACCEPT_PAUSE = 0.1  # seconds
+_LOCAL = "control"  # the door whose clients may use what descriptors there are
 _SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, since Linux 6.5
 GONE = -1  # the pid of a peer that is no more: nobody's
 
@@ -86,12 +89,14 @@ def remove_stale(path: str) -> None:
 
 def who(peer: _socket.socket) -> tuple[int, int, int]:
     """Who has connected, as the kernel knows it: user, pid (GONE: it has ended), and a pidfd that the caller
-    closes; -1 where the kernel gives none. Raises OSError.
+    closes; -1 where the kernel gives none. Raises OSError, also where there is no room for it.
     """
     pid, user, _ = struct.unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
     try:
         return user, pid, peer.getsockopt(_socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as error:
+        if missing(error):
+            raise
         return user, pid if error.errno == errno.ENOPROTOOPT else GONE, -1
 
 
@@ -126,9 +131,16 @@ class Door:
         for connection in list(self.connections):
             connection.recheck()
 
-    def _accept_again(self) -> None:
-        if self._socket.fileno() >= 0:
-            self.reactor.change(self._socket.fileno(), READ)
+    def _pause(self, then: Callable[[], None] = lambda: None) -> None:
+        """Let nobody in for a moment."""
+
+        def go_on() -> None:
+            if self._socket.fileno() >= 0:
+                self.reactor.change(self._socket.fileno(), READ)
+                then()
+
+        self.reactor.change(self._socket.fileno(), 0)
+        self.reactor.after(_ACCEPT_PAUSE, go_on)
 
     def close(self) -> None:
         """Close the socket and all connections, and remove its path."""
@@ -147,16 +159,37 @@ class Door:
     def _accept(self) -> None:
         try:
             fd, _ = self._socket._accept()  # type: ignore[attr-defined]  # `socket` is built on it
-        except OSError:  # gone again, or no descriptors left: in a moment, not at once and for ever
-            self.reactor.change(self._socket.fileno(), 0)
-            self.reactor.after(_ACCEPT_PAUSE, self._accept_again)
+        except OSError as error:  # gone again, or no descriptors left: in a moment, not at once and for ever
+            if (number := missing(error)) and self.reactor.room.spend(number):
+                return  # it still waits, and there is room now
+            self._pause()
             return
         peer = _socket.socket(fileno=fd)
         os.set_inheritable(fd, False)
         peer.setblocking(False)
         if len(self.connections) >= self.registry.limits["connections"]:
-            self._refuse(peer)
+            self._refuse(peer, f"{len(self.connections)} connections are open already")
             return
+        if self.name != _LOCAL and fd >= self.reactor.room.ceiling(CLIENT):
+            self.reactor.room.lack(errno.EMFILE)
+            self._refuse(peer, "there are no descriptors left for another connection")
+            return
+        self._meet(peer)
+
+    def _meet(self, peer: _socket.socket) -> None:
+        """Admit this peer, as soon as there is room to see who it is; nobody else comes in before it."""
+        try:
+            self._welcome(peer)
+        except OSError as error:
+            if not (number := missing(error)):
+                raise
+            if self.reactor.room.spend(number):
+                self._meet(peer)
+            else:
+                self._pause(lambda: self._meet(peer))
+
+    def _welcome(self, peer: _socket.socket) -> None:
+        """See who it is, and admit them. Raises OSError."""
         user, pid, pidfd = who(peer)
         try:
             identity = self._identify(user, pid, pidfd)
@@ -166,16 +199,16 @@ class Door:
         self._admit(peer, identity, user)
         self._on_connect()
 
-    def _refuse(self, peer: _socket.socket) -> None:
-        """There are too many already."""
+    def _refuse(self, peer: _socket.socket, why: str) -> None:
+        """There is no room for it."""
         try:
-            peer.send(wire.encode({"fault": f"{len(self.connections)} connections are open already"}))
+            peer.send(wire.encode({"fault": why}))
         except OSError:  # it has gone again
             pass
         peer.close()
 
     def _admit(self, peer: _socket.socket, identity: Identity, user: int) -> None:
-        """Talk to this peer, which is who we say and has this user number."""
+        """Talk to this peer, which is who we say and has this user number. Raises OSError."""
         self.connections.add(Connection(self, peer, identity))
 
 
@@ -199,7 +232,7 @@ class ServiceDoor(Door):
         self._gateway = gateway
         self._protocol = protocol
 
-    def _refuse(self, peer: _socket.socket) -> None:
+    def _refuse(self, peer: _socket.socket, why: str) -> None:
         peer.close()
 
     def _admit(self, peer: _socket.socket, identity: Identity, user: int) -> None:

@@ -7,7 +7,9 @@ import sys
 
 from initspawn.control.audit import Audit
 from initspawn.control.tokens import NAME, TokenFileError, read
+from initspawn.limits import CALM_SECONDS
 from initspawn.linux import inotify
+from initspawn.linux.libc import missing
 from initspawn.supervisor.reactor import READ
 
 TYPE_CHECKING = False
@@ -31,6 +33,7 @@ class State:
         self._reactor = reactor
         self._tokens = tokens
         self._timer: Timer | None = None
+        self._again: Timer | None = None
         self._watch = inotify.watch(directory)  # before the first reading: no change is missed
         try:
             self.audit = audit or Audit(os.path.join(directory, AUDIT))
@@ -46,8 +49,9 @@ class State:
         self._reactor.forget(self._watch)
         os.close(self._watch)
         self._tokens.on_change.remove(self._wait_for_expiry)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._again):
+            if timer is not None:
+                timer.cancel()
         if audit:
             self.audit.close()
         for name in (NAME, f"{NAME}.lock", AUDIT, f"{AUDIT}.1") if remove else ():
@@ -64,10 +68,19 @@ class State:
         """Take the file's tokens; of one that is damaged none."""
         try:
             found = read(os.path.join(self._directory, NAME))
-        except TokenFileError as error:
+        except (TokenFileError, OSError) as error:
+            number = missing(error)
+            if number and self._reactor.room.spend(number):
+                return self._read()
             print(f"initspawn: no token of the file is valid: {error}", file=sys.stderr, flush=True)
             found = []
+            if number and self._again is None:  # there may be room later
+                self._again = self._reactor.after(CALM_SECONDS, self._read_again)
         self._tokens.store(found)
+
+    def _read_again(self) -> None:
+        self._again = None
+        self._read()
 
     def _wait_for_expiry(self) -> None:
         """Tell the doors when the next token is over."""

@@ -12,6 +12,7 @@ import os
 import stat
 
 from initspawn.errors import InitspawnError
+from initspawn.linux.libc import missing
 from initspawn.verbs.access import Token
 
 TYPE_CHECKING = False
@@ -29,12 +30,16 @@ class TokenFileError(InitspawnError):
 
 
 def read(path: str) -> list[Token]:
-    """The tokens of a file, none if there is no file. Raises TokenFileError."""
+    """The tokens of a file, none if there is no file. Raises TokenFileError; OSError where it cannot be told
+    for want of room.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return []
     except OSError as error:
+        if missing(error):
+            raise
         raise TokenFileError(f"{path}: {error.strerror}") from None
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o077:

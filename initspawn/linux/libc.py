@@ -7,6 +7,7 @@ come back holding the lock its parent held.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from initspawn.linux.numbers import table
@@ -29,6 +30,14 @@ def oserror(name: str, target: str | None = None) -> OSError:
     """The OSError of the C library call that has just failed."""
     number = ctypes.get_errno()
     return OSError(number, f"{name}: {os.strerror(number)}", target)
+
+
+def missing(error: BaseException) -> int:
+    """The errno of an error that says that there are no descriptors or no memory left, 0 for others."""
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    number = error.errno if isinstance(error, OSError) else 0
+    return number if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) else 0
 
 
 def syscall(

@@ -8,7 +8,7 @@ import struct
 import time
 
 from initspawn.linux import prctl
-from initspawn.linux.libc import function, oserror, syscall
+from initspawn.linux.libc import function, missing, oserror, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,6 +124,15 @@ def is_child(pid: int) -> bool:
     return True
 
 
+def pidfd_kill(pidfd: int, signal: int) -> None:
+    """A signal to a process that may have ended, or become one that we may not signal; -1: to nobody."""
+    if pidfd >= 0:
+        try:
+            pidfd_send_signal(pidfd, signal)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
 def lives(pidfd: int) -> bool:
     """Whether that process has not been reaped: until then its number is nobody else's."""
     try:
@@ -138,12 +147,14 @@ def lives(pidfd: int) -> bool:
 def descends(pid: int, ancestor: int) -> bool:
     """Whether a process is this one or has it above; True as well where that is hidden, or changes while it
     is looked at: a parent's number is its own only as long as its child still names it. 0 is a process that
-    is not in our pid namespace, and so below nobody in it.
+    is not in our pid namespace, and so below nobody in it. Raises OSError where there is no descriptor left.
     """
     try:
         found = lineage(pid)
         return ancestor in found or found != lineage(pid)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError) as error:
+        if missing(error):
+            raise
         return True
 
 

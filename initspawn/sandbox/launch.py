@@ -25,6 +25,7 @@ import fcntl
 import marshal
 import os
 import struct
+import sys
 
 from initspawn.errors import LaunchRefused
 from initspawn.linux import cgroup, mount, process, ptrace
@@ -80,6 +81,7 @@ class Start:
         self.measurement: dict[str, Any] = {}
         self.used: dict[str, float] = {}  # what was accounted to a group that it has left
         self.listener = -1  # of what its filter notifies; whoever gives it on closes it
+        self.ceiling = sys.maxsize  # the first descriptor that is not for this
         self._stored = False
         self._launcher = launcher
         self._locks: list[int] = []
@@ -117,6 +119,9 @@ class Start:
             theirs.append(child.detach())
             self.handshake.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
             self.handshake.setblocking(False)
+            if theirs[-1] >= self.ceiling:  # the lowest are given first, so all others are taken
+                self.step = "room"
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self.step = "cgroup"
             if self.cgroup is not None:
                 theirs.append(os.open(self.cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -310,8 +315,8 @@ class Start:
         """End the command. `reaper`: and its reaper, with its pid namespace everything; otherwise the
         reaper lives on to end what the command leaves. To be called before the reaper was waited for.
         """
-        _send(self.command_pidfd, _signal.SIGKILL)
-        _send(self.pidfd, _signal.SIGKILL if reaper else _signal.SIGCONT)
+        process.pidfd_kill(self.command_pidfd, _signal.SIGKILL)
+        process.pidfd_kill(self.pidfd, _signal.SIGKILL if reaper else _signal.SIGCONT)
         if reaper and self.pid and self.pidfd < 0:
             os.kill(self.pid, _signal.SIGKILL)  # our child, not waited for: the number is its own
 
@@ -339,12 +344,3 @@ def limited(main: str, sandbox: Sandbox) -> str:
     """The group that has the limits of a task whose processes live in the group `main`."""
     group = os.path.dirname(main)
     return os.path.dirname(group) if sandbox.cgroup_shared else group
-
-
-def _send(pidfd: int, number: int) -> None:
-    """A signal to a process that may have ended, or become one that we may not signal."""
-    if pidfd >= 0:
-        try:
-            process.pidfd_send_signal(pidfd, number)
-        except (ProcessLookupError, PermissionError):
-            pass

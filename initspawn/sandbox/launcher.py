@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _JOBS_BYTES = 1 << 20  # of jobs on their way; the kernel gives what it allows (net.core.wmem_max)
 _FULL_PAUSE = 0.002  # seconds until the next attempt
+_SPARE_PAUSE = 10.0
 _RENEWED = marshal.dumps(None)
 _SOCKET_KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 
@@ -54,12 +55,13 @@ class Launcher:
         self.spawner_pid = 0
         try:
             self.fork()
+            self.renew_spare()
         except BaseException:
             self.close()
             raise
 
     def fork(self) -> None:
-        """Make the first spawner, and through it a spare one. Raises OSError."""
+        """Make a spawner out of ourselves. Raises OSError."""
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _SOCKET_KIND)
         try:
             pid = os.fork()
@@ -78,16 +80,18 @@ class Launcher:
         """The spawner has died: its spare, which has seen as little as it had, takes its place."""
         if self._spare is None or self._spare_slot is None or not self._spare_slot.pid:
             self.fork()  # both are gone: then a copy of what we are now
-            return
-        spare, slot = self._spare, self._spare_slot
-        self._spare = self._spare_slot = None
-        self._take(spare, slot.pid)
-        self.ledger.give_back(slot)
+        else:
+            spare, slot = self._spare, self._spare_slot
+            self._spare = self._spare_slot = None
+            self._take(spare, slot.pid)
+            self.ledger.give_back(slot)
+        self._renew_spare_soon()
 
     def renew_spare(self) -> None:
         """Have the spawner make a spare of itself, for when it dies. Raises OSError."""
         if self._spare is not None:
             self._spare.close()
+            self._spare = None
         if self._spare_slot is None:
             self._spare_slot = self.ledger.take()
         self._spare_slot.clear()
@@ -97,6 +101,18 @@ class Launcher:
             self._send(marshal.dumps(self._spare_slot.index), [theirs.fileno()])
         finally:
             theirs.close()
+
+    def _renew_spare_soon(self) -> None:
+        """Now, or when there are descriptors for it."""
+        try:
+            self.renew_spare()
+        except OSError as error:
+            print(f"initspawn: the spawner has no spare: {error.strerror}", file=sys.stderr)
+            self._later(_SPARE_PAUSE, self._renew_missing_spare)
+
+    def _renew_missing_spare(self) -> None:
+        if self._null >= 0 and not self.spare_pid:
+            self._renew_spare_soon()
 
     @property
     def spare_pid(self) -> int:
@@ -110,7 +126,6 @@ class Launcher:
         self._socket.setblocking(False)
         self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _JOBS_BYTES)
         self.spawner_pid = pid
-        self.renew_spare()
 
     def prepare(
         self,
@@ -119,13 +134,15 @@ class Launcher:
         cgroup: str | None = None,
         descriptors: tuple[int, ...] = (),
         streams: Streams | None = None,
+        ceiling: int = sys.maxsize,
     ) -> Start:
         """Have a reaper cloned that builds the sandbox and waits for `Start.launch`. `cgroup` is the
         directory of the group the command is born in; `descriptors` are given to it as 3, 4, ...;
         `streams`: its standard input, output and error, not yet open; by default it reads /dev/null.
-        Raises LaunchRefused.
+        `ceiling`: the first descriptor that this start may not take. Raises LaunchRefused.
         """
         start = self._kind(sandbox)(self, sandbox, cgroup, descriptors, streams or Streams())
+        start.ceiling = ceiling
         self.starts.add(start)
         try:
             start.send()
@@ -235,7 +252,7 @@ class Launcher:
             print("initspawn: the spawner died; its spare takes its place", file=sys.stderr)
             self.replace()
         elif pid == self.spare_pid and not closing:
-            self.renew_spare()
+            self._renew_spare_soon()
 
     def kill(self) -> None:
         """End a spawner that does not work any more; `replace` follows when it has been waited for."""

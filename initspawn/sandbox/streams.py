@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import _signal
+import fcntl
 import os
+import sys
 
 from initspawn.linux import terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     Identity = tuple[int, int, int]
+
+_FIONREAD = 0x541B  # ioctl_tty(2), pipe(7); the module termios is no boot module
+
+
+def pending(fd: int) -> int:
+    """How many bytes can be read from a pipe or a terminal at once. Raises OSError."""
+    return int.from_bytes(fcntl.ioctl(fd, _FIONREAD, b"\0" * 4), sys.byteorder)
 
 
 def identity(found: os.stat_result) -> Identity:

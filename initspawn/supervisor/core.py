@@ -48,6 +48,7 @@ class Supervisor:
         self.launcher = begin(plan, self.groups, self.images, reactor)
         self._preparer = Preparer(self.launcher, self.groups, self.images, reactor)
         self.reserve = Reserve(reactor, self._preparer)
+        reactor.room.give_up, reactor.room.again = self.reserve.give_up, self.reserve.take_up
         reactor.on_child = self._on_child
 
     def start(
@@ -280,7 +281,8 @@ class Supervisor:
         if not self.closing and task.worth_another and self._again(task):
             return
         if task.life.on(life.GONE) == life.REFUSED:
-            task.refusal = task.refusal or start.refusal(task.command_status)
+            if task.refusal is None:
+                task.refusal = self._preparer.failed(start, start.refusal(task.command_status))
             for timer in task.timers:
                 timer.cancel()
             self._forget(task)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from initspawn.errors import LaunchRefused, PlanError
-from initspawn.limits import STOP_GRACE_SECONDS
+from initspawn.limits import OWN_BYTES, STOP_GRACE_SECONDS
 from initspawn.linux import process
+from initspawn.linux.libc import missing
+from initspawn.sandbox.ladder import NAMESPACES
 from initspawn.sandbox.launcher import Launcher
 from initspawn.supervisor import task as life
+from initspawn.supervisor.room import CALLER, RESERVE, STEP, remedy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,11 +57,48 @@ class Preparer:
         descriptors: tuple[int, ...] = (),
         *,
         streams: Streams | None = None,
+        spare: bool = False,
     ) -> Start:
-        """Have a sandbox built, and a command wait in it; in a new cgroup where it needs one.
+        """Have a sandbox built, and a command wait in it; in a new cgroup where it needs one. `spare`: for
+        the reserve, which is given up where there is no room for others.
 
         Raises LaunchRefused.
         """
+        try:
+            return self._prepare(api, sandbox, descriptors, streams, spare=spare)
+        except LaunchRefused as refusal:
+            if spare or not self.short(refusal):
+                raise
+        return self._prepare(api, sandbox, descriptors, streams, spare=spare)
+
+    def failed(self, start: Start, refusal: LaunchRefused) -> LaunchRefused:
+        """A start came to nothing: it may be that there are no more processes to be had, for anybody."""
+        if refusal.step not in (NAMESPACES, "clone") or start.sandbox.cgroup is not None:
+            return refusal
+        if refusal.errno not in (errno.EAGAIN, errno.ENOMEM):
+            return refusal
+        self._reactor.room.lack(errno.EAGAIN)
+        return LaunchRefused(refusal.step, refusal.errno, remedy(errno.EAGAIN))
+
+    def short(self, refusal: LaunchRefused) -> bool:
+        """Take note of a start that was refused for want of room; True where it may be tried once more."""
+        if refusal.step == "slot":  # there may be no more, however much room there is
+            return False
+        return self._reactor.room.lack(refusal.errno)
+
+    def _prepare(
+        self,
+        api: Api,
+        sandbox: Sandbox,
+        descriptors: tuple[int, ...],
+        streams: Streams | None,
+        *,
+        spare: bool,
+    ) -> Start:
+        room = self._reactor.room
+        if not api.hidden and room.fits(OWN_BYTES) < OWN_BYTES:
+            raise LaunchRefused(STEP, errno.ENOMEM, remedy(errno.ENOMEM))
+        share = RESERVE if spare else 0.0 if api.hidden else CALLER
         self._images.check(sandbox)
         group = None
         if "pid" not in sandbox.namespaces or sandbox.cgroup is not None or self._groups.each:
@@ -67,10 +108,14 @@ class Preparer:
             except OSError as error:
                 raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
         try:
-            return self._launcher.prepare(sandbox, cgroup=group, descriptors=descriptors, streams=streams)
-        except LaunchRefused:
+            return self._launcher.prepare(
+                sandbox, cgroup=group, descriptors=descriptors, streams=streams, ceiling=room.ceiling(share)
+            )
+        except LaunchRefused as refusal:
             self._remove(group)
-            raise
+            if refusal.step == "slot" or not remedy(refusal.errno):
+                raise
+            raise LaunchRefused(refusal.step, refusal.errno, remedy(refusal.errno)) from refusal
 
     def kill(self, task: Task, *, late: bool = False) -> None:
         """End a task with all that is left of it, by force. `late`: the spawner goes with it that should have
@@ -114,7 +159,12 @@ class Preparer:
         """End everything in a start's cgroup, if it has one."""
         if start is not None and start.cgroup is not None:
             try:
-                self._groups.kill(start.cgroup)
+                try:
+                    self._groups.kill(start.cgroup)
+                except OSError as error:
+                    if not (number := missing(error)) or not self._reactor.room.spend(number):
+                        raise
+                    self._groups.kill(start.cgroup)
             except OSError as error:  # a command that may write the cgroup tree can have removed it
                 print(f"initspawn: {start.cgroup}: {error.strerror}", file=sys.stderr)
 

@@ -1,7 +1,8 @@
 """The loop: descriptors, timers, signals and children, one callback after the other. Boot module.
 
 A callback may not block. One that raises is reported and the loop goes on, as it does when the loop itself
-fails (no memory): nothing a task or a client does ends the supervisor. Only SystemExit does.
+fails: nothing a task or a client does ends the supervisor. Only SystemExit does. One that has found no memory
+or no descriptor is heard of in `room` alone: what it was called for is still ready, and it is called again.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import select
 import sys
 import time
 
-from initspawn.limits import EVENTS_PER_WAKE
+from initspawn.limits import EVENTS_PER_WAKE, OWN_BYTES
 from initspawn.linux import process
+from initspawn.linux.libc import missing
+from initspawn.supervisor.room import Room
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 _PRUNE_AT = 64  # timers
-_PAUSE = 0.01  # seconds after a failure of the loop's own: the next turn may meet the same
+_PAUSE = 0.01  # seconds after a failure of the loop's own, or for want of room: the next may be the same
 _LOOK_AGAIN_SECONDS = 0.1
 
 
@@ -59,6 +62,8 @@ class Reactor:
         self._signals: dict[int, Callable[[], None]] = {}
         self._signal_fd = -1
         self._running = False
+        self._overlooked = False  # there may be news of children that nobody has taken in
+        self.room = Room(clock, self.after)
 
     def watch(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
         """Call back with the ready events of a descriptor, until `forget`. Raises OSError."""
@@ -114,16 +119,21 @@ class Reactor:
                     self.turn(None)
             except SystemExit:
                 raise
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-                time.sleep(_PAUSE)
+            except BaseException as error:
+                if not self._starved(error):
+                    sys.excepthook(*sys.exc_info())
+                    time.sleep(_PAUSE)
 
     def turn(self, longest: float | None = 0.0) -> None:
         """One wake-up: what is ready now, or the first that comes within `longest` seconds."""
+        if self._overlooked:
+            self._overlooked = False
+            self.reap()
         try:
             ready = self._epoll.poll(self._patience(longest), EVENTS_PER_WAKE)
         except InterruptedError:
             return
+        self.room.fits(OWN_BYTES)  # if not, what is held is let go for these callbacks
         # An earlier callback may have forgotten it, and the number may be another's by then.
         meant = [(fd, events, self._callbacks.get(fd)) for fd, events in ready]
         for fd, events, callback in meant:
@@ -155,6 +165,7 @@ class Reactor:
             os.close(self._signal_fd)
             self._signal_fd = -1
         self._epoll.close()
+        self.room.close()
 
     def _patience(self, longest: float | None) -> float | None:
         while self._timers and self._timers[0].callback is None:
@@ -178,7 +189,22 @@ class Reactor:
             callback(*arguments)
         except SystemExit:
             raise
-        except BaseException:
+        except BaseException as error:
+            if self._starved(error):
+                return
             sys.excepthook(*sys.exc_info())
             if self._signal_fd >= 0:  # a SIGCHLD that was read may not have been followed
                 self.after(_LOOK_AGAIN_SECONDS, self.reap)
+
+    def _starved(self, error: BaseException) -> bool:
+        """Whether it has failed for want of room, which will be there, or asked for again, in a moment."""
+        number = missing(error)
+        if not number:
+            return False
+        self._overlooked = self._signal_fd >= 0  # a SIGCHLD that was read may not have been followed
+        said = self.room.said
+        self.room.spend(number)
+        if said != self.room.said:  # where, once: not at every turn
+            sys.excepthook(type(error), error, error.__traceback__)
+        time.sleep(_PAUSE)
+        return True

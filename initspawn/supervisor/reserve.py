@@ -97,6 +97,8 @@ class Reserve:
         """Have as many wait in a sandbox as should; where that cannot be, a start will say why."""
         if not self._open or id(sandbox) not in self._known:  # it ran on after a reload
             return
+        if self._reactor.room.short:  # others need it more
+            return
         if any(entry.operation == "overlay" for entry in sandbox.mounts):
             return  # no measurement tells whether an overlay's directory is still the one of that name
         wanted = self._warm.get(id(sandbox))
@@ -112,7 +114,7 @@ class Reserve:
             pass
 
     def _add(self, api: Api, sandbox: Sandbox) -> None:
-        start = self._preparer.prepare(api, sandbox)
+        start = self._preparer.prepare(api, sandbox, spare=True)
         timer = self._reactor.after(RESERVE_SECONDS, lambda: self._expire(api, start))
         self._waiting.append((start, timer))
         self._watch(start)
@@ -153,11 +155,21 @@ class Reserve:
             os.close(self._mounts)
         self._dismiss_all()
 
+    def give_up(self) -> bool:
+        """Send all away, to make room. False if none waited. More come when there is room again."""
+        waited = bool(self._waiting)
+        self._dismiss_all()
+        return waited
+
+    def take_up(self) -> None:
+        """There is room again for those that a plan's commands ask for."""
+        if self._open and self._plan is not None:
+            self.fill(self._plan)
+
     def _start_over(self) -> None:
         """Mounts have come or gone: those that wait may not show them, or keep them from being released."""
         self._dismiss_all()
-        if self._plan is not None:
-            self.fill(self._plan)
+        self.take_up()
 
     def _dismiss_all(self) -> None:
         for start, _ in list(self._waiting):
@@ -179,6 +191,7 @@ class Reserve:
         return all(start.held for start, _ in self._waiting)
 
     def _dismiss(self, start: Start) -> None:
+        start.streams.close()
         if start.pid:
             start.kill(reaper=True)
             self._on_end(start)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import sys
 
 from initspawn.encoders.base import STDERR, STDOUT
 from initspawn.encoders.log import Log
 from initspawn.encoders.table import make
 from initspawn.event import DATA, FINAL, INITIAL
 from initspawn.limits import DRAIN_SECONDS, STALL_SECONDS
-from initspawn.sandbox.streams import Streams
+from initspawn.sandbox.streams import Streams, pending
 from initspawn.supervisor import verbosity
 from initspawn.supervisor.eventlog import EventLog
 from initspawn.supervisor.input import Input
@@ -36,8 +34,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 200  # items of argv, and characters of each, in a task's record
 _LONG = ("arguments", "environment")
-_READERS, _ENCODER = "readers", "encoder"  # whom the command's output waits for
-_FIONREAD = 0x541B  # ioctl_tty(2), pipe(7); the module termios is no boot module
+_READERS, _ENCODER, _ROOM = "readers", "encoder", "room"  # whom, or what, the command's output waits for
+_ROOM_PAUSE = 0.1  # seconds
 _READS_AT_END = 64  # of what was left in a pipe, before others get their turn
 
 
@@ -213,9 +211,7 @@ class Task:
             for _ in range(_READS_AT_END):
                 if self._held or not self._readable(fd):
                     break
-        for fd in self.reading:
-            pending = fcntl.ioctl(fd, _FIONREAD, b"\0" * 4)
-            self._left[fd] = int.from_bytes(pending, sys.byteorder)
+        self._left = {fd: pending(fd) for fd in self.reading}
         if self.reading:
             self.timers.append(self._reactor.after(DRAIN_SECONDS, self._give_up_on_writers))
 
@@ -223,8 +219,13 @@ class Task:
         """Read once from a stream that may have something; False when there was nothing to read."""
         if fd not in self.reading:
             return False
+        size = self._reactor.room.fits(self.encoder.chunk)
+        if not size:  # it is safe in the pipe; what becomes of it would not be
+            self._hold(_ROOM)
+            self._reactor.after(_ROOM_PAUSE, lambda: self._release(_ROOM))
+            return False
         try:
-            data = os.read(fd, self.encoder.chunk)
+            data = os.read(fd, size)
         except BlockingIOError:
             return False
         except OSError as error:

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import struct
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +16,14 @@ from typing import Any
 import pytest
 
 from initspawn.control.server import GONE, Door, ServiceDoor, listen
+from initspawn.control.state import State
+from initspawn.control.tokens import NAME, write
 from initspawn.linux import process
 from initspawn.linux.libc import syscall
 from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.reactor import Reactor
-from initspawn.verbs.access import NOBODY, Identity, Tokens
+from initspawn.verbs.access import NOBODY, Identity, Token, Tokens
+from tests.support.full import full
 from tests.support.probes import missing
 
 Asked = list[tuple[int, int, int, bool]]
@@ -181,3 +186,94 @@ def test_who_has_been_reaped_is_not_trusted_by_its_number() -> None:
     gone = Supervisor.owns(nobody, 0, pidfd)
     os.close(pidfd)
     assert (alive, gone) == (False, True)
+
+
+def test_no_descriptor_left_to_look_is_no_answer() -> None:
+    with full(), pytest.raises(OSError, match="Too many open files"):
+        process.descends(os.getppid(), os.getpid())
+
+
+def test_a_peer_gets_in_by_what_is_held_for_it(tmp_path: Path, door: tuple[Reactor, Asked]) -> None:
+    reactor, asked = door
+    reactor.room.keep()
+    with socket.socket(socket.AF_UNIX) as client, full():
+        client.connect(str(tmp_path / "s"))
+        reactor.turn()
+        reactor.turn()
+        assert [seen for _, seen, _, _ in asked] == [os.getpid()]
+        assert [lack["what"] for lack in reactor.room.told()] == ["descriptors"]
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_a_peer_waits_until_it_can_be_seen_who_it_is(
+    tmp_path: Path, door: tuple[Reactor, Asked], free: int
+) -> None:
+    """One is enough to let it in, and not for more: then nobody else comes in before it."""
+    reactor, asked = door
+    first, second = (socket.socket(socket.AF_UNIX) for _ in range(2))
+    with first, second, full(free) as taken:
+        for client in (first, second):
+            client.connect(str(tmp_path / "s"))
+        for _ in range(3):
+            reactor.turn(0.2)
+        assert asked == []
+        for _ in range(8):
+            os.close(taken.pop())
+        before = time.monotonic()
+        while len(asked) < 2 and time.monotonic() < before + 30:
+            reactor.turn(0.2)
+        assert [seen for _, seen, _, _ in asked] == [os.getpid()] * 2
+
+
+def test_others_leave_room_for_local_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, admitted in (("network", 0), ("control", 1)):
+        reactor = Reactor()
+        asked: list[int] = []
+
+        def identify(user: int, pid: int, pidfd: int, asked: list[int] = asked) -> Identity:
+            asked.append(pid)
+            return NOBODY
+
+        registry: Any = SimpleNamespace(
+            supervisor=SimpleNamespace(disconnected=lambda _: None), watchers={}, limits={"connections": 4}
+        )
+        path = str(tmp_path / name)
+        made = Door(
+            listen(path), name=name, reactor=reactor, registry=registry, tokens=Tokens(), identify=identify
+        )
+        monkeypatch.setattr(reactor.room, "ceiling", lambda share: 3 if share else sys.maxsize)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(path)
+            reactor.turn()
+            assert len(asked) == admitted
+            if not admitted:
+                assert b"no descriptors left" in client.recv(1000)
+                assert reactor.room.short
+        made.close()
+        reactor.close()
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_tokens_that_cannot_be_read_for_want_of_descriptors(
+    tmp_path: Path, held: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are read with what is held; without, none is valid until they can be."""
+    token = Token(name="a", digest="0" * 64, scopes=frozenset(("*",)), expires=None)
+    write(str(tmp_path / NAME), [token])
+    reactor, tokens = Reactor(), Tokens()
+    if held:
+        reactor.room.keep()
+    state = State(str(tmp_path), reactor, tokens)
+    valid = lambda: [one.name for one in tokens._stored]  # noqa: E731
+    with full():
+        os.utime(tmp_path / NAME)
+        state._read()
+        assert valid() == (["a"] if held else [])
+    before = time.monotonic()
+    while not valid() and time.monotonic() < before + 30:
+        reactor.turn(0.5)
+    assert valid() == ["a"]
+    assert ("no token of the file is valid" in capsys.readouterr().err) is not held
+    state.close(remove=True)
+    reactor.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -315,6 +316,37 @@ def test_nor_does_one_of_the_loops_own(
         monkeypatch.setattr(reactor, where, fails)
     reactor.run()
     assert reported == [kind.__name__]
+
+
+@pytest.mark.parametrize("kind", [MemoryError(), OSError(errno.EMFILE, ""), OSError(errno.ENFILE, "")])
+def test_what_finds_no_room_is_called_again_and_nobody_turns_in_circles(
+    reactor: Reactor,
+    pipe: Callable[[], tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    reported: list[str],
+    capsys: pytest.CaptureFixture[str],
+    kind: BaseException,
+) -> None:
+    reader, writer = pipe()
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    left = [kind] * 5
+    read: list[bytes] = []
+
+    def reads(_: int) -> None:
+        if left:
+            raise left.pop()
+        read.append(os.read(reader, 10))
+
+    reactor.watch(reader, READ, reads)
+    os.write(writer, b"x")
+    for _ in range(6):
+        reactor.turn()
+    assert read == [b"x"]
+    assert slept == [0.01] * 5
+    assert len(reported) == 1  # where it was
+    assert capsys.readouterr().err.count("initspawn: short of ") == 1
+    assert reactor.room.told()[0]["times"] == 5
 
 
 def test_news_that_a_failure_lost_are_looked_for_again(
