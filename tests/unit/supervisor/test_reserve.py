@@ -21,6 +21,7 @@ class Loop:
 
     def __init__(self) -> None:
         self.watch = self.forget = lambda *_: None
+        self.room = SimpleNamespace(short=False)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Any:
         return SimpleNamespace(cancel=lambda: None)
@@ -43,12 +44,13 @@ class Waiting:
         self.reserve = Reserve(loop, preparer)
         self.reserve.fill(Plan(user=0, group=0, apis=(self.api,)))
 
-    def _prepare(self, api: Api, sandbox: Sandbox) -> Any:
+    def _prepare(self, api: Api, sandbox: Sandbox, *, spare: bool) -> Any:
         number = 1000 + 2 * len(self.made)
         start = SimpleNamespace(
             sandbox=sandbox, pid=number, command_pid=number + 1, held=True, alone=False,
             handshake=SimpleNamespace(fileno=lambda: 99), kill=lambda reaper: None,
             drop_handshake=lambda: None, stopped=lambda status: False,
+            streams=SimpleNamespace(close=lambda: None),
         )  # fmt: skip
         self.made.append(start)
         return start
