@@ -10,6 +10,7 @@ from initspawn.cli import doors
 from initspawn.cli.check import warn_of_devices
 from initspawn.cli.compiled import person
 from initspawn.cli.exits import UsageError
+from initspawn.cli.image import lacking
 from initspawn.cli.output import write_line
 from initspawn.config.compile import compile_files
 from initspawn.config.target import MACHINES, Target, elsewhere, here
@@ -63,6 +64,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.root is not None:  # what an earlier build of the image left has never been used
         forget_last(arguments.output)
     warn_of_devices(plan, target)
+    for line in lacking(plan, target.tree):
+        write_line(f"warning: {line}", sys.stderr)
     served = [api for api in plan.apis if not api.hidden]
     commands = sum(len(api.commands) for api in served)
     size = os.path.getsize(arguments.output)

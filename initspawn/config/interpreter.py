@@ -16,22 +16,43 @@ _PYTHON = "/usr/bin/python3"  # as in units/ and rootfs-overlay/
 # Where an image may have packages; {} is its Python, such as python3.11.
 _PLACES = (
     "/usr/lib/initspawn", "/usr/local/lib/{}/dist-packages", "/usr/lib/python3/dist-packages",
-    "/usr/local/lib/{}/site-packages", "/usr/lib/{}/site-packages",
+    "/usr/local/lib/{}/site-packages", "/usr/lib/{}/site-packages", "/usr/lib64/{}/site-packages",
 )  # fmt: skip
+_STANDARD = ("{}/lib/{}", "{}/lib64/{}")  # where below its prefix it has its standard library
+_ANY_VERSION = {"abi3.so", "so"}  # what every Python loads, see importlib.machinery.EXTENSION_SUFFIXES
 
 
 class Need(NamedTuple):
     """What such a program imports: `packages` it cannot do without, and `perhaps` some that may be missing.
-    `who` it is, and the `extra` of initspawn that installs them.
+    `who` it is, and the `extra` of initspawn that installs them. `compiled`: parts of the packages that are
+    for one Python and one processor. `standard`: what a Python may have been built or installed without.
     """
 
     who: str
     packages: tuple[str, ...]
     extra: str
     perhaps: tuple[str, ...] = ()
+    compiled: tuple[str, ...] = ()
+    standard: tuple[str, ...] = ()
 
 
-GATEWAY = Need("the gateway", ("initspawn", "uvicorn", "starlette", "websockets", "msgspec"), "gateway")
+# tests/unit/config/test_interpreter.py tries what the gateway cannot start without.
+GATEWAY = Need(
+    "the gateway",
+    (
+        "initspawn", "uvicorn", "starlette", "websockets", "msgspec",
+        "h11", "click", "anyio", "typing_extensions",
+    ),
+    "gateway",
+    compiled=("msgspec/_core",),
+    standard=(
+        "_ssl", "asyncio", "concurrent", "email", "html", "http", "json", "logging", "multiprocessing",
+        "urllib",
+    ),
+)  # fmt: skip
+# What adds such a part to an image; the rest is in all of the standard library.
+_REMEDIES = {"_ssl": "Buildroot: BR2_PACKAGE_PYTHON3_SSL=y; Yocto: python3-modules; Debian: python3"}
+_WHOLE = "Yocto: python3-modules; Debian: python3"
 
 
 class Interpreter(NamedTuple):
@@ -51,12 +72,16 @@ def ours(need: Need = GATEWAY) -> Interpreter:
     lacks: list[str] = []
     for name in (*need.packages, *need.perhaps):
         spec = importlib.util.find_spec(name)
-        if spec is None or not spec.submodule_search_locations:
+        places = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
+        if not places:
             if name in need.perhaps:
                 lacks.append(name)
                 continue
             raise InitspawnError(f"{need.who} needs `{name}`: install initspawn[{need.extra}]")
-        libraries[os.path.dirname(os.path.abspath(spec.submodule_search_locations[0]))] = None
+        libraries[os.path.dirname(os.path.abspath(places[0]))] = None
+    for name in need.standard:
+        if importlib.util.find_spec(name) is None:
+            raise InitspawnError(f"{need.who} needs `{name}`, and {sys.executable} is without")
     return Interpreter(sys.executable, tuple(libraries), python_mounts(_shown(list(libraries))), tuple(lacks))
 
 
@@ -68,7 +93,7 @@ def of_image(tree: Tree, need: Need = GATEWAY) -> Interpreter:
     libraries: dict[str, None] = {}
     lacks: list[str] = []
     for name in (*need.packages, *need.perhaps):
-        found = [place for place in places if tree.exists(f"{place}/{name}/__init__.py")]
+        found = [place for place in places if _has(tree, place, name)]
         if not found and name in need.perhaps:
             lacks.append(name)
             continue
@@ -77,7 +102,92 @@ def of_image(tree: Tree, need: Need = GATEWAY) -> Interpreter:
                 f"{need.who} needs `{name}`; the image at {tree.root} has it in none of {', '.join(places)}"
             )
         libraries[tree.real(found[0])] = None
+    _check_standard(tree, need)
+    _check_compiled(tree, need, list(libraries))
     return Interpreter(_PYTHON, tuple(libraries), system_mounts(tree, _shown(list(libraries))), tuple(lacks))
+
+
+def _has(tree: Tree, place: str, name: str) -> bool:
+    """Whether a module can be imported from there; an image may have byte code only (Buildroot's default)."""
+    files = (f"{name}/__init__.py", f"{name}/__init__.pyc", f"{name}.py", f"{name}.pyc")
+    return any(tree.exists(f"{place}/{file}") for file in files)
+
+
+def _check_standard(tree: Tree, need: Need) -> None:
+    """Refuse a Python without parts of the standard library. Raises InitspawnError."""
+    if not need.standard:
+        return
+    places = _standard_places(tree)
+    for name in need.standard:
+        if not any(_has(tree, place, name) or _extensions(tree, place, name) for place in places):
+            if name in _REMEDIES and _built_in(tree, name):
+                continue
+            remedy = _REMEDIES.get(name, _WHOLE)
+            raise InitspawnError(
+                f"{need.who} needs `{name}`, and the Python of the image at {tree.root} is without "
+                f"({', '.join(places)}): {remedy}"
+            )
+
+
+def _check_compiled(tree: Tree, need: Need, libraries: list[str]) -> None:
+    """Refuse packages of another Python, processor or C library. Raises InitspawnError."""
+    loads = _ANY_VERSION.copy()  # and no other is known where all of Python is one program
+    for place in _standard_places(tree):
+        loads |= {file.partition(".")[2] for file in _listed(tree, f"{place}/lib-dynload")}
+    for part in need.compiled:
+        package, _, name = part.partition("/")
+        found = next(f"{place}/{package}" for place in libraries if _has(tree, place, package))
+        files = [file for file in _listed(tree, found) if file.partition(".")[0] == name]
+        kind = min(loads - _ANY_VERSION, default="so")
+        if any(file.partition(".")[2] in loads or kind == "so" for file in files):
+            continue
+        raise InitspawnError(
+            f"{need.who} needs `{package}` for the Python, processor and C library of the image at "
+            f"{tree.root}: {found} has {', '.join(files) or f'no {name}'}, and wanted is {name}.{kind}"
+        )
+
+
+def _standard_places(tree: Tree) -> list[str]:
+    """The directories where the image's Python looks for its standard library."""
+    program = tree.real(_PYTHON)
+    prefix, version = os.path.dirname(os.path.dirname(program)), os.path.basename(program)
+    return [place.format(prefix, version) for place in _STANDARD]
+
+
+def _extensions(tree: Tree, standard: str, name: str) -> list[str]:
+    """The files of a module that is a shared object."""
+    files = _listed(tree, f"{standard}/lib-dynload")
+    return [file for file in files if file.partition(".")[0] == name and file.endswith(".so")]
+
+
+def _listed(tree: Tree, directory: str) -> list[str]:
+    try:
+        return sorted(file for file in os.listdir(tree.place(directory)) if file.endswith(".so"))
+    except OSError:
+        return []
+
+
+def _built_in(tree: Tree, name: str) -> bool:
+    """Whether it is part of the interpreter itself: then the names of its types (`_ssl._SSLContext`) are in
+    there. Its own name is in every Python, in sys.stdlib_module_names.
+    """
+    program = tree.real(_PYTHON)
+    library = os.path.join(os.path.dirname(os.path.dirname(program)), "lib")
+    files = [program]
+    try:
+        names = os.listdir(tree.place(library))
+        files += [f"{library}/{file}" for file in names if file.startswith("libpython3")]
+    except OSError:
+        pass
+    return any(f"{name}._".encode() in _content(tree.place(file)) for file in files)
+
+
+def _content(place: str) -> bytes:
+    try:
+        with open(place, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def library_places(tree: Tree) -> list[str]:

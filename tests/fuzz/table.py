@@ -12,10 +12,11 @@ TARGETS: dict[str, Target] = {
 # Every module of these packages is a target's, or says here why it is not.
 FACING = ("gateway", "encoders", "control", "verbs")
 OTHERS = {
-    "gateway.__main__": "a command line, written by the supervisor",
+    "gateway.__main__": "starts gateway.process",
     "gateway.acceptor": "accepts: tests/gateway, with a real gateway",
     "gateway.bounds": "numbers",
     "gateway.direct": "the state of one connection: tests/gateway, with a real gateway",
+    "gateway.process": "a command line, written by the supervisor",
     "gateway.quota": "counts: addresses are the kernel's, limits the command line's",
     "gateway.server": "accepts and hands over: tests/gateway, with a real gateway",
     "gateway.tls": "the handshake is OpenSSL's; certificates come from the supervisor",

@@ -8,6 +8,7 @@ import pytest
 
 from initspawn.cli.compiled import given_plan
 from initspawn.cli.main import main
+from initspawn.config.interpreter import GATEWAY
 from initspawn.planfile import load
 
 DIST = "usr/local/lib/python3.11/dist-packages"
@@ -24,14 +25,15 @@ sandboxes:
 def image(tmp_path: Path) -> Path:
     """The tree of a machine with a Python, and with initspawn in a directory that a link leads to."""
     root = tmp_path / "root"
-    for name in ("bin/true", "usr/bin/python3.11", "opt/ours/initspawn/__init__.py"):
+    standard = [f"usr/lib/python3.11/{name}/__init__.py" for name in GATEWAY.standard[1:]]
+    compiled = "usr/lib/python3.11/lib-dynload/_ssl.so", f"{DIST}/msgspec/_core.so"
+    for name in ("bin/true", "usr/bin/python3.11", "opt/ours/initspawn/__init__.py", *standard, *compiled):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch(0o755)
     (root / "usr/bin/python3").symlink_to("python3.11")
-    (root / "usr/lib").mkdir()
     (root / "usr/lib/initspawn").symlink_to("../../opt/ours")
-    for name in ("uvicorn", "starlette", "websockets", "msgspec"):
-        (root / DIST / name).mkdir(parents=True)
+    for name in GATEWAY.packages[1:]:
+        (root / DIST / name).mkdir(parents=True, exist_ok=True)
         (root / DIST / name / "__init__.py").touch()
     (tmp_path / "t.yaml").write_text(FILE)
     return root
@@ -139,6 +141,8 @@ def test_what_does_not_fit(
         ("usr/bin/python3", "needs /usr/bin/python3"),
         ("usr/lib/initspawn", "needs `initspawn`"),
         (f"{DIST}/msgspec/__init__.py", "needs `msgspec`"),
+        (f"{DIST}/h11/__init__.py", "needs `h11`"),
+        ("usr/lib/python3.11/lib-dynload/_ssl.so", "BR2_PACKAGE_PYTHON3_SSL=y"),
     ],
 )
 def test_what_the_image_has_not_got(
