@@ -88,7 +88,10 @@ def _add(path: str, arguments: argparse.Namespace, others: list[Token], *, exist
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", arguments.name):
         raise UsageError(f"{arguments.name!r}: a name has letters, digits, `.`, `_` and `-`")
     if not arguments.scope:
-        raise UsageError("without --scope it would grant nothing; see `initspawn token --help`")
+        raise UsageError(
+            f"without --scope it would grant nothing; write --scope '{EVERYTHING}' for all but `exec`, "
+            "or less, such as --scope see --scope output (`initspawn token --help`)"
+        )
     for scope in sorted(set(arguments.scope) - {EVERYTHING, *ACTIONS}):
         close = get_close_matches(scope, ACTIONS, 1, 0.65)
         if close:
