@@ -1,4 +1,8 @@
-"""The plan that a command line is about: files compiled as `serve` would, or a plan made ahead."""
+"""The plan that a command line is about: files compiled as `serve` would, or a plan made ahead.
+
+The compiler is imported where it is used: `explain --boot` of a device, which has no package but ours, needs
+nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,17 @@ import argparse
 import os
 import pwd
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from initspawn.cli.doors import without_doors
 from initspawn.cli.exits import UsageError
 from initspawn.cli.output import complain
-from initspawn.config.compile import compile_files
-from initspawn.config.files import files_of
-from initspawn.config.target import here
 from initspawn.errors import PlanError
 from initspawn.late import check_machine, described, settle
 from initspawn.plan import Plan
 from initspawn.planfile import is_plan, load, save, stale
+
+if TYPE_CHECKING:
+    from initspawn.config.target import Target
 
 FILES = "JSON, YAML, or a directory; or one plan that `initspawn compile` made"
 
@@ -39,14 +43,14 @@ def compile_for(files: list[str], user: str | None) -> Plan:
             raise UsageError("--user: a plan was compiled for one user already")
         return described(made)
     number, group = (os.geteuid(), os.getegid()) if user is None else person(user)
-    return compile_files(files, user=number, group=group, environ=os.environ)
+    return _compiled(files, number, group, os.environ)
 
 
 def plan_to_run(files: list[str]) -> Plan:
     """The plan of these files for this process, nothing left open. Raises ConfigError, PlanError, OSError."""
     made = given_plan(files)
     if made is None:
-        return compile_files(files, user=os.geteuid(), group=os.getegid(), environ=os.environ)
+        return _compiled(files, os.geteuid(), os.getegid(), os.environ)
     check_fit(made, files[0])
     return settle(made, os.environ)
 
@@ -57,7 +61,7 @@ def given_plan(files: list[str]) -> Plan | None:
         return None
     if len(files) > 1:
         raise UsageError("a plan stands alone: it holds all files that it was made of")
-    return without_doors(load(files[0]))
+    return _loaded(files[0])
 
 
 def plan_to_serve(files: list[str], kept: str | None, environ: Mapping[str, str] = os.environ) -> Plan:
@@ -68,15 +72,17 @@ def plan_to_serve(files: list[str], kept: str | None, environ: Mapping[str, str]
     made anew of the files that it was made of. Raises ConfigError, PlanError, UsageError, OSError.
     """
     made = given_plan(files)
+    from initspawn.config.files import files_of
+
     try:
         if kept is not None:
             if made is not None:
                 raise UsageError("--plan goes with the files that it is made of")
-            made = without_doors(load(kept))
+            made = _loaded(kept)
             if _names(made) != [os.path.realpath(path) for path in files_of(files)]:
                 raise PlanError(f"{kept}: made of other files")
         if made is None:
-            return compile_files(files, user=os.geteuid(), group=os.getegid(), environ=environ)
+            return _compiled(files, os.geteuid(), os.getegid(), environ)
         check_fit(made, kept or files[0])
         return made
     except (PlanError, FileNotFoundError) as error:
@@ -88,14 +94,28 @@ def plan_to_serve(files: list[str], kept: str | None, environ: Mapping[str, str]
         return _compile_and_keep(files, kept, environ)
 
 
+def _compiled(
+    files: list[str], user: int, group: int, environ: Mapping[str, str], target: Target | None = None
+) -> Plan:
+    from initspawn.config.compile import compile_files
+
+    return compile_files(files, user=user, group=group, environ=environ, target=target)
+
+
+def _loaded(path: str) -> Plan:
+    from initspawn.cli.doors import without_doors
+
+    return without_doors(load(path))
+
+
 def _names(plan: Plan) -> list[str]:
     return [name for name, *_ in plan.sources]
 
 
 def _compile_and_keep(files: list[str], kept: str, environ: Mapping[str, str]) -> Plan:
-    plan = compile_files(
-        files, user=os.geteuid(), group=os.getegid(), environ=environ, target=here(late=True)
-    )
+    from initspawn.config.target import here
+
+    plan = _compiled(files, os.geteuid(), os.getegid(), environ, here(late=True))
     try:
         save(plan, kept)
     except OSError as error:  # read-only, full: the plan in memory is as good
