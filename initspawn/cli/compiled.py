@@ -1,7 +1,6 @@
 """The plan that a command line is about: files compiled as `serve` would, or a plan made ahead.
 
-The compiler is imported where it is used: `explain --boot` of a device, which has no package but ours, needs
-nothing of it.
+The compiler is loaded for files only: who has a plan may lack the packages that it needs.
 """
 
 from __future__ import annotations
@@ -10,17 +9,15 @@ import argparse
 import os
 import pwd
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from initspawn.boot.supervise import GATEWAY
 from initspawn.cli.exits import UsageError
 from initspawn.cli.output import complain
+from initspawn.config.files import files_of
 from initspawn.errors import PlanError
 from initspawn.late import check_machine, described, settle
 from initspawn.plan import Plan
 from initspawn.planfile import is_plan, load, save, stale
-
-if TYPE_CHECKING:
-    from initspawn.config.target import Target
 
 FILES = "JSON, YAML, or a directory; or one plan that `initspawn compile` made"
 
@@ -61,7 +58,7 @@ def given_plan(files: list[str]) -> Plan | None:
         return None
     if len(files) > 1:
         raise UsageError("a plan stands alone: it holds all files that it was made of")
-    return _loaded(files[0])
+    return _without_doors(load(files[0]))
 
 
 def plan_to_serve(files: list[str], kept: str | None, environ: Mapping[str, str] = os.environ) -> Plan:
@@ -72,13 +69,11 @@ def plan_to_serve(files: list[str], kept: str | None, environ: Mapping[str, str]
     made anew of the files that it was made of. Raises ConfigError, PlanError, UsageError, OSError.
     """
     made = given_plan(files)
-    from initspawn.config.files import files_of
-
     try:
         if kept is not None:
             if made is not None:
                 raise UsageError("--plan goes with the files that it is made of")
-            made = _loaded(kept)
+            made = _without_doors(load(kept))
             if _names(made) != [os.path.realpath(path) for path in files_of(files)]:
                 raise PlanError(f"{kept}: made of other files")
         if made is None:
@@ -95,17 +90,18 @@ def plan_to_serve(files: list[str], kept: str | None, environ: Mapping[str, str]
 
 
 def _compiled(
-    files: list[str], user: int, group: int, environ: Mapping[str, str], target: Target | None = None
+    files: list[str], user: int, group: int, environ: Mapping[str, str], *, late: bool = False
 ) -> Plan:
+    """The plan of these files; `late`: to be kept, see `config.target`. Raises ConfigError."""
     from initspawn.config.compile import compile_files
+    from initspawn.config.target import here
 
-    return compile_files(files, user=user, group=group, environ=environ, target=target)
+    return compile_files(files, user=user, group=group, environ=environ, target=here(late=late))
 
 
-def _loaded(path: str) -> Plan:
-    from initspawn.cli.doors import without_doors
-
-    return without_doors(load(path))
+def _without_doors(plan: Plan) -> Plan:
+    """The plan for a supervisor whose own command line says where it listens."""
+    return plan.replace(apis=tuple(api for api in plan.apis if api.api != GATEWAY), doors=None)
 
 
 def _names(plan: Plan) -> list[str]:
@@ -113,9 +109,7 @@ def _names(plan: Plan) -> list[str]:
 
 
 def _compile_and_keep(files: list[str], kept: str, environ: Mapping[str, str]) -> Plan:
-    from initspawn.config.target import here
-
-    plan = _compiled(files, os.geteuid(), os.getegid(), environ, here(late=True))
+    plan = _compiled(files, os.geteuid(), os.getegid(), environ, late=True)
     try:
         save(plan, kept)
     except OSError as error:  # read-only, full: the plan in memory is as good

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from initspawn.boot.supervise import GATEWAY, NOW, UP, WHILE_UP
+from initspawn.boot.supervise import NOW, UP, WHILE_UP
 from initspawn.cli.confinement import USER, gateway_config
 from initspawn.cli.exits import UsageError
 from initspawn.cli.page import aliases_of, page_of
@@ -136,11 +136,6 @@ def _check_paths(wanted: dict[str, Any]) -> None:
     for name, path in named:
         if path and not path.startswith("/"):
             raise UsageError(f"--{name.replace('_', '-')} {path}: write the device's path, from / on")
-
-
-def without_doors(plan: Plan) -> Plan:
-    """The plan for a supervisor whose own command line says where it listens."""
-    return plan.replace(apis=tuple(api for api in plan.apis if api.api != GATEWAY), doors=None)
 
 
 def _number(target: Target, name: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from functools import partial
 from importlib.util import find_spec
 
@@ -11,6 +12,9 @@ from initspawn.cli import probes
 from initspawn.cli.probes import reason_not
 
 GOOD, LIMITED, MISSING = "ok", "limited", "missing"
+# Packages of Python by the module that each is imported as.
+COMPILER = {"yaml": "PyYAML", "msgspec": "msgspec", "pyseccomp": "pyseccomp"}
+_OTHERS = {name: name for name in ("websockets", "uvicorn", "starlette", "h11", "pyudev")}
 _SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/usr/local/sbin"
 
 
@@ -61,12 +65,26 @@ def nftables() -> Finding:
 
 def packages() -> Finding:
     """Of Python, for the compiler and the gateway."""
-    wanted = {"yaml": "PyYAML", "msgspec": "msgspec", "websockets": "websockets", "uvicorn": "uvicorn",
-              "starlette": "starlette", "h11": "h11", "pyudev": "pyudev"}  # fmt: skip
-    lacking = [name for module, name in wanted.items() if find_spec(module) is None]
+    lacking = _lacking({**COMPILER, **_OTHERS})
     return Finding(
         "packages", LIMITED if lacking else GOOD,
         f"not installed: {', '.join(lacking)}" if lacking else "all of compiler, gateway and watcher",
-        "without PyYAML and msgspec nothing is compiled here, without pyudev nothing starts that waits for a "
-        "device, without the others nothing is served remotely", "install initspawn[gateway,udev]",
+        "without PyYAML, msgspec and pyseccomp nothing is compiled here, without pyudev nothing starts that "
+        "waits for a device, without the others nothing is served remotely",
+        "install initspawn[gateway,udev]",
     )  # fmt: skip
+
+
+def remedy(error: ModuleNotFoundError) -> str:
+    """What is missing and what to install, where a module is of another package; empty if it is ours."""
+    module = (error.name or "").partition(".")[0]
+    if module in ("", "initspawn"):
+        return ""
+    if module in sys.stdlib_module_names:
+        return f"{sys.executable} lacks `{module}`: install the whole of Python's standard library"
+    lacking = _lacking(COMPILER) if module in COMPILER else [module]
+    return f"this needs `{COMPILER.get(module, module)}`, a package of Python: install {', '.join(lacking)}"
+
+
+def _lacking(packages: dict[str, str]) -> list[str]:
+    return [name for module, name in packages.items() if find_spec(module) is None]

@@ -157,6 +157,9 @@ def _message(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, (InitspawnError, OSError)):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("initspawn"):
-        return f"this needs the Python package `{error.name}`, which is not installed here"
+    if isinstance(error, ModuleNotFoundError):
+        from initspawn.cli.installed import remedy
+
+        if said := remedy(error):
+            return said
     return f"internal error: {type(error).__name__}: {error} (INITSPAWN_DEBUG=1 shows where)"

@@ -1,4 +1,4 @@
-"""`initspawn run` whose output nobody takes: it ends, and so does the command."""
+"""`initspawn run` whose output nobody takes: it ends, and so does the command; and of a plan."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from initspawn.cli.main import main
+from tests.support.bare import bare
 
 ENDLESS = {"cmdpath": "/bin/sh", "args": ["-c", "while echo more; do sleep 0.1; done"]}
 COMMANDS = [
@@ -48,3 +51,10 @@ def test_a_pipe_that_nobody_reads(configuration: str, words: list[str]) -> None:
 def test_a_full_disk(configuration: str, words: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         assert run(configuration, words, full.fileno()) == (111, "initspawn: No space left on device\n")
+
+
+def test_a_plan_needs_no_compiler(configuration: str, tmp_path: Path) -> None:
+    plan = str(tmp_path / "plan")
+    assert main(["compile", configuration, "-o", plan]) == 0
+    done = bare("initspawn", "run", plan, "reply")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all\n", "")
