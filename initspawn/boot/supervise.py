@@ -193,7 +193,8 @@ class Main:
         from initspawn.supervisor.guard import Guard
 
         torn = lambda who: self.registry.audit("nftables", who, "guard", "change", "put-back")  # noqa: E731
-        guard = Guard(self.supervisor, self.autostart.services, plan.guard, torn)
+        autostart = self.autostart
+        guard = Guard(self.supervisor, autostart.services, plan.guard, torn, autostart.mark_again)
         self.registry.about["guard"] = guard.told
         return guard
 

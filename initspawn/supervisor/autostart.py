@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from initspawn.supervisor.running import Task
     from initspawn.supervisor.service import Service
 
+_AGAIN = 32  # marks of what happens often that are kept besides the first of each
 _NO = "!"  # before a condition: that it must not be so
 
 
@@ -50,6 +51,7 @@ class Autostart:
         self._commands = _starting(supervisor.plan)
         self._tasks: dict[Service, Task] = {}
         self._marks: dict[str, float] = {}
+        self._again: list[tuple[str, float]] = []  # of some, the later times
         self.services = Services(_plans(self._commands), self)
 
     def reach(self, stage: str) -> None:
@@ -118,9 +120,18 @@ class Autostart:
         """This has happened at `when`, or now, by the loop's clock. Only the first time counts."""
         self._marks.setdefault(what, self.now() if when is None else when)
 
+    def mark_again(self, what: str) -> None:
+        """This has happened now, and may happen often: the first time counts, and so do the last ones."""
+        if what in self._marks:
+            self._again.append((what, self.now()))
+            del self._again[:-_AGAIN]
+        else:
+            self.mark(what)
+
     def timeline(self) -> dict[str, Any]:
         """When what has happened, in seconds of the loop's clock: of the boot, and of each command."""
-        marks = [{"what": what, "time": round(when, 6)} for what, when in self._marks.items()]
+        every = [*self._marks.items(), *self._again]
+        marks = [{"what": what, "time": round(when, 6)} for what, when in every]
         return {"marks": marks, "services": [service.times() for service in self.services.every.values()]}
 
     @property

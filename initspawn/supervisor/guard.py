@@ -40,10 +40,12 @@ class Guard:
     """The guard of one supervisor, following the service that opens it."""
 
     def __init__(
-        self, supervisor: Supervisor, services: Services, plan: GuardPlan, on_torn: Callable[[str], None]
-    ) -> None:
-        """`on_torn` is told who has changed the rules of a closed guard."""
+        self, supervisor: Supervisor, services: Services, plan: GuardPlan, on_torn: Callable[[str], None],
+        mark: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """`on_torn` is told who has changed the rules of a closed guard, `mark` what becomes of it."""
         self._on_torn = on_torn
+        self._mark = mark
         self._supervisor = supervisor
         self._services = services
         self._plan = plan
@@ -80,6 +82,7 @@ class Guard:
             self._services.on_change.append(self._look)
             return
         self._failure = self._failure or f"nft has not ended after {SECONDS:g} s"
+        self._mark(_mark_of(""))
         self._wanted = OPEN if self._plan.open_on_failure else ""  # if nft is late, not for ever
         if not self._plan.open_on_failure:
             self._supervisor.roster.barred = f"the guard could not be installed: {self._failure}"
@@ -126,6 +129,7 @@ class Guard:
         if not others or self._state != CLOSE or self._supervisor.closing:
             return
         self._state = _TORN
+        self._mark(_mark_of(_TORN))
         self._repairs += 1
         who = ", ".join(dict.fromkeys(others))
         self._tell(f"its rules were changed by {who}; they are put back")
@@ -192,6 +196,7 @@ class Guard:
         self._failure = failure
         if not failure:
             self._state = wanted
+            self._mark(_mark_of(wanted))
             self._pause = _FIRST_PAUSE
             self._tell(_TOLD[wanted])
             if self._watch is not None:
@@ -217,6 +222,11 @@ class Guard:
 
     def _tell(self, text: str) -> None:
         print(f"initspawn: guard: {text}", file=sys.stderr, flush=True)
+
+
+def _mark_of(state: str) -> str:
+    """In the time line."""
+    return f"guard {_TOLD[state]}"
 
 
 def _said(task: Task) -> str:

@@ -96,6 +96,8 @@ class Service:
             self.moments.setdefault(IS_READY, now)
         elif event in _LAST:
             self.moments[ENDED] = now
+            if event == FINISH:  # what is ready by its end has no other moment
+                self.moments.setdefault(IS_READY, now)
         return self.state
 
     def judge(self, code: int | None, now: float) -> str:

@@ -91,6 +91,13 @@ def about(client: LocalClient) -> dict[str, Any]:
     return found
 
 
+def marks(client: LocalClient) -> list[tuple[str, float]]:
+    """What the time line tells of it, in its order."""
+    found = client.call("initspawn/timeline").response["marks"]
+    ours = [(mark["what"], mark["time"]) for mark in found if mark["what"].startswith("guard ")]
+    return sorted(ours, key=lambda one: one[1])
+
+
 def table() -> bool:
     done = subprocess.run(["nft", "list", "table", "inet", "initspawn"], capture_output=True, check=False)
     return done.returncode == 0
@@ -120,6 +127,13 @@ def test_nobody_talks_before_the_tunnel_is_up(tmp_path: Path, outside: Outside) 
             wait_for(lambda: state(server) == "open", "the guard to open")
         assert not closed(outside)
         assert not table()
+        with server.local() as client:
+            assert [what for what, _ in marks(client)] == ["guard closed", "guard open"]
+            (_, at_first), (_, opened) = marks(client)
+            found = client.call("initspawn/timeline").response
+            (up,) = (record for record in found["services"] if record["command"] == "test/up")
+            (early,) = (mark["time"] for mark in found["marks"] if mark["what"] == "stage early")
+            assert at_first <= early <= up["started"] <= up["ready"] <= opened
         _, said = server.stop()
         assert "guard: closed" in said
         assert "guard: open" in said
@@ -201,6 +215,8 @@ def test_rules_that_somebody_takes_away_are_put_back(tmp_path: Path, outside: Ou
             with server.local() as client:
                 wait_for(lambda: about(client)["repairs"] == number, f"a repair of what is {name}")  # noqa: B023
                 wait_for(lambda: about(client)["state"] == "closed", name)
+                put_back = ["guard being put back", "guard closed"] * number
+                assert [what for what, _ in marks(client)] == ["guard closed", *put_back]
             assert closed(outside), name
         subprocess.run(["nft", "add table inet other\ndelete table inet other"], check=True, timeout=30)
         assert state(server) == "closed"

@@ -26,7 +26,7 @@ TOLD: dict[str, Any] = {
         service("never", waited="/dev/x is not there", state="waiting"),
         service("last", 5.5, 5.52, waited="t/net"),
         service("net", 4.1, 5.5, waited="stage network"),
-        service("disk", 1.0, ended=2.5, state="done", handover=True, waited="/dev/sda is not there"),
+        service("disk", 1.0, 2.5, ended=2.5, state="done", handover=True, waited="/dev/sda is not there"),
         service("quick", 1.0, 1.1, handover=True),
         service("late", 1.0, 7.0, handover=True),
     ],
@@ -74,7 +74,7 @@ def test_the_table(supervisor: Any, capsys: pytest.CaptureFixture[str]) -> None:
     table, first, second = capsys.readouterr().out.split("\n\n")
     lines = [line.split() for line in table.splitlines()]
     assert lines[1] == ["0.500", "init", "started"]
-    assert lines[2][:6] == ["1.000", "t/disk", "(done)", "+0.010", "-", "+1.500"]
+    assert lines[2][:6] == ["1.000", "t/disk", "(done)", "+0.010", "+1.500", "+1.500"]
     assert lines[2][6:] == ["/dev/sda", "is", "not", "there"]
     assert lines[-1] == ["-", "t/never", "(waiting)", "-", "-", "-", "/dev/x", "is", "not", "there"]
     assert first.startswith("critical path to: handover decided\n")

@@ -1,4 +1,4 @@
-"""Who has sent a message."""
+"""Who has sent a message, and the marks of the time line."""
 
 from __future__ import annotations
 
@@ -43,3 +43,19 @@ def test_a_message_is_of_the_task_that_its_sender_is_below(monkeypatch: pytest.M
     # The last two are gone: of one it is known whose number it had.
     assert senders == {7: "runs", 4: "runs", 8: None, 6: "drains too", 9: None}
     assert autostart._sender(("a", "another"), 4) is None
+
+
+def test_of_what_happens_often_the_first_time_and_the_last_ones_are_told() -> None:
+    now = 0.0
+    supervisor = SimpleNamespace(plan=Plan(user=0, group=0), reactor=SimpleNamespace(clock=lambda: now))
+    autostart = Autostart(supervisor, "")  # type: ignore[arg-type]
+    for _ in range(50):
+        now += 1
+        autostart.mark("stage early")
+        autostart.mark_again("guard closed")
+        autostart.mark_again("guard open")
+    told = [(mark["what"], mark["time"]) for mark in autostart.timeline()["marks"]]
+    assert told[:3] == [("stage early", 1.0), ("guard closed", 1.0), ("guard open", 1.0)]
+    later = told[3:]
+    assert [what for what, _ in later] == ["guard closed", "guard open"] * 16
+    assert [when for _, when in later[::2]] == [float(number) for number in range(35, 51)]

@@ -38,7 +38,8 @@ class Bench:
         )
         self.looks: list[Callable[[], None]] = []
         services = SimpleNamespace(every={"vpn/up": self.service}, on_change=self.looks)
-        self.guard = Guard(self, services, plan, self.torn.append)  # type: ignore[arg-type]
+        self.marks: list[str] = []
+        self.guard = Guard(self, services, plan, self.torn.append, self.marks.append)  # type: ignore[arg-type]
 
     def _turn(self, seconds: float) -> None:
         self.now += seconds
@@ -102,6 +103,7 @@ def closed(bench: Bench) -> Bench:
 )
 def test_an_nft_that_is_late_leaves_what_the_setting_says(bench: Bench, started: list[str]) -> None:
     bench.guard.begin()
+    assert bench.marks == ["guard not installed"]
     assert bool(bench.roster.barred) == ("open" not in started)
     bench.end()
     assert bench.started == started
@@ -135,6 +137,7 @@ def test_rules_that_somebody_changes_are_put_back_at_once(bench: Bench) -> None:
     bench.end()
     told = bench.guard.told()
     assert (told["state"], told["repairs"], bench.timers) == ("closed", 2, [])
+    assert bench.marks == ["guard closed", *("guard being put back", "guard closed") * 2]
 
 
 def test_where_messages_were_lost_nobody_knows_that_ours_was_the_last_change(bench: Bench) -> None:

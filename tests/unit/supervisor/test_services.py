@@ -525,7 +525,7 @@ def test_the_time_line_has_each_moment_and_what_was_waited_for_last() -> None:
     world.go().sleep(5)
     world.missing.clear()
     world.go("network").sleep(1)
-    assert moments(world, "b") == {"due": 0.0, "started": 0.0, "ended": 3.0}
+    assert moments(world, "b") == {"due": 0.0, "started": 0.0, "ready": 3.0, "ended": 3.0}
     assert moments(world, "c") == {"due": 3.0, "started": 3.0, "ready": 3.0}
     waited = {short: world.services.every[f"t/{short}"].waited for short in "acde"}
     assert waited == {"a": "", "c": "t/b", "d": "stage network", "e": "/x is not there"}
@@ -542,6 +542,16 @@ def test_the_time_line_of_one_that_is_restarted_is_bounded() -> None:
     assert moments(world, "b") == {}
     world.go("network")
     assert set(world.services.every["t/a"].moments) == set(life.MOMENTS)
+
+
+def test_the_time_line_of_one_that_is_ready_by_its_end() -> None:
+    """Not by one that was a failure, nor by a later one."""
+    world = World({"a": (2, 1)}, a=plan(ready="exited", restart=restart())).go()
+    world.sleep(2.5)
+    assert moments(world, "a") == {"due": 0.0, "started": 0.0, "ended": 2.0}
+    world.lives["a"] = (3, 0)
+    world.sleep(10)
+    assert moments(world, "a") == {"due": 0.0, "started": 0.0, "ready": 6.0, "ended": 6.0}
 
 
 def test_the_time_line_of_what_was_skipped_or_refused() -> None:
