@@ -100,9 +100,15 @@ def hand_over(
 
 
 def summary(told: dict[str, Any]) -> str:
-    """One line about what there is now."""
-    new = told["sandboxes"] - told["kept"]
+    """One line about what there is now, and how much of it is another than before."""
+    gone = f", {told['gone']} gone" if told["gone"] else ""
     return (
-        f"initspawn: reloaded: {told['apis']} APIs, {told['commands']} commands, "
-        f"{told['sandboxes']} sandboxes, {new} of them new or changed"
+        f"initspawn: reloaded: {counted(told['apis'], 'API')}, "
+        f"{counted(told['commands'], 'command')} ({told['new-commands']} new or changed{gone}), "
+        f"{counted(told['sandboxes'], 'sandbox', 'sandboxes')} ({told['new-sandboxes']} new or changed)"
     )
+
+
+def counted(number: int, one: str, more: str = "") -> str:
+    """So many of them; `more`: the plural, where it is not the word with an s."""
+    return f"{number} {one if number == 1 else more or f'{one}s'}"

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from initspawn.boot.ask import counted
 from initspawn.cli import doors
 from initspawn.cli.check import warn_of_devices
 from initspawn.cli.compiled import person
@@ -70,7 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
     commands = sum(len(api.commands) for api in served)
     size = os.path.getsize(arguments.output)
     write_line(
-        f"{arguments.output}: {len(served)} APIs, {commands} commands, {size} bytes, "
+        f"{arguments.output}: {counted(len(served), 'API')}, {counted(commands, 'command')}, {size} bytes, "
         f"for user {user} on {plan.machine}",
         sys.stdout,
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from initspawn.plan import Api, Plan, Sandbox
+    from initspawn.plan import Api, Command, Plan, Sandbox
     from initspawn.supervisor.core import Supervisor
     from initspawn.supervisor.notify import Notifications
 
@@ -44,6 +44,7 @@ class Change:
         new = new.replace(apis=(*(api for api in new.apis if not api.hidden), *hidden))
         _refuse(loaded, new)
         self._before = {id(box) for box in supervisor.plan.sandboxes()}
+        self._commands = _commands(loaded)
         self.loaded = _kept_plan(loaded, new)
         self.plan = self._fitted(loaded, self.loaded)
 
@@ -108,15 +109,27 @@ class Change:
             self._notifications.keep([*supervisor.plan.sandboxes(), *running], supervisor.reactor)
 
     def told(self) -> dict[str, int]:
-        """How much of the new plan there is, and how many of its sandboxes were there before."""
+        """How much of the new plan there is, how much of that is new or another than before, and how many
+        commands are gone.
+        """
         apis = [api for api in self.plan.apis if not api.hidden]
-        boxes = [id(box) for api in apis for box in api.sandboxes]
+        boxes = {id(box) for api in apis for box in api.sandboxes}
+        commands = _commands(self.plan)
         return {
             "apis": len(apis),
-            "commands": sum(len(api.commands) for api in apis),
+            "commands": len(commands),
+            "new-commands": sum(self._commands.get(name) is not one for name, one in commands.items()),
+            "gone": len(self._commands.keys() - commands.keys()),
             "sandboxes": len(boxes),
-            "kept": len(self._before & set(boxes)),
+            "new-sandboxes": len(boxes - self._before),
         }
+
+
+def _commands(plan: Plan) -> dict[tuple[str, str], Command]:
+    """Those that callers have, each by its API and its name there."""
+    return {
+        (api.api, command.uid): command for api in plan.apis if not api.hidden for command in api.commands
+    }
 
 
 def _refuse(old: Plan, new: Plan) -> None:

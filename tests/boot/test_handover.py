@@ -225,7 +225,7 @@ def test_reload_takes_the_plan_that_is_there_and_ends_nothing(early: Guest) -> N
         assert state() == before
         early.shell(f"rm -rf {place}")
     early.shell(f"rm -f {place}.last; cp /run/first.plan {place}")
-    assert early.check("initspawn", "reload").startswith("initspawn: reloaded: 1 APIs, ")
+    assert early.check("initspawn", "reload").startswith("initspawn: reloaded: 1 API, ")
     assert early.run("initspawn", "call", "boot/fresh").code == 127
     assert state() == before
     assert f"{place}: " in early.check("journalctl", "-u", "initspawn", "-o", "cat", "--no-pager")

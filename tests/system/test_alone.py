@@ -157,7 +157,7 @@ def test_it_takes_another_plan(tmp_path: Path) -> None:
         assert done.stderr == "initspawn: the boot waits for commands with `before: handover` still\n"
         (tmp_path / "go").touch()
         done = wait_for(lambda: (made := reload()).returncode == 0 and made, "the reload")
-        assert done.stdout.startswith("initspawn: reloaded: 1 APIs, 3 commands")
+        assert done.stdout.startswith("initspawn: reloaded: 1 API, 3 commands (1 new or changed, 1 gone), ")
         wait_for(lambda: lines(tmp_path) == ["base", "top", "more"], "the new one")
         (tmp_path / "plan").unlink()
         done = reload()

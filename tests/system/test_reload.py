@@ -102,7 +102,7 @@ def test_what_runs_goes_on_without_a_gap(tmp_path: Path) -> None:
         counted = [next(events).data["stdout"] for _ in range(5)]
         write(tmp_path, "t.json", config(box(command("new", "echo new"))))
         assert reloaded(server) == (
-            "initspawn: reloaded: 1 APIs, 1 commands, 1 sandboxes, 0 of them new or changed\n"
+            "initspawn: reloaded: 1 API, 1 command (1 new or changed, 2 gone), 1 sandbox (0 new or changed)\n"
         )
         assert said(other, "t/new") == ["new"]
         assert status(other, "t/old").startswith("unknown-verb")
@@ -131,7 +131,7 @@ def test_a_changed_sandbox_is_measured_as_it_is_now(tmp_path: Path) -> None:
             for _ in range(3):  # those that waited, and those made anew
                 assert said(client, "t/show") == wanted
             write(tmp_path, "t.json", config(new))
-            assert "1 of them new or changed" in reloaded(server)
+            assert "1 sandbox (1 new or changed)" in reloaded(server)
         assert [task["measurement"]["umask"] for task in tasks(client).values()] == [0o022]
 
 
@@ -299,7 +299,7 @@ def test_only_the_control_socket_may(tmp_path: Path) -> None:
         (server.run_dir / "plan.1").chmod(0o600)
         good = {"plan": "plan.1", "file": ""}
         with server.local() as client:
-            assert client.call("initspawn/reload", good, token).response["kept"] == 1
+            assert client.call("initspawn/reload", good, token).response["new-sandboxes"] == 0
             assert client.call("initspawn/sources").response["files"] == [file]
         with server.client() as remote, Client(str(server.run_dir / "gateway" / "door"), PATIENCE) as door:
             for verb in ("reload", "sources"):
@@ -374,7 +374,7 @@ def test_who_waits_in_a_queue_has_the_handler_of_the_new_file(tmp_path: Path) ->
         wait_for(lambda: any(task["state"] == "queued" for task in every()), "the queue")
         guard.setdefault("acls", {})["umask"] = "077"
         write(tmp_path, "t.json", made)
-        assert "1 of them new or changed" in reloaded(server)
+        assert "2 sandboxes (1 new or changed)" in reloaded(server)
         first = _pid(other, "lives")
         other.call("t/asks/lives", {"action": "stop", "args": {"pid": first}})
         event = next(one.data for one in client.events() if one.data["pid"] != first and "stdout" in one.data)
@@ -553,7 +553,7 @@ def test_fifty_reloads_leave_nothing_behind(tmp_path: Path) -> None:
         for number in range(4, 54):
             made = compile_files([write(tmp_path, "t.json", numbered(number))], user=os.geteuid(),
                                  group=os.getegid(), environ=plan["environment"])  # fmt: skip
-            assert ask.hand_over(client, plan, made)["kept"] == 1
+            assert ask.hand_over(client, plan, made)["new-sandboxes"] == 1
             assert said(client, f"t/box{number % 3}/a") == [str(number)]
         write(tmp_path, "t.json", numbered(3))
         reloaded(server)

@@ -13,6 +13,18 @@ from initspawn.control.client import Client
 from initspawn.errors import InitspawnError
 
 
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ((1, 1, 1, 0, 1, 0), "1 API, 1 command (1 new or changed), 1 sandbox (0 new or changed)"),
+        ((2, 3, 0, 2, 4, 1), "2 APIs, 3 commands (0 new or changed, 2 gone), 4 sandboxes (1 new or changed)"),
+    ],
+)
+def test_the_line_about_a_reload(numbers: tuple[int, ...], said: str) -> None:
+    names = ("apis", "commands", "new-commands", "gone", "sandboxes", "new-sandboxes")
+    assert ask.summary(dict(zip(names, numbers, strict=True))) == f"initspawn: reloaded: {said}"
+
+
 def test_nobody_follows_a_supervisor_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answer says which files are read, and which shell lines in them are run, by whoever asks."""
     with socket.socket(socket.AF_UNIX) as listener:

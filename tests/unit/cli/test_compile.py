@@ -19,7 +19,7 @@ def plan(configuration: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """A plan of the trial configuration."""
     path = str(tmp_path / "plan")
     assert main(["compile", configuration, "-o", path]) == 0
-    assert "1 APIs, 2 commands" in capsys.readouterr().out
+    assert ": 1 API, 2 commands, " in capsys.readouterr().out
     return path
 
 

@@ -109,7 +109,16 @@ def test_what_is_equal_stays_the_same_object() -> None:
         assert one is not None
         assert new.sandboxes[0] is one.sandboxes[0]
     assert made.plan.apis[2].sandboxes[0] is fake.plan.apis[2].sandboxes[0]  # the gateway's
-    assert made.told() == {"apis": 2, "commands": 2, "sandboxes": 4, "kept": 2}
+    assert made.told() == {
+        "apis": 2, "commands": 2, "new-commands": 0, "gone": 0, "sandboxes": 4, "new-sandboxes": 2,
+    }  # fmt: skip
+
+
+def test_commands_that_are_new_another_or_gone_are_told() -> None:
+    first, second, _ = again(OLD).apis
+    other = first.replace(commands=(command("d", "b", info="new"), command("e")))
+    told = change(Fake(OLD), OLD, again(OLD, apis=(other, second))).told()
+    assert (told["commands"], told["new-commands"], told["gone"], told["new-sandboxes"]) == (2, 2, 1, 0)
 
 
 def test_each_new_sandbox_is_where_it_belongs() -> None:
