@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     Raises RequestError, UsageError, InitspawnError, OSError.
     """
     if "/" not in arguments.procedure:
-        raise UsageError(f"{arguments.procedure!r} is no procedure: write API/VERB")
+        raise UsageError(f"{arguments.procedure!r} is no full name of a verb: write API/VERB")
     if arguments.start and arguments.pid is not None:
         raise UsageError("a task that is started has no PID yet")
     terminal = Terminal()

@@ -8,7 +8,7 @@ import time
 
 from initspawn.cli.arguments import FORMS, is_json, parse_arguments
 from initspawn.cli.connect import TOKEN, add_place, connect, path_of, token_of
-from initspawn.cli.exits import INTERRUPTED, OK, UsageError, of_status
+from initspawn.cli.exits import INTERRUPTED, OK, TIME_LIMIT, UsageError, of_status
 from initspawn.cli.feed import Feeder
 from initspawn.cli.output import complain, ended, show_event, show_json, show_output, write_line
 from initspawn.control.client import Client, Reply
@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
     Raises RequestError for an error reply or a lost connection, OSError, UsageError.
     """
     if "/" not in arguments.procedure:
-        raise UsageError(f"{arguments.procedure!r} is no procedure: write API/VERB")
+        raise UsageError(f"{arguments.procedure!r} is no full name of a verb: write API/VERB")
     if arguments.input and (arguments.no_follow or arguments.action not in (None, "start")):
         raise UsageError("--input goes with a start that is followed; else call the action `input`")
     query = make_query(arguments.arguments, arguments.action, arguments.verbose)
@@ -178,9 +178,10 @@ class Followed:
             self._say_it_goes_on()
             return INTERRUPTED
         except RequestError as error:
-            if error.status == "timeout":
-                self._say_it_goes_on()
-            raise
+            if error.status != "timeout":
+                raise
+            self._say_it_goes_on(f"is still running after {self._arguments.timeout:g} s, as")
+            return TIME_LIMIT
         return next((code for code in self._codes if code), OK)
 
     def _take(self, event: dict[str, Any], data: Any) -> None:
@@ -200,11 +201,11 @@ class Followed:
             self._waiting.discard(pid)
             self._codes.append(code)
 
-    def _say_it_goes_on(self) -> None:
+    def _say_it_goes_on(self, how: str = "goes on as") -> None:
         procedure = self._arguments.procedure
         for pid in sorted(self._waiting):
             stop = f"initspawn call {procedure} --action stop pid={pid}"
-            complain(f"{procedure} goes on as pid {pid}; to stop it: {stop}")
+            complain(f"{procedure} {how} pid {pid}; to stop it: {stop}")
 
 
 def _is_task(response: Any) -> bool:

@@ -264,7 +264,7 @@ def test_attach_names_what_it_needs(server: Server) -> None:
             (["test/sleep"], "name the PID of box/sleep@", 100),
             (["test/sleep", "1"], "invalid pid", 100),
             (["test/sleep", "1", "--start"], "no PID yet", 100),
-            (["sleep"], "no procedure", 100),
+            (["sleep"], "no full name of a verb", 100),
             (["test/nothing"], "unknown-verb", 127),
             (["test/ask"], "nothing runs", 100),
         ):

@@ -124,7 +124,20 @@ def test_an_error_reply(
 
 def test_a_time_limit_leaves_the_command_running(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([{**OK, "response": STARTED}], "a/v", "--timeout", "0.1")[0] == exits.TIME_LIMIT
-    assert "a/v goes on as pid 42" in capsys.readouterr().err
+    stop = "initspawn call a/v --action stop pid=42"
+    said = f"initspawn: a/v is still running after 0.1 s, as pid 42; to stop it: {stop}\n"
+    assert capsys.readouterr().err == said
+
+
+def test_no_answer_is_another_end_of_time(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([], "a/v", "--timeout", "0.1")[0] == exits.TIME_LIMIT
+    assert capsys.readouterr().err == "initspawn: timeout: no answer in time\n"
+
+
+@pytest.mark.parametrize("command", ["call", "attach"])
+def test_a_verb_without_its_api(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "list"]) == exits.USAGE
+    assert capsys.readouterr().err == "initspawn: 'list' is no full name of a verb: write API/VERB\n"
 
 
 def test_an_interrupt_leaves_the_command_running(
