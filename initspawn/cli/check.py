@@ -6,11 +6,17 @@ import argparse
 import sys
 
 from initspawn.cli.compiled import FILES, add_user_option, compile_for, user_name
-from initspawn.cli.output import show_table, write_line
+from initspawn.cli.exits import SYSTEM
+from initspawn.cli.output import show_problems, show_table, write_line
+from initspawn.config.check import check
 from initspawn.config.devices import lacks_pyudev
+from initspawn.config.files import files_of
+from initspawn.config.load import load
+from initspawn.config.spot import Report, Spot
 from initspawn.config.target import Target, here
-from initspawn.errors import PlanError
+from initspawn.errors import Problem
 from initspawn.plan import Api, Command, Plan, Sandbox
+from initspawn.planfile import is_plan
 from initspawn.supervisor.groups import controllers_of, nowhere
 
 HELP = "say everything that is wrong in configuration files, or what they offer"
@@ -32,13 +38,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print a table of the verbs. Returns 0; raises ConfigError with every problem of every file, PlanError
-    for limits that this machine does not have.
+    """Print a table of the verbs. Returns 0, or 111 after saying which limits this machine does not have;
+    raises ConfigError with every problem of every file.
     """
     plan = compile_for(arguments.files, arguments.user)
-    for api in plan.apis:
-        for sandbox in api.sandboxes:
-            _check_controllers(api, sandbox)
+    problems = [
+        _unlimited(api, sandbox, reason, arguments.files)
+        for api in plan.apis
+        for sandbox in api.sandboxes
+        if not sandbox.cgroup_optional and (reason := nowhere(controllers_of(sandbox)))
+    ]
+    if problems:  # limits that no supervisor on this machine could apply, wherever it is started
+        show_problems(problems)
+        return SYSTEM
     for api in plan.apis:
         _show(api)
     if plan.guard is not None:
@@ -55,11 +67,28 @@ def warn_of_devices(plan: Plan, target: Target) -> None:
         write_line(f"warning: {lacking}", sys.stderr)
 
 
-def _check_controllers(api: Api, sandbox: Sandbox) -> None:
-    """Refuse limits that no supervisor on this machine could apply, wherever it is started."""
-    reason = nowhere(controllers_of(sandbox))
-    if reason and not sandbox.cgroup_optional:
-        raise PlanError(f"{api.api}: sandbox `{sandbox.uid}`: its cgroups cannot be made: {reason}")
+def _unlimited(api: Api, sandbox: Sandbox, reason: str, files: list[str]) -> Problem:
+    """That the limits of a sandbox cannot be had here, at its place in the file where there is one."""
+    message = f"the limits of sandbox `{sandbox.uid}` of `{api.api}` cannot be had here: {reason}"
+    hint = "for another machine: `initspawn compile --root`; to run without them: `optional: true`"
+    spot = None if is_plan(files[0]) else _place(api, sandbox, files)
+    if spot is None:
+        return Problem(file=files[0], line=0, key="", message=message, hint=hint)
+    spot.refuse(message, hint)
+    return spot.report.problems[-1]
+
+
+def _place(api: Api, sandbox: Sandbox, files: list[str]) -> Spot | None:
+    """Where the file that an API is of has the limits of a sandbox. The files have been compiled already."""
+    for path in files_of(files):
+        document = load(path)
+        report = Report(path, document.positions)
+        config = check(document.data, report.root())
+        if config is not None and config.metadata.api == api.api:
+            for index, one in enumerate(config.sandboxes):
+                if one.uid == sandbox.uid:
+                    return report.root()["sandboxes"][index]["cgroups"]
+    return None
 
 
 def _show(api: Api) -> None:

@@ -32,6 +32,8 @@ With --gateway, a supervisor that is started before systemd opens the doors for 
 its unit has it and the network is up; the options for them are as those of `serve`, for the device.
 """
 
+_ALIASES = {"arm64": "aarch64", "amd64": "x86_64"}  # as Debian and Linux's own tree call them
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `compile`."""
@@ -40,8 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="PLAN", required=True, help="the file to write")
     parser.add_argument("--root", metavar="DIR", help="the file tree of the machine that the plan is for")
     parser.add_argument(
-        "--arch", choices=MACHINES, help="its processor, for seccomp filters (default: this machine's)"
-    )
+        "--arch", type=lambda name: _ALIASES.get(name, name), choices=MACHINES, metavar="ARCH",
+        help=f"its processor, {' or '.join(MACHINES)} (also called arm64 and amd64), for seccomp filters "
+        "(default: this machine's)",
+    )  # fmt: skip
     parser.add_argument(
         "--user", metavar="NAME", help="who its supervisor runs as (default: root with --root, else you)"
     )

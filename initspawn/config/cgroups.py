@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from initspawn.config.cgroups_schema import Amount, Cgroups, Cset, Pids
+from initspawn.config.size import amount, amount_hint, is_too_much
 from initspawn.config.spot import Spot, nearest, shown
 from initspawn.config.target import Target
 from initspawn.linux import cgroup
 
 _MAX = "max"
-_BYTES = re.compile(r"(\d{1,19})\s?([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
 _QUOTA = re.compile(r"(max|\d{1,10})(?:\s+(\d{1,10}))?")
 _PERCENT = re.compile(r"(\d{1,6})\s?%")
 _DEVICE = re.compile(r"\d{1,4}:\d{1,7}")
@@ -27,7 +27,6 @@ _SHORTEST_QUOTA = 1000
 _WEIGHTS = range(1, 10_001)
 _PROCESSES = range(1, (4 << 20) + 1)  # PID_MAX_LIMIT
 _HIGHEST_NUMBER = 8191  # NR_CPUS of the largest kernels
-_MOST = (1 << 63) - 1
 _IO_KEYS = ("rbps", "wbps", "riops", "wiops")
 _IN_BYTES = ("rbps", "wbps")
 
@@ -107,11 +106,13 @@ def _as_list(members: list[int]) -> str:
 def _bytes(text: str, spot: Spot) -> str | None:
     if text.lower() == _MAX:
         return _MAX
-    found = _BYTES.fullmatch(text)
-    if not found:
-        return _no(spot, f"{shown(text)} is no amount of bytes", "such as `512M` or `max`; K is 1024")
-    number = int(found[1]) << (10 * " KMGTPE".index(found[2].upper() or " "))
-    return str(number) if number <= _MOST else _no(spot, f"{shown(text)} is too much", "`max` is no limit")
+    number = amount(text)
+    if number is None:
+        hint = amount_hint(text) or "such as `512M` or `max`; K is 1024"
+        return _no(spot, f"{shown(text)} is no amount of bytes", hint)
+    if is_too_much(number):
+        return _no(spot, f"{shown(text)} is too much", "`max` is no limit")
+    return str(number)
 
 
 def _weight(text: str, spot: Spot) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from initspawn.config.later import later, misplaced
+from initspawn.config.later import later, meant, misplaced
 from initspawn.config.part import Part
 from initspawn.config.schema import Config
 from initspawn.config.spot import Spot, nearest, shown
@@ -103,7 +103,8 @@ def _by_key(
         elif name in misplaced(part):
             spot[key].refuse(f"`{key}` is no key of a {part.noun}", misplaced(part)[name])
         else:
-            hint = _glued(key, part) or _elsewhere(key) or nearest(key, fields | part.aliases.keys())
+            hint = meant(part, key) or _glued(key, part) or _elsewhere(key)
+            hint = hint or nearest(key, fields | part.aliases.keys())
             spot[key].refuse(f"unknown key in {part.noun}", hint)
     return given
 
@@ -159,7 +160,8 @@ def _list(kind: inspect.ListType, value: Any, spot: Spot) -> Any:
 def _dict(kind: inspect.DictType, value: Any, spot: Spot) -> Any:
     """An object whose keys are the author's to choose: without one of them it would be another."""
     if not isinstance(value, dict):
-        return _wrong("an object", value, spot)
+        name, equals, text = value.partition("=") if isinstance(value, str) else ("", "", "")
+        return _wrong("an object", value, spot, f"write {{{name[:60]}: {text[:60]}}}" if equals else "")
     found: dict[Any, Any] = {}
     for key, item in value.items():
         if not _is_own(key):
@@ -259,7 +261,8 @@ def _union(kind: inspect.UnionType, value: Any, spot: Spot) -> Any:
         fits = _NATURAL.get(_bare(choice), ())
         if isinstance(value, fits) and not (isinstance(value, bool) and bool not in fits):
             return _read(choice, value, spot)
-    return _wrong(" or ".join(_NAMES[_bare(choice)] for choice in choices), value, spot)
+    form = next((getattr(choice.cls, "form", "") for choice in choices if isinstance(choice, _STRUCT)), "")
+    return _wrong(" or ".join(_NAMES[_bare(choice)] for choice in choices), value, spot, form)
 
 
 def _bare(kind: inspect.Type) -> type[inspect.Type]:
@@ -290,6 +293,7 @@ def _no(message: str, spot: Spot, hint: str = "") -> _Refused:
     return REFUSED
 
 
+_STRUCT = inspect.StructType
 _READERS: dict[type[inspect.Type], Callable[[Any, Any, Spot], Any]] = {
     inspect.StructType: _part,
     inspect.ListType: _list,

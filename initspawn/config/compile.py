@@ -347,4 +347,4 @@ def _check_api_name(api: str, spot: Spot, *, hidden: bool) -> None:
 def _check_uid(uid: str, spot: Spot) -> None:
     """Names become parts of verbs, task ids and paths: each must be one plain path component."""
     if uid in ("", ".", "..") or "/" in uid or _CONTROL.search(uid) or len(uid.encode()) > _NAME_MAX:
-        spot.refuse(f"{shown(uid)} cannot be a name", "a name is no path and holds no control characters")
+        spot.refuse(f"{shown(uid)} cannot be a name", "no path or control characters; `prefix` may be a path")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 
 from msgspec import structs
 
 from initspawn.config.bounds_schema import LIMIT_NAMES, Limit, Limits, Scheduling
 from initspawn.config.identity import Person
+from initspawn.config.size import amount, amount_hint, is_too_much
 from initspawn.config.spot import Spot, shown
 from initspawn.linux import scheduling as kernel
 from initspawn.plan import Scheduling as PlanScheduling
 
 UNLIMITED = "unlimited"
-_SIZE = re.compile(r"([0-9]{1,19})([KMGT]?)")
-_SCALE = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-_MOST = (1 << 63) - 1
 _IO_PRIORITY = 4  # what the kernel gives at nice value 0
 
 
@@ -52,11 +49,11 @@ def _bound(value: str | int, spot: Spot) -> int | None:
     """A number as the kernel has it, -1 for none; None if it is no such number."""
     if value == UNLIMITED:
         return -1
-    found = _SIZE.fullmatch(str(value).upper())
-    number = int(found[1]) << _SCALE[found[2]] if found else -1
-    if 0 <= number <= _MOST:
+    number = amount(str(value))
+    if number is not None and not is_too_much(number):
         return number
-    spot.refuse(f"{shown(value)} is no limit", f"a number, one with K, M, G or T, or `{UNLIMITED}`")
+    hint = amount_hint(str(value)) if number is None else ""
+    spot.refuse(f"{shown(value)} is no limit", hint or f"such as `512M` or `{UNLIMITED}`; K is 1024")
     return None
 
 

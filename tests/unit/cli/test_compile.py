@@ -83,7 +83,7 @@ def test_an_error_is_what_check_says(text: str, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--arch", "vax"], 100, "invalid choice"),
+        (["--arch", "vax"], 100, "invalid choice: 'vax' (choose from 'aarch64', 'x86_64')"),
         (["--last-cap", "CHOWN"], 100, "--last-cap goes with --root"),
         (["--root", "ROOT", "--last-cap", "NONE"], 100, "no capability"),
         (["--root", "ROOT", "--user", "maker"], 100, "there is no user 'maker'"),
@@ -141,6 +141,13 @@ def test_for_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert load(out).sources[0][0] == "/etc/c.yaml"
     assert main([*words, "--user", "maker"]) == 0
     assert (load(out).user, load(out).group) == (4711, 815)
+
+
+@pytest.mark.parametrize(("alias", "machine"), [("arm64", "aarch64"), ("amd64", "x86_64")])
+def test_other_names_of_processors(alias: str, machine: str, configuration: str, tmp_path: Path) -> None:
+    made = str(tmp_path / "other")
+    assert main(["compile", "--arch", alias, configuration, "-o", made]) == 0
+    assert load(made).machine == machine
 
 
 class TestServing:

@@ -128,7 +128,14 @@ def test_a_word_is_a_whole_policy(build: Build) -> None:
         ({"restart": {"policy": "always", "permanent": 256}},
          ".restart.permanent: must be from 0 to 255, not 256"),
         ({"restart": "somtimes"}, ".restart: unknown word 'somtimes' (known: always, never, on-failure)"),
-        ({"restart": 3}, ".restart: must be a word or an object, not 3"),
+        ({"restart": 3}, ".restart: must be a word or an object, not 3 "
+         "(write never, on-failure, always, or {policy: on-failure})"),
+        ({"restart": True}, ".restart: must be a word or an object, not true "
+         "(write never, on-failure, always, or {policy: on-failure})"),
+        (
+            {"conditions": {"udev": "ID_FS_LABEL=data"}},
+            ".conditions.udev: must be an object, not 'ID_FS_LABEL=data' (write {ID_FS_LABEL: data})",
+        ),
         ({"conditions": {"path": "dev/x"}},
          ".conditions.path: 'dev/x' is not absolute (write the full path, or `!` and the path)"),
         ({"conditions": {"kernel_command_line": "a b"}},

@@ -34,7 +34,7 @@ def test_nothing_asked_nothing_planned(build: Build) -> None:
         ({"mem": {"max": 4096}}, "memory.max", "4096"),
         ({"mem": {"max": "max"}}, "memory.max", "max"),
         ({"mem": {"high": "256m"}}, "memory.high", str(256 << 20)),
-        ({"mem": {"hight": "1 GiB"}}, "memory.high", str(1 << 30)),
+        ({"mem": {"hight": "1G"}}, "memory.high", str(1 << 30)),
         ({"mem": {"min": "128K"}}, "memory.min", str(128 << 10)),
         ({"mem": {"swap": 0}}, "memory.swap.max", "0"),
         ({"cpu": {"weight": "100"}}, "cpu.weight", "100"),
@@ -67,6 +67,9 @@ def test_limits(build: Build, written: dict[str, Any], name: str, value: str) ->
     [
         ({"mem": {"max": "much"}}, "mem.max", "no amount of bytes (such as `512M`"),
         ({"mem": {"max": "-1"}}, "mem.max", "no amount"),
+        ({"mem": {"max": "64MB"}}, "mem.max", "no amount of bytes (write `64M`: K, M, G, T, P and E alone"),
+        ({"mem": {"max": "1 GiB"}}, "mem.max", "no amount of bytes (write `1G`"),
+        ({"io": "8:0 wbps=10mb"}, "io", "no amount of bytes (write `10M`"),
         ({"mem": {"max": "16E"}}, "mem.max", "too much"),
         ({"mem": {"max": True}}, "mem.max", "must be"),
         ({"mem": {"hihg": "1M"}}, "mem.hihg", "did you mean `high`"),

@@ -149,6 +149,9 @@ def test_verbs(build: Build) -> None:
         ([{"uid": "s", "commands": {**command("c"), "shell": True}}], "unknown key in command"),
         ([{"uid": "s", "commands": {**command("c"), "caps": []}}], "it belongs to the sandbox"),
         ([{"uid": "s", "verbose": 10}], "from 0 to 9"),
+        ([{"uid": "s", "capabilities": ["NET_ADMIN"]}], "unknown key in sandbox (did you mean `caps`?)"),
+        ([{"uid": "s", "limits": {"memory": "1G"}}], "unknown key in limits (did you mean `as`, of each pro"),
+        ([{"uid": "s", "commands": command("vpn/up")}], "cannot be a name (no path or control char"),
         ([{"info": "x"}], "`uid` is missing"),
     ],
 )

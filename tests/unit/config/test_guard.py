@@ -127,6 +127,7 @@ def test_addresses(root: Path) -> None:
         ({}, {}, "is ready as soon as it runs"),
         ({**DONE, "restart": "on-failure"}, {"on_failure": "open"}, "it would never open"),
         (DONE, {"allow": {}}, "would let all out"),
+        (DONE, {"allow": {"mark": "wg"}}, "must be a whole number"),
         *(
             (DONE, {"allow": {"link": name}}, "is no link's name")
             for name in ('w"', "w*", "w 0", "..", "a" * 16)

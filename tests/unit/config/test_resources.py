@@ -48,7 +48,9 @@ def test_a_limit(build: Build, value: Any, wanted: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("many", "'many' is no limit (a number, one with K, M, G or T, or `unlimited`)"),
+        ("many", "'many' is no limit (such as `512M` or `unlimited`; K is 1024)"),
+        ("100MB", "'100MB' is no limit (write `100M`: K, M, G, T, P and E alone, powers of 1024)"),
+        ("1 GiB", "is no limit (write `1G`"),
         ("", "is no limit"), ("-1", "is no limit"), ("9999999999999T", "is no limit"), (-1, "0 or more"),
         (1 << 63, "is no limit"), (True, "must be"), ([1], "must be"), ({"soft": 1}, "`hard` is missing"),
         ({"soft": 4, "hard": 3}, "limits.nofile.soft: is more than `hard`"),
