@@ -8,10 +8,8 @@ import sys
 from initspawn.cli.compiled import FILES, add_user_option, compile_for, user_name
 from initspawn.cli.exits import SYSTEM
 from initspawn.cli.output import show_problems, show_table, write_line
-from initspawn.config.check import check
 from initspawn.config.devices import lacks_pyudev
 from initspawn.config.files import files_of
-from initspawn.config.load import load
 from initspawn.config.spot import Report, Spot
 from initspawn.config.target import Target, here
 from initspawn.errors import Problem
@@ -80,6 +78,9 @@ def _unlimited(api: Api, sandbox: Sandbox, reason: str, files: list[str]) -> Pro
 
 def _place(api: Api, sandbox: Sandbox, files: list[str]) -> Spot | None:
     """Where the file that an API is of has the limits of a sandbox. The files have been compiled already."""
+    from initspawn.config.check import check  # not for a plan, which needs no package of theirs
+    from initspawn.config.load import load
+
     for path in files_of(files):
         document = load(path)
         report = Report(path, document.positions)

@@ -15,7 +15,9 @@ if __name__ == "__main__":
     try:
         from initspawn.gateway.process import main
     except Exception as error:  # a Python, or packages, that lack something: it would say so at each restart
-        text = " ".join(f"initspawn gateway: cannot start: {type(error).__name__}: {error}".split())
-        print(text, file=sys.stderr)
+        why = f"cannot start: {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name not in sys.stdlib_module_names:
+            why = f"it needs the package {error.name} of Python: install initspawn[gateway]"
+        print(" ".join(f"initspawn gateway: {why}".split()), file=sys.stderr)
         sys.exit(SYSTEM)
     sys.exit(main())

@@ -89,7 +89,7 @@ def test_its_command_needs_no_package(order: str, target: Path) -> None:
 
 
 def test_what_needs_one_names_it(target: Path) -> None:
-    assert said("explain t.yaml --boot", target).startswith("initspawn: this needs the Python package `")
+    assert said("explain t.yaml --boot", target).startswith("initspawn: this needs `msgspec`")
 
 
 def said(order: str, target: Path) -> str:
