@@ -117,6 +117,10 @@ def test_the_guard_is_there_before_the_first_other_process(device: Guest) -> Non
 def test_then_everything_goes_through_the_tunnel(device: Guest) -> None:
     assert up(device)["state"] == "done"
     wait(lambda: guard(device) == {"state": "open", "until": "vpn/up", "repairs": 0}, "the guard to open")
+    told = json.loads(device.check("initspawn", "explain", "--boot", "--json"))
+    times = {mark["what"]: mark["time"] for mark in told["marks"]}
+    (way,) = (one for one in told["services"] if one["command"] == "vpn/up")
+    assert times["guard closed"] <= way["started"] <= way["ready"] <= times["guard open"]
     assert "active" in device.check("systemctl", "is-active", "systemd-networkd")
     first = counted(device)
     wait(lambda: counted(device)["carried"] >= first["carried"] + 10, "what the talker says")
