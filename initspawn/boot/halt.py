@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from initspawn.linux import cgroup
 from initspawn.linux.cmdline import option
 from initspawn.linux.libc import syscall
 from initspawn.linux.mount import unescaped
@@ -45,6 +46,8 @@ def main(arguments: list[str]) -> int:
         _leave_watchdog(way)
         os.sync()
         _protect_disks()
+    else:
+        _leave_no_group()
     try:
         syscall("reboot", *_MAGIC, number, None)
     except OSError as error:  # a container without CAP_SYS_BOOT
@@ -115,6 +118,17 @@ def _others() -> bool:
             except OSError:  # gone
                 pass
     return False
+
+
+def _leave_no_group() -> None:
+    """A container may share the machine's control groups, where the supervisor's own would stay for ever."""
+    from initspawn.boot.early import GROUP
+
+    root = cgroup.mount_point()
+    try:
+        os.rmdir(f"{root}/{GROUP}")
+    except OSError:  # none was made, or there is another container's supervisor in it
+        pass
 
 
 def _protect_disks() -> None:

@@ -51,7 +51,7 @@ def target(tmp_path: Path) -> Path:
 def build(target: Path, *, gateway: str = "") -> None:
     """Run the script; nothing may be missing in the image afterwards."""
     text = (ROOT / "docs/boot.md").read_text()
-    (script,) = re.findall(r"^```sh\n(#!/bin/sh\n.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (script,) = re.findall(r"^```sh\n(#!/bin/sh\n.*?)^```\n", text, re.MULTILINE | re.DOTALL)
     place = target.parent
     environ = os.environ | {
         "SOURCE": str(ROOT), "WHEELS": str(place / "wheels"), "ARCH": "aarch64",
