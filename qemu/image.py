@@ -26,7 +26,7 @@ SUITE = "bookworm"
 GUEST_PYTHON = (3, 11)
 # What of the project the guest gets.
 PROJECT = ("initspawn", "tests", "configs", "docs", "qemu", "pyproject.toml")
-INSTALLED = {"rootfs-overlay": "", "units": "usr/lib/systemd/system"}  # and what belongs elsewhere there
+INSTALLED = {"rootfs-overlay": "", "units": "usr/lib/systemd/system"}  # and what belongs elsewhere there, too
 PLACE = "opt/initspawn"
 PACKAGES = "usr/local/lib/python3.11/dist-packages"
 SIZE = "1G"  # sparse
@@ -154,9 +154,12 @@ def _make_image(place: Path, base: Path, wheels: Path, project: list[Path], prog
     shutil.copytree(wheels, stage / PACKAGES, symlinks=True, dirs_exist_ok=True)
     for path in project:
         first, *rest = path.parts
-        target = stage.joinpath(INSTALLED[first], *rest) if first in INSTALLED else stage / PLACE / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / path, target, follow_symlinks=False)
+        targets = [stage / PLACE / path]
+        if first in INSTALLED:
+            targets.append(stage.joinpath(INSTALLED[first], *rest))
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / path, target, follow_symlinks=False)
     if sys.version_info[:2] == GUEST_PYTHON:  # the guest would take ten times as long
         compile_all = [sys.executable, "-m", "compileall", "-q", "-s", str(stage), "-p", "/"]
         _run([*compile_all, str(stage / PLACE)], progress)
