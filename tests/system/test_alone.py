@@ -53,24 +53,43 @@ echo "sleep $1" >>{place}/told
 """
 
 
+# Before the script: no process can be made any more.
+NO_FORK = """
+import os, pyseccomp
+deny = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+for call in ("clone", "clone3", "fork", "vfork"):
+    deny.add_rule(pyseccomp.ERRNO(11), call)
+deny.load()
+os.execv("/bin/sh", {argv})
+"""
+
+
 def lines(place: Path) -> list[str]:
     return (place / "told").read_text().splitlines()
 
 
 @contextmanager
 def started(
-    place: Path, words: str, *, first: str = "", bin: dict[str, str] | None = None, **environment: str
+    place: Path,
+    words: str,
+    *,
+    first: str = "",
+    bin: dict[str, str] | None = None,
+    line: str = "",
+    **environment: str,
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`unshare`, and the PID 1 that it has made. `words`: the kernel's; `first`: what is done before; `bin`:
-    scripts that are found before all programs, of which `python3` is the interpreter.
+    scripts that are found before all programs, of which `python3` is the interpreter. `line`: what the
+    script begins with.
     """
     for name, text in {"told": "", "cmdline": f"quiet {words}\n", "sysrq-trigger": "", **(bin or {})}.items():
         (place / name).write_text(text)
         (place / name).chmod(0o755)
     (place / "uptime").write_text(Path("/proc/uptime").read_text())
-    stub = (ROOT / f"rootfs-overlay/usr/sbin/{STUB}").read_text()
+    stub = f"{line}\n{(ROOT / f'rootfs-overlay/usr/sbin/{STUB}').read_text()}"
     interpreter = place / "python3" if bin else sys.executable
-    for name, value in {"boot": STAGE, "python": interpreter, "PATH": f"{place}:/usr/bin:/bin"}.items():
+    own = {"boot": STAGE, "python": interpreter, "PATH": f"{place}:/usr/bin:/bin", "stub": place / STUB}
+    for name, value in own.items():
         stub = re.sub(f"(?m)^{name}=.*", f"{name}={value}", stub, count=1)
     assert "/proc/sysrq-trigger" in stub
     (place / STUB).write_text(stub.replace("/proc/sysrq-trigger", f"{place}/sysrq-trigger"))
@@ -138,6 +157,49 @@ def test_a_container_without_dev_null_ends_and_says_why(tmp_path: Path) -> None:
         assert process.returncode == 1
         assert said == "initspawn-init: /dev/null is missing: nothing can be started\n"
         assert lines(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "hold", "becomes"),
+    [("initspawn.init=none", False, False), ("initspawn.init={place}/init", False, True),
+     ("initspawn.init={place}/init", True, False)],
+    ids=["alone", "boot", "held"],
+)  # fmt: skip
+def test_pid_1_lives_on_where_no_process_can_be_made(
+    tmp_path: Path, words: str, hold: bool, becomes: bool
+) -> None:
+    """A shell that cannot fork ends, and a kernel whose PID 1 ends panics."""
+    scripts = {
+        "python3": ENDS.format(place=tmp_path, line=""),
+        "init": f"#!/bin/sh\necho init >>{tmp_path}/told\nexec /bin/sleep 60\n",
+        "alone.py": NO_FORK.format(argv=["sh", str(tmp_path / STUB)]),
+    }
+    if hold:
+        scripts["hold"] = ""
+    told = f"{words.format(place=tmp_path)} initspawn.hold={tmp_path}/hold"
+    first = f"umount /proc/uptime; exec {sys.executable} {tmp_path}/alone.py"
+    begins = f"echo begins >>{tmp_path}/told"
+    with started(tmp_path, told, first=first, bin=scripts, line=begins) as (process, _):
+        if becomes:
+            wait_for(lambda: lines(tmp_path) == ["begins", "begins", "init"], "the real init")
+        else:
+            wait_for(lambda: lines(tmp_path) == ["begins"] * 3, "two more tries")
+        assert process.poll() is None
+        process.kill()
+
+
+@pytest.mark.parametrize("first", ["", "exec 0<&- 1>&- 2>&-"], ids=["an-end-of-file", "closed"])
+def test_a_machine_in_recovery_without_a_console_stands_still(tmp_path: Path, first: str) -> None:
+    """Its shell has nothing to read and ends; PID 1 does not."""
+    machine = "readlink() { echo 'pid:[4026531836]'; }"  # to this copy of the script it is one
+    ends = {
+        "python3": ENDS.format(place=tmp_path, line="printf recovery >&3"),
+        "sleep": PAUSES.format(place=tmp_path, last=2),
+    }
+    with started(tmp_path, "", first=first, bin=ends, line=machine) as (process, _):
+        wait_for(lambda: lines(tmp_path)[-2:] == ["sleep 5"] * 2, "its second shell")
+        assert process.poll() is None
+        process.kill()
 
 
 def test_it_takes_another_plan(tmp_path: Path) -> None:
@@ -378,7 +440,7 @@ print(halt._others())
 
 
 def test_who_is_left_at_the_end_is_ended_even_against_its_will() -> None:
-    program = "[ $$ = 1 ] || exit 9; (trap '' TERM; exec sleep 99) & sleep 99 & \"$0\" -c \"$1\"; exit $?"
+    program = '[ $$ = 1 ] || exit 9; (trap \'\' TERM; exec sleep 99) & sleep 99 & "$0" -c "$1"; exit $?'
     done = subprocess.run(
         [*UNSHARE, "sh", "-c", program, sys.executable, END_OTHERS],
         capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT,
