@@ -20,7 +20,7 @@ from initspawn.config.schema import Config, EncoderOpts
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _OWN_KEYS = r"^(x-|\$)"
 _NUMBER = r"^[-+]?(0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|0[dD][0-9_]+|[0-9][0-9_]*)$"
-_LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
+_LINK = re.compile(r"\[([^][]*)\]\([^)]*\)")
 
 Json = dict[str, Any]
 

@@ -119,6 +119,7 @@ print(json.dumps([made.registry.about["plan"](), made.supervisor.plan.user, befo
 """
 
 
+@pytest.mark.not_emulated("what a supervisor begins with: its spawner")
 def test_a_supervisor_that_refuses_its_plan_leaves_nothing_to_the_next(
     plans: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -157,6 +157,7 @@ def test_one_that_cannot_be_set_is_fed_nevertheless(device: Device, tells: bool,
     assert device.eaten == b"\0"
 
 
+@pytest.mark.not_emulated("ioctl(2) with an order that the device does not know")
 def test_to_what_is_none_nothing_is_written(tmp_path: Path) -> None:
     """A disk, for example, that was named by mistake; a pipe does not keep us waiting."""
     before = len(open_descriptors())

@@ -179,6 +179,7 @@ TREE = [{"target": path, "mode": "ro"} for path in ("/bin", "/lib", "/lib64", "/
 ALONE = {"shares": {"net": "disable"}}
 
 
+@pytest.mark.not_emulated("Landlock")
 @pytest.mark.parametrize(
     ("sandbox", "problem"),
     [

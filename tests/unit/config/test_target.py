@@ -186,6 +186,7 @@ def test_bind_sources_are_those_of_the_tree(box: Callable[..., Sandbox], root: P
     assert "'/var/missing' does not exist" in problems(box, {"namespace": {"mounts": entries}})
 
 
+@pytest.mark.not_emulated("openat2(2)")
 def test_an_image_is_that_of_the_tree(box: Callable[..., Sandbox], root: Path) -> None:
     image = root / "var/box.squashfs"
     image.write_bytes(b"hsqs")

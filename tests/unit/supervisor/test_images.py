@@ -20,6 +20,8 @@ from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.images import Images
 from initspawn.supervisor.reactor import Reactor
 
+pytestmark = pytest.mark.not_emulated("openat2(2)")
+
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
