@@ -11,12 +11,12 @@ from __future__ import annotations
 import _socket
 import os
 import struct
-import sys
 
 from initspawn.boot.notify import notify
 from initspawn.control.server import who
 from initspawn.linux import cgroup
 from initspawn.linux.libc import missing
+from initspawn.say import say
 from initspawn.supervisor.moving import move
 from initspawn.supervisor.reactor import READ
 
@@ -56,7 +56,7 @@ class Unit:
         try:
             notify(self._address, text, wait=False)
         except OSError as error:  # it shuts down
-            print(f"initspawn: {self._address}: {error.strerror}", file=sys.stderr)
+            say(f"{self._address}: {error.strerror}")
 
     def _renew(self) -> None:
         if self._pause and not self._supervisor.closing:
@@ -170,7 +170,7 @@ class Adoption:
 
     @staticmethod
     def _answer(peer: _socket.socket, fds: list[int], text: str) -> None:
-        print(f"initspawn: adoption: {text}", file=sys.stderr)
+        say(f"adoption: {text}")
         try:
             peer.send(text.encode())
         except OSError:

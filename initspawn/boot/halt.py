@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import _signal
 import os
-import sys
 import time
 
 from initspawn.linux import cgroup
 from initspawn.linux.cmdline import option
 from initspawn.linux.libc import syscall
 from initspawn.linux.mount import unescaped
+from initspawn.say import say
 
 INIT = b"initspawn-init"
 _FIRST_NAMESPACE = 0xEFFFFFFC  # the inode of the machine's own pid namespace (include/linux/proc_ns.h)
@@ -145,4 +145,4 @@ def _protect_disks() -> None:
 
 
 def _tell(line: str) -> None:
-    print(f"initspawn: halt: {line}", file=sys.stderr, flush=True)
+    say(f"halt: {line}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
+
+from initspawn.say import say
 
 ERROR, WARNING, NOTICE = 3, 4, 5  # syslog(2); errors of the kernel's log are seen on the console
 _KMSG = 1, 11  # its device (Documentation/admin-guide/devices.txt)
@@ -20,4 +21,4 @@ def tell(line: str, priority: int = ERROR) -> None:
         return
     log = stat.S_ISCHR(about.st_mode) and about.st_rdev == os.makedev(*_KMSG)
     mark = f"<{priority}>" if log or stat.S_ISSOCK(about.st_mode) else ""
-    print(f"{mark}initspawn: {line}", file=sys.stderr, flush=True)
+    say(line, mark)

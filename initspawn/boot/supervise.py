@@ -30,6 +30,7 @@ from initspawn.limits import CLOSE_SECONDS
 from initspawn.linux import cmdline, prctl, process
 from initspawn.plan import ADDRESS, API, NETWORK, SYSTEM
 from initspawn.planfile import load
+from initspawn.say import say
 from initspawn.supervisor import leftovers
 from initspawn.supervisor.autostart import Autostart, notifications_of
 from initspawn.supervisor.core import Supervisor
@@ -71,10 +72,10 @@ def main(arguments: list[str]) -> int:
         start_fd = int(options.get("--start-fd", "-1"))
         return Main(plan, options["--plan"], options["--run-dir"], start_fd).run()
     except (InitspawnError, OSError, ValueError, KeyError) as error:
-        print(f"initspawn: {error}", file=sys.stderr)
+        say(str(error))
         return 111
     except Exception as error:
-        print(f"initspawn: {type(error).__name__}: {error}", file=sys.stderr)
+        say(f"{type(error).__name__}: {error}")
         return 111
 
 
@@ -219,7 +220,7 @@ class Main:
             try:
                 self.network = self.autostart.network = Network(self.reactor, self._on_network)
             except OSError as error:  # a kernel without netlink: whoever waits for the network waits on
-                print(f"initspawn: the network cannot be followed: {error.strerror}", file=sys.stderr)
+                say(f"the network cannot be followed: {error.strerror}")
 
     def _on_network(self) -> None:
         """The network has come, gone or become another."""

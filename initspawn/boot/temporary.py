@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
+
+from initspawn.say import say
 
 
 def clean(plan_file: str, run_dir: str, gateway: str, lock: str) -> None:
@@ -17,4 +18,4 @@ def clean(plan_file: str, run_dir: str, gateway: str, lock: str) -> None:
         try:
             remove(path)
         except OSError as error:  # not ours alone: somebody put something there
-            print(f"initspawn: {path} stays: {error.strerror}", file=sys.stderr)
+            say(f"{path} stays: {error.strerror}")

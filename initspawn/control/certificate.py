@@ -12,10 +12,10 @@ import fcntl
 import os
 import stat
 import struct
-import sys
 
 from initspawn.errors import InitspawnError
 from initspawn.limits import TLS_CHECK_SECONDS, TLS_FILE_BYTES
+from initspawn.say import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Certificate:
 
     def _complain(self, text: str) -> None:
         self.problem = text
-        print(f"initspawn: certificate {self._files[0]}: {text}", file=sys.stderr, flush=True)
+        say(f"certificate {self._files[0]}: {text}")
 
     def _signature(self) -> tuple[tuple[int, ...], ...]:
         """What tells one state of the files from another; links are followed."""

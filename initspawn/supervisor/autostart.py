@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import _signal
 import os
-import sys
 
 from initspawn.errors import RequestError
 from initspawn.linux import process
 from initspawn.linux.cmdline import words
 from initspawn.plan import NETWORK, NOTIFY, devices_of, notifies
 from initspawn.sandbox.bind import bind
+from initspawn.say import say
 from initspawn.supervisor.services import Services, named, reached
 from initspawn.supervisor.stopping import Leaving, Stopping
 from initspawn.supervisor.task import DRAINING
@@ -207,7 +207,7 @@ class Autostart:
         self._supervisor.stop(self._tasks[service], signal, reason=reason)
 
     def tell(self, service: Service, text: str) -> None:
-        print(f"initspawn: {service.name}: {text}", file=sys.stderr, flush=True)
+        say(f"{service.name}: {text}")
 
     def _on_start(self, service: Service, task: Task) -> None:
         if task.refusal is None:

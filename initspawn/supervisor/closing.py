@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from initspawn.limits import LOST_SECONDS
 from initspawn.linux import process
+from initspawn.say import say
 from initspawn.supervisor import task as life
 
 TYPE_CHECKING = False
@@ -60,7 +59,7 @@ class Closing:
                 return
             if tasks:
                 what = "nothing is heard of some tasks" if over else "some tasks do not end"
-                print(f"initspawn: {what}, they are left behind", file=sys.stderr)
+                say(f"{what}, they are left behind")
         again.cancel()
         self._preparer.close()
         self._then()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import _socket
 import os
-import sys
 
 from initspawn.plan import device_text
+from initspawn.say import say
 from initspawn.supervisor.keeper import Keeper
 from initspawn.supervisor.paths import Paths
 from initspawn.supervisor.reactor import READ
@@ -173,4 +173,4 @@ def parse(data: bytes, count: int) -> tuple[bool, ...] | str:
 
 
 def _tell(text: str) -> None:
-    print(f"initspawn: devices: {text}", file=sys.stderr, flush=True)
+    say(f"devices: {text}")

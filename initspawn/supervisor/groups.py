@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 
 from initspawn.errors import PlanError
 from initspawn.linux import cgroup, process
 from initspawn.sandbox.launch import limited
+from initspawn.say import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,10 +100,7 @@ class Groups:
                     raise PlanError(
                         f"{api.api}: sandbox `{sandbox.uid}`: its cgroups cannot be made: {reason}; {hint}"
                     )
-                print(
-                    f"initspawn: {api.api}: sandbox `{sandbox.uid}` runs without its limits: {reason}",
-                    file=sys.stderr,
-                )
+                say(f"{api.api}: sandbox `{sandbox.uid}` runs without its limits: {reason}")
                 without.append(sandbox)
         if not without:
             return plan
@@ -283,7 +280,7 @@ class Groups:
         try:
             self.close()
         except OSError as error:
-            print(f"initspawn: {self.root} could not be removed: {error}", file=sys.stderr)
+            say(f"{self.root} could not be removed: {error}")
 
     def close(self) -> None:
         """Kill what is left, remove everything, and go back to where we came from. Raises OSError for what

@@ -7,10 +7,9 @@ takes them away (`nft flush ruleset`), is noticed, and they are put back. Loaded
 
 from __future__ import annotations
 
-import sys
-
 from initspawn.errors import RequestError
 from initspawn.linux import nftables
+from initspawn.say import say
 from initspawn.supervisor import service as life
 from initspawn.supervisor.eventlog import Reader
 from initspawn.supervisor.reactor import READ
@@ -221,7 +220,7 @@ class Guard:
             then()
 
     def _tell(self, text: str) -> None:
-        print(f"initspawn: guard: {text}", file=sys.stderr, flush=True)
+        say(f"guard: {text}")
 
 
 def _mark_of(state: str) -> str:

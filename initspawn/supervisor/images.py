@@ -7,9 +7,9 @@ device when nobody has it open or mounted any more, however we end.
 from __future__ import annotations
 
 import os
-import sys
 
 from initspawn.errors import LaunchRefused
+from initspawn.say import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Images:
             except OSError as error:
                 why = f"{error.filename or path}: {error.strerror}; looked at when its plan was loaded"
                 self._faults[path] = LaunchRefused("image", 0, why)
-                print(f"initspawn: no sandbox gets the image {path} as its root: {why}", file=sys.stderr)
+                say(f"no sandbox gets the image {path} as its root: {why}")
         device = self._devices[path][1] if path in self._devices else ""
         return sandbox.replace(mounts=(sandbox.mounts[0].replace(device=device), *sandbox.mounts[1:]))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from initspawn.errors import RequestError
+from initspawn.say import say
 from initspawn.supervisor.eventlog import Reader
 
 TYPE_CHECKING = False
@@ -104,7 +103,7 @@ class Keeper:
 
     def _say(self, line: str) -> None:
         shown = "".join(letter if letter.isprintable() else "?" for letter in line)
-        print(f"initspawn: {self._command.uid}: {shown}", file=sys.stderr, flush=True)
+        say(f"{self._command.uid}: {shown}")
 
 
 class _Voice:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import _socket
 import os
 import struct
-import sys
 
 from initspawn.limits import NOTIFIES, NOTIFY_BYTES, NOTIFY_PERIOD
 from initspawn.plan import NOTIFY_PATH, Mount, notifies
+from initspawn.say import say
 from initspawn.supervisor.reactor import READ
 
 TYPE_CHECKING = False
@@ -172,7 +172,7 @@ class Notifications:
             return self._with_socket(api, sandbox, watchdogs)
         except OSError as error:
             reason = error.strerror or error
-            print(f"initspawn: {api}: no socket for messages from {sandbox.uid}: {reason}", file=sys.stderr)
+            say(f"{api}: no socket for messages from {sandbox.uid}: {reason}")
             return sandbox
 
     def _with_socket(self, api: str, sandbox: Sandbox, watchdogs: list[float]) -> Sandbox:
@@ -247,7 +247,7 @@ class Notifications:
         """Others may wait for room in this socket: who was not heard may have been kept from it."""
         if place not in self.full:
             said = f"{'/'.join(place)}: its socket for messages is full, watchdogs wait"
-            print(f"initspawn: {said}", file=sys.stderr, flush=True)
+            say(said)
         self.full[place] = now
 
     def _understood(

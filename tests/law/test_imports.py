@@ -34,7 +34,7 @@ class Rule(NamedTuple):
     stdlib: frozenset[str] = HANDFUL
 
 
-RECORDS = "record errors plan planfile event limits"
+RECORDS = "record errors plan planfile event limits say"
 AHEAD = "tree sources late execfd"  # what a plan made ahead needs when it is used
 FLOOR_0 = f"linux {RECORDS}"
 FLOOR_1 = f"{FLOOR_0} sandbox encoders"

@@ -1,11 +1,20 @@
-"""A process that has no descriptor left: this one, for a while."""
+"""A process that has no descriptor left: this one, for a while. And a file that takes nothing."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+class Deaf(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager
