@@ -5,7 +5,8 @@
 
 `decision` is `allowed`, or the status that the call was refused with. What everybody who may see anything may
 ask (ping, info) is recorded only when it was refused. Of equal records within a second only the first one
-is written, and then how often it came. At `limit` bytes the file becomes FILE.1, which is then lost.
+is written, and then how often it came. At `limit` bytes the file becomes FILE.1, which is then lost; as long
+as no new one can be made it grows.
 
 `n` counts, also across files and supervisors. `chain` is over the record before and this one (`chained`), so
 one that was changed, taken out or moved is found; but whoever may write the file can write a whole new chain:
@@ -16,10 +17,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 
 from initspawn.record import Record
+from initspawn.say import say
 from initspawn.verbs.access import digest
 
 TYPE_CHECKING = False
@@ -73,9 +74,7 @@ class Audit:
     def _write(self, entry: dict[str, Any]) -> None:
         try:
             if os.fstat(self._fd).st_size > self._limit:
-                os.replace(self._path, f"{self._path}.1")
-                os.close(self._fd)
-                self._fd = self._open()
+                self._rotate()
             record = {"n": self._number + 1, **entry}
             chain = chained(self._chain, record)
             line = json.dumps({**record, "chain": chain}).encode() + b"\n"
@@ -84,7 +83,28 @@ class Audit:
             else:
                 os.write(self._fd, b"\n")  # the disk is full: what comes later is to be whole
         except OSError as error:
-            print(f"initspawn: the audit log {self._path}: {error.strerror}", file=sys.stderr)
+            self._complain(error)
+
+    def _rotate(self) -> None:
+        """Go on in a new file; where there can be none, in this one: no record is lost for it."""
+        try:
+            try:
+                os.replace(self._path, f"{self._path}.1")
+            except FileNotFoundError:  # somebody has removed it
+                pass
+            try:
+                fresh = self._open()
+            except BaseException:
+                os.replace(f"{self._path}.1", self._path)
+                raise
+        except OSError as error:
+            self._complain(error)
+            return
+        os.close(self._fd)
+        self._fd = fresh
+
+    def _complain(self, error: OSError) -> None:
+        say(f"the audit log {self._path}: {error.strerror}")
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

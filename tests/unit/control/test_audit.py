@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -191,3 +192,46 @@ def lines_that_are(path: Path) -> list[int]:
         except ValueError:
             pass
     return found
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENFILE])
+def test_where_no_new_file_can_be_made_it_goes_on_in_the_old_one(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its descriptor is never one that somebody else has meanwhile."""
+    path = tmp_path / "audit"
+    audit = Audit(str(path), limit=500, clock=Clock())
+    before = set(os.listdir("/proc/self/fd"))
+    real = os.open
+
+    def failing(name: str, *rest: int) -> int:
+        if name == str(path):
+            raise OSError(number, os.strerror(number))
+        return real(name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        for user in range(5):
+            audit.record("control", f"user:{user}", "a/b", None, "forbidden")
+            other = real(tmp_path / "theirs", os.O_RDWR | os.O_CREAT)
+            audit.record("control", f"user:{user}", "a/c", None, "forbidden")
+            assert os.fstat(other).st_size == 0
+            os.close(other)
+    assert capfd.readouterr().err.endswith(f"initspawn: the audit log {path}: {os.strerror(number)}\n")
+    assert verify(str(path)).records == 10
+    for user in range(3):
+        audit.record("control", f"user:{user}", "a/b", None, "forbidden")
+    assert verify(str(path)).last == 13
+    assert len(lines(path)) < 10
+    assert set(os.listdir("/proc/self/fd")) == before
+    audit.close()
+
+
+def test_one_that_was_removed_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    audit = Audit(str(path), limit=500, clock=Clock())
+    path.unlink()
+    for user in range(20):
+        audit.record("control", f"user:{user}", "a/b", None, "forbidden")
+    audit.close()
+    assert lines(path)[-1]["who"] == "user:19"
