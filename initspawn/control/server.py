@@ -180,7 +180,7 @@ class Door:
         """Admit this peer, as soon as there is room to see who it is; nobody else comes in before it."""
         try:
             self._welcome(peer)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             if not (number := missing(error)):
                 raise
             if self.reactor.room.spend(number):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import sys
 
 from initspawn.control.audit import Audit
 from initspawn.control.tokens import NAME, TokenFileError, read
 from initspawn.limits import CALM_SECONDS
 from initspawn.linux import inotify
 from initspawn.linux.libc import missing
+from initspawn.say import say
 from initspawn.supervisor.reactor import READ
 
 TYPE_CHECKING = False
@@ -66,17 +67,24 @@ class State:
 
     def _read(self) -> None:
         """Take the file's tokens; of one that is damaged none."""
+        number, reason, found = 0, "", []
         try:
             found = read(os.path.join(self._directory, NAME))
-        except (TokenFileError, OSError) as error:
-            number = missing(error)
-            if number and self._reactor.room.spend(number):
-                return self._read()
-            print(f"initspawn: no token of the file is valid: {error}", file=sys.stderr, flush=True)
-            found = []
+        except (TokenFileError, OSError, MemoryError) as error:
+            number, reason = missing(error), str(error) or "no memory"
+        if number and self._reactor.room.spend(number):
+            self._read()
+            return
+        try:
+            self._tokens.store(found)
+        except MemoryError:  # not everybody has been told
+            number = errno.ENOMEM
+            raise
+        finally:  # nobody else reads the file again
             if number and self._again is None:  # there may be room later
                 self._again = self._reactor.after(CALM_SECONDS, self._read_again)
-        self._tokens.store(found)
+        if reason:
+            say(f"no token of the file is valid: {reason}")
 
     def _read_again(self) -> None:
         self._again = None

@@ -217,6 +217,7 @@ def test_a_peer_waits_until_it_can_be_seen_who_it_is(
         for _ in range(3):
             reactor.turn(0.2)
         assert asked == []
+        assert reactor._epoll.poll(0) == [], "it waits, and does not turn"
         for _ in range(8):
             os.close(taken.pop())
         before = time.monotonic()
@@ -276,4 +277,32 @@ def test_tokens_that_cannot_be_read_for_want_of_descriptors(
     assert valid() == ["a"]
     assert ("no token of the file is valid" in capsys.readouterr().err) is not held
     state.close(remove=True)
+    reactor.close()
+
+
+def test_a_peer_is_not_lost_for_want_of_memory(tmp_path: Path) -> None:
+    reactor = Reactor()
+    asked: list[int] = []
+
+    def identify(user: int, pid: int, pidfd: int) -> Identity:
+        asked.append(pid)
+        if len(asked) < 3:
+            raise MemoryError
+        return NOBODY
+
+    registry: Any = SimpleNamespace(
+        supervisor=SimpleNamespace(disconnected=lambda _: None), watchers={}, limits={"connections": 4}
+    )
+    path = str(tmp_path / "s")
+    made = Door(
+        listen(path), name="control", reactor=reactor, registry=registry, tokens=Tokens(), identify=identify
+    )
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        before = time.monotonic()
+        while not made.connections and time.monotonic() < before + 30:
+            reactor.turn(0.2)
+        assert len(made.connections) == 1
+        assert asked == [os.getpid()] * 3
+    made.close()
     reactor.close()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from initspawn.control import state
 from initspawn.control.state import State
+from initspawn.control.tokens import NAME, write
+from initspawn.limits import CALM_SECONDS
 from initspawn.supervisor.reactor import Reactor
 from initspawn.verbs.access import NOBODY, Token, Tokens, digest
+from tests.support.full import Deaf
 
 
 class Kept:
@@ -62,3 +68,53 @@ def test_a_token_is_over_though_the_timers_have_slept(kept: Kept) -> None:
     while not kept.cut:
         kept.passes(1)
     assert kept.now - began <= 11
+
+
+@pytest.mark.parametrize("stderr", [io.StringIO(), Deaf()], ids=["heard", "not heard"])
+def test_a_token_that_was_revoked_is_none_though_memory_is_short(
+    tmp_path: Path, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is valid until the file can be read, and then it is, though it has not changed again."""
+    now = [1000.0]
+    reactor, tokens = Reactor(clock=lambda: now[0]), Tokens()
+    first, second = (Token(name=name, digest=digest(name), scopes=frozenset("*")) for name in "ab")
+    write(str(tmp_path / NAME), [first, second])
+    made = State(str(tmp_path), reactor, tokens)
+    assert tokens.identity("a") != NOBODY
+    asked: list[str] = []
+
+    def no_memory(path: str) -> list[Token]:
+        asked.append(path)
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stderr)
+        patch.setattr(state, "read", no_memory)
+        write(str(tmp_path / NAME), [second])
+        reactor.turn()
+        assert asked
+        assert [tokens.identity(shown) for shown in "ab"] == [NOBODY, NOBODY]
+    now[0] += CALM_SECONDS + 1
+    reactor.turn()
+    assert tokens.identity("a") == NOBODY
+    assert tokens.identity("b") != NOBODY
+    made.close(remove=True)
+    reactor.close()
+
+
+def test_who_was_not_told_of_a_change_is_told_later(kept: Kept) -> None:
+    failing = [True]
+
+    def recheck() -> None:
+        if failing:
+            failing.clear()
+            raise MemoryError
+
+    told: list[int] = []
+    kept.tokens.on_change += [recheck, lambda: told.append(1)]
+    with pytest.raises(MemoryError):
+        kept.state._read()
+    assert not told
+    kept.passes(CALM_SECONDS + 1)
+    assert told
+    del kept.tokens.on_change[-2:]
