@@ -5,6 +5,7 @@ What a client does not read stays where it is: its events in the tasks' logs, it
 
 from __future__ import annotations
 
+import errno
 import os
 
 from initspawn.control import wire
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from initspawn.supervisor.running import Task
 
 _EVENTS_AT_ONCE = 256  # events encoded for one client before others get their turn
+_NO_MEMORY = "the supervisor has no memory for this call"
 _PENDING = 256  # calls of one client that wait for their answer
 
 
@@ -133,7 +135,11 @@ class Connection:
         if not data:
             self.close()
             return
-        self._waiting += self._frames.feed(data)
+        try:
+            self._waiting += self._frames.feed(data)
+        except MemoryError:  # nobody knows where the next frame begins
+            self._fault(_NO_MEMORY)
+            return
         self._serve()
 
     def _serve(self) -> None:
@@ -141,10 +147,12 @@ class Connection:
         while self._waiting and not self._busy() and not self.closed:
             body = self._waiting.pop(0)
             try:
-                request = wire.decode_call(body)
+                request = self._decode(body)
             except wire.WireError as error:
                 self._fault(str(error))
                 return
+            if request is None:
+                continue
             if request.order is not None:
                 self._obey(request)
                 continue
@@ -157,6 +165,22 @@ class Connection:
             self._fault(self._frames.fault)
             return
         self._update()
+
+    def _decode(self, body: bytes) -> wire.Request | None:
+        """A client's message; None: there is no memory for it, and it has been answered. Raises WireError."""
+        for _ in range(2):
+            try:
+                return wire.decode_call(body)
+            except MemoryError:
+                pass
+            if not self._door.reactor.room.lack(errno.ENOMEM):
+                break
+        number = wire.first_number(body)
+        if number is None:
+            raise wire.WireError(_NO_MEMORY)
+        self._pending += 1
+        self._answer_for(number)(Answer(status="not-available", info=_NO_MEMORY))
+        return None
 
     def _obey(self, request: wire.Request) -> None:
         """What is no call of a verb."""

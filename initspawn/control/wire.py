@@ -155,6 +155,12 @@ def decode_call(body: bytes) -> Request:
     )  # fmt: skip
 
 
+def first_number(body: bytes) -> int | None:
+    """The `id` of a message that there is no memory to decode, if it stands first, as our clients have it."""
+    digits = body[:32].replace(b" ", b"").removeprefix(b'{"id":').partition(b",")[0]
+    return int(digits) if digits.isdigit() and _whole(int(digits)) else None
+
+
 def _whole(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= MAX_ID
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from initspawn.control import wire
 from initspawn.control.connection import Connection
 from initspawn.limits import RETURN_SECONDS
 from initspawn.supervisor.eventlog import EventLog
@@ -80,4 +84,89 @@ def test_who_comes_back_gives_its_place_up_and_who_never_said_so_has_none() -> N
     made.close()
     peer.close()
     assert hall.kept()
+    hall.reactor.close()
+
+
+def call(peer: socket.socket, body: bytes) -> None:
+    peer.send(len(body).to_bytes(4, "little") + body)
+
+
+def heard(peer: socket.socket) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(body) for body in wire.FrameReader().feed(peer.recv(1 << 16))]
+    except BlockingIOError:
+        return []
+
+
+def test_a_call_that_there_is_no_memory_for_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall()
+    made, peer = hall.connect(None)
+    heard(peer)
+
+    def no_memory(body: bytes) -> wire.Request:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wire, "decode_call", no_memory)
+        call(peer, b'{"id": 17,"call":"a/c","args":[[],[]]}')
+        call(peer, b'{"id":18,"login":"x"}')
+        hall.turn()
+        hall.turn()
+    answers = heard(peer)
+    assert [(one["id"], one["status"]) for one in answers] == [(17, "not-available"), (18, "not-available")]
+    assert "no memory" in answers[0]["info"]
+    assert hall.reactor.room.short
+    assert made._pending == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(wire, "decode_call", no_memory)
+        call(peer, b'{"call":"a/c","id":17}')  # nobody knows which
+        hall.turn()
+    (fault,) = heard(peer)
+    assert "no memory" in fault["fault"]
+    assert made.closed
+    made.close()
+    peer.close()
+    hall.reactor.close()
+
+
+def test_a_call_is_read_with_what_was_given_up_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall()
+    made, peer = hall.connect(None)
+    heard(peer)
+    gave: list[int] = []
+    hall.reactor.room.give_up = lambda: not gave.append(1)
+    real = wire.decode_call
+
+    def little_memory(body: bytes) -> wire.Request:
+        if not gave:
+            raise MemoryError
+        return real(body)
+
+    monkeypatch.setattr(wire, "decode_call", little_memory)
+    called: list[str] = []
+    hall.door.registry.call = lambda caller, procedure, *rest: called.append(procedure)
+    call(peer, b'{"id":1,"call":"a/c"}')
+    hall.turn()
+    assert called == ["a/c"]
+    made.close()
+    peer.close()
+    hall.reactor.close()
+
+
+def test_a_frame_that_there_is_no_memory_for_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall()
+    made, peer = hall.connect(None)
+    heard(peer)
+
+    def no_memory(self: wire.FrameReader, data: bytes) -> list[bytes]:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wire.FrameReader, "feed", no_memory)
+        call(peer, b'{"id":1,"call":"a/c"}')
+        hall.turn()
+    assert "no memory" in heard(peer)[0]["fault"]
+    assert made.closed
+    made.close()
+    peer.close()
     hall.reactor.close()
