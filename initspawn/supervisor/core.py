@@ -76,30 +76,36 @@ class Supervisor:
             encoder=PluginEncoder(self, command.encoder_options) if command.encoder == PLUGIN else None,
         )  # fmt: skip
         lost = self.roster.admit(task)
-        if lost is not None:
-            self.turn_away(lost, RequestError("bad-state", "a later start has taken its place in the queue"))
-        if task.life.state != life.QUEUED:
-            try:
+        try:
+            if lost is not None:
+                refusal = RequestError("bad-state", "a later start has taken its place in the queue")
+                self.turn_away(lost, refusal)
+            if task.life.state != life.QUEUED:
                 self._begin(task, descriptors)
-            except (RequestError, LaunchRefused):
-                self.roster.remove(task)
-                raise
+        except BaseException:  # whatever it is: nobody else would end it, and who closes waits for it
+            self.roster.remove(task)
+            raise
         return task
 
     def _begin(self, task: Task, descriptors: tuple[int, ...] = ()) -> None:
         """Its first step. Raises RequestError, LaunchRefused."""
-        task.open()
-        streams = task.streams()  # those that wait read /dev/null
-        task.start = None if descriptors or streams.fed else self.reserve.take(task.sandbox)
-        task.spared = task.start is not None
-        if task.start is None:
-            try:
+        try:
+            task.open()
+            streams = task.streams()  # those that wait read /dev/null
+            task.start = None if descriptors or streams.fed else self.reserve.take(task.sandbox)
+            task.spared = task.start is not None
+            if task.start is None:
                 task.start = self._preparer.prepare(task.api, task.sandbox, descriptors, streams=streams)
-            except LaunchRefused:
-                task.close()
-                raise
-        task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
-        self._launch(task)
+            task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
+            self._launch(task)
+        except BaseException:
+            task.close()
+            if task.start is not None:
+                self._reapers.pop(task.start.pid, None)
+                if self._held.get(task.pid) is task:
+                    del self._held[task.pid]
+                self.reserve.end(task.start)
+            raise
 
     def turn_away(self, task: Task, refusal: RequestError | LaunchRefused) -> None:
         """It never got as far as its first step."""
@@ -115,8 +121,12 @@ class Supervisor:
             task.began = self.reactor.clock()
             try:
                 self._begin(task)
-            except (RequestError, LaunchRefused) as refusal:
+            except RequestError as refusal:
                 self.turn_away(task, refusal)
+            except BaseException:
+                self.reactor.after(0, lambda: self._next(api, command))  # for those behind it
+                self.turn_away(task, RequestError("internal-error"))
+                raise
 
     def _launch(self, task: Task) -> None:
         start = task.start
@@ -218,6 +228,7 @@ class Supervisor:
     def _refuse(self, task: Task, refusal: LaunchRefused, *, late: bool = False) -> None:
         task.refusal = task.refusal or refusal
         self._preparer.kill(task, late=late)
+        self._preparer.short(refusal)
 
     def _on_child(self, pid: int, status: int, _: Any) -> None:
         """News of a child, or of a command we trace."""
@@ -283,8 +294,6 @@ class Supervisor:
         if task.life.on(life.GONE) == life.REFUSED:
             if task.refusal is None:
                 task.refusal = self._preparer.failed(start, start.refusal(task.command_status))
-            for timer in task.timers:
-                timer.cancel()
             self._forget(task)
             task.on_start(task)
             task.on_end(task)

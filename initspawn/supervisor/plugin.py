@@ -80,6 +80,7 @@ class PluginEncoder(Encoder):
         try:
             self._socket, self._theirs = _socket.socketpair(_socket.AF_UNIX, kind)
         except OSError as error:
+            self._reactor.room.lack(error.errno or 0)
             raise LaunchRefused("plug-in", error.errno or 0) from error
         self._socket.setblocking(False)
         self._reactor.watch(self._socket.fileno(), READ, lambda _: self._readable())

@@ -84,7 +84,7 @@ class Preparer:
         """Take note of a start that was refused for want of room; True where it may be tried once more."""
         if refusal.step == "slot":  # there may be no more, however much room there is
             return False
-        return self._reactor.room.lack(refusal.errno)
+        return self._reactor.room.lack(refusal.errno, group=refusal.step == "cgroup")
 
     def _prepare(
         self,

@@ -166,6 +166,11 @@ class Reserve:
         if self._open and self._plan is not None:
             self.fill(self._plan)
 
+    def end(self, start: Start) -> None:
+        """End one that was somebody's, who has failed with it."""
+        self._unborn.append(start)
+        self._dismiss(start)
+
     def _start_over(self) -> None:
         """Mounts have come or gone: those that wait may not show them, or keep them from being released."""
         self._dismiss_all()

@@ -14,13 +14,14 @@ import resource
 import sys
 
 from initspawn.limits import CALM_SECONDS, OWN_BYTES, OWN_DESCRIPTORS
+from initspawn.say import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-DESCRIPTORS, PROCESSES, MEMORY = "descriptors", "processes", "memory"
+DESCRIPTORS, PROCESSES, MEMORY, GROUPS = "descriptors", "processes", "memory", "control groups"
 STEP = "room"  # of a start that is refused before anything is made for it
 # How much of what is kept back must stay: more of it, the less its loss would be felt.
 RESERVE, CALLER, CLIENT = 2.0, 1.0, 0.5
@@ -33,6 +34,7 @@ _REMEDIES = {
     errno.EAGAIN: "raise the limit of processes (`ulimit -u`, TasksMax=, kernel.pid_max) or run less",
     errno.ENOMEM: "give the supervisor more memory (`ulimit -v`, vm.overcommit_memory) or run less",
 }
+_GROUPS_REMEDY = "raise cgroup.max.descendants of the control groups above the supervisor's, or run less"
 _SPARES = 8  # descriptors held: a connection takes three for a moment, and keeps one
 _SAY_AGAIN_SECONDS = 60.0
 _LITTLE = 512  # bytes of output to be read at once where memory is short
@@ -43,21 +45,23 @@ def remedy(number: int) -> str:
     return _REMEDIES.get(number, "")
 
 
-def why(number: int) -> str:
-    """What is missing, in words, and what to do."""
-    return f"{os.strerror(number)}: {remedy(number)}"
-
-
 class Lack:
     """One kind of shortage. `last` is when it was felt, `since` from when on; 0: it is over."""
 
-    __slots__ = ("last", "number", "said", "since", "times")
+    __slots__ = ("_kind", "last", "number", "said", "since", "times")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
         self.since = self.last = 0.0
         self.said = -_SAY_AGAIN_SECONDS
         self.times = 0
         self.number = 0  # errno
+
+    @property
+    def why(self) -> str:
+        """What is missing, in words, and what to do."""
+        remedy = _GROUPS_REMEDY if self._kind == GROUPS else _REMEDIES[self.number]
+        return f"{os.strerror(self.number)}: {remedy}"
 
 
 class Room:
@@ -73,7 +77,7 @@ class Room:
         self.again: Callable[[], None] = lambda: None  # there is room for it again
         self._clock = clock
         self._later = later
-        self._lacks = {kind: Lack() for kind in (DESCRIPTORS, PROCESSES, MEMORY)}
+        self._lacks = {kind: Lack(kind) for kind in (DESCRIPTORS, PROCESSES, MEMORY, GROUPS)}
         self._spares: list[int] = []
         self._memory: mmap.mmap | None = None
         self.said = 0  # lines on standard error
@@ -113,8 +117,7 @@ class Room:
                 self._memory = mmap.mmap(-1, OWN_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             mmap.mmap(-1, OWN_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
         except (OSError, MemoryError):
-            if self._memory is not None:
-                self._release_memory()
+            if self._release_memory() or not self._lacks[MEMORY].since:  # there may never have been any
                 self.lack(errno.ENOMEM)
             self._lacks[MEMORY].last = self._clock()
         else:
@@ -125,11 +128,11 @@ class Room:
             return 0
         return min(size, _LITTLE)
 
-    def lack(self, number: int) -> bool:
-        """An errno says that something is missing for what can be refused. True when it may be tried once
-        more: something was given up for it.
+    def lack(self, number: int, *, group: bool = False) -> bool:
+        """An errno says that something is missing for what can be refused; `group`: for a control group.
+        True when it may be tried once more: something was given up for it.
         """
-        kind = _KINDS.get(number)
+        kind = GROUPS if group and number == errno.EAGAIN else _KINDS.get(number)
         if kind is None:
             return False
         lack, now = self._lacks[kind], self._clock()
@@ -139,7 +142,7 @@ class Room:
             if now - lack.said >= _SAY_AGAIN_SECONDS:
                 lack.said = now
                 self.said += 1
-                print(f"initspawn: short of {kind}: {why(number)}", file=sys.stderr, flush=True)
+                say(f"short of {kind}: {lack.why}")
             if not self._looking:
                 self._later(CALM_SECONDS, self._look)
                 self._looking = True
@@ -157,7 +160,7 @@ class Room:
         self._check()
         now = self._clock()
         return [
-            {"what": kind, "why": why(lack.number), "seconds": round(now - lack.since), "times": lack.times}
+            {"what": kind, "why": lack.why, "seconds": round(now - lack.since), "times": lack.times}
             for kind, lack in self._lacks.items()
             if lack.since
         ]

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from initspawn.sandbox.launch import Start
     from initspawn.supervisor.reactor import Reactor, Timer
 
-
 _SHOWN = 200  # items of argv, and characters of each, in a task's record
 _LONG = ("arguments", "environment")
 _READERS, _ENCODER, _ROOM = "readers", "encoder", "room"  # whom, or what, the command's output waits for
@@ -156,7 +155,9 @@ class Task:
             self.encoder.open()
 
     def close(self) -> None:
-        """Give back what `open` opened."""
+        """Give back what `open` opened, and wait for nothing more."""
+        for timer in self.timers:
+            timer.cancel()
         if self.files is not None:
             self.files.close()
         if isinstance(self.encoder, PluginEncoder):
@@ -323,7 +324,6 @@ class Task:
         """Both streams are at their end and the command has been waited for: have the rest told."""
         for timer in (*self.timers, *([self._stall] if self._stall else [])):
             timer.cancel()
-        self.timers.clear()
         if self.verbose >= verbosity.COMMAND_LINE:
             said = ", ".join(f"{name} {value}" for name, value in self.status.items())
             self._tell(verbosity.line("end", self.command, said))

@@ -17,7 +17,6 @@ import pytest
 from initspawn.control.client import Client, ErrorReply
 from tests.support.users import Ordinary
 from tests.system.server import Server, children, serving, wait_for, write
-from tests.system.test_orphans import cpu_seconds
 from tests.system.test_serve import config, shell
 
 pytestmark = pytest.mark.needs("userns")
@@ -76,12 +75,6 @@ class Held:
     def degraded(self) -> dict[str, dict[str, Any]]:
         """What the supervisor says that it is short of."""
         return {lack["what"]: lack for lack in self.client.call("initspawn/info").response["degraded"]}
-
-    def idle(self) -> None:
-        """Whatever it is short of, it waits for it and does not turn."""
-        before = cpu_seconds(self.server.pid)
-        time.sleep(0.5)
-        assert cpu_seconds(self.server.pid) - before < 0.25
 
     def recovers(self) -> None:
         """By itself."""
@@ -147,7 +140,6 @@ def test_tasks_leave_descriptors_for_connections(held: Held) -> None:
     lack = held.degraded()["descriptors"]
     assert lack["times"] >= 1
     assert "LimitNOFILE" in lack["why"]
-    held.idle()
     held.go()
     held.client.call("test/sleep", {"action": "stop"})
     held.recovers()
@@ -163,7 +155,6 @@ def test_no_descriptor_is_left(held: Held) -> None:
     held.answers()
     assert "descriptors" in held.degraded()
     os.kill(spawner_of(held.server.pid), signal.SIGKILL)  # its spare needs none to take its place
-    held.idle()
     held.go()
     held.limit(resource.RLIMIT_NOFILE, before)
     held.recovers()
@@ -179,7 +170,6 @@ def test_connections_take_no_more_than_they_may(held: Held) -> None:
             crowd.append(held.server.local())
             held.client.call("initspawn/ping")
         assert max(descriptors(held.server.pid)) > 120
-        held.idle()
         with held.server.local() as waits:
             number = waits.post("initspawn/ping")
             assert held.client.call("initspawn/ping").response
@@ -202,7 +192,6 @@ def test_no_memory_is_left(held: Held, more: int) -> None:
     held.fill("ENOMEM")
     assert "memory" in held.degraded()
     held.write()
-    held.idle()
     for _ in range(20):
         held.answers()
     held.limit(resource.RLIMIT_AS, before)
@@ -219,7 +208,6 @@ def test_no_process_is_left(as_user: Ordinary) -> None:
         held.fill("EAGAIN.*TasksMax")
         held.answers()
         assert "processes" in held.degraded()
-        held.idle()
         held.go()
         as_user.run([*PRLIMIT, f"{spawner}", f"{most}", f"{most}"]).check_returncode()
         held.client.call("test/sleep", {"action": "stop"})
@@ -231,3 +219,36 @@ def spawner_of(pid: int) -> int:
     return min(
         child for child in children(pid) if "initspawn-spawn" in Path(f"/proc/{child}/comm").read_text()
     )
+
+
+def test_a_call_too_large_for_the_memory_is_answered(held: Held) -> None:
+    """Its answer says so; nobody waits for it for ever."""
+    pages = int(Path(f"/proc/{held.server.pid}/statm").read_text().split()[0])
+    before = held.limit(resource.RLIMIT_AS, pages * resource.getpagesize() + (16 << 20))
+    with held.server.local() as other, pytest.raises(ErrorReply, match="no memory for this call"):
+        other.call("test/true", [[] for _ in range(300_000)])
+    held.answers()
+    held.limit(resource.RLIMIT_AS, before)
+    held.go()
+    held.recovers()
+
+
+def test_where_nothing_can_be_told_it_is_answered_and_ended_as_ever(tmp_path: Path) -> None:
+    """Its standard error is full."""
+    deaf = ("/bin/sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+    sleep = {"uid": "sleep", "exec": {"cmdpath": "/bin/sleep", "args": "100"}}
+    with serving(tmp_path, write(tmp_path, "test.json", config(sleep)), before=deaf) as server:
+        _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (128, hard))
+        refused = []
+        with server.local() as client:
+            for _ in range(40):
+                try:
+                    client.call("test/sleep", {"action": "start"})
+                except ErrorReply as error:
+                    refused.append(f"{error}")
+            alive = [task for task in client.call("initspawn/tasks").response if task["api"] == "test"]
+        assert refused
+        assert all("EMFILE" in reason for reason in refused), refused
+        assert len(alive) == 40 - len(refused)
+        server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
@@ -18,7 +19,9 @@ import pytest
 
 from initspawn.event import DATA, FINAL
 from initspawn.limits import LAUNCH_SECONDS, TASKS
-from initspawn.plan import Plan, Sandbox
+from initspawn.linux import process
+from initspawn.plan import Command, Plan, Sandbox
+from initspawn.sandbox.launch import Start
 from initspawn.sandbox.measure import Baseline
 from initspawn.sandbox.program import Ledger
 from initspawn.sandbox.spawner import Spawner
@@ -623,3 +626,78 @@ def _closing(box: Sandbox) -> list[dict[str, Any]]:
         made.close()
         made.close = lambda: None
     return [run.result().status for run in runs]
+
+
+def _failing(number: int) -> None:
+    """From now on the launch after so many fails, as nobody expects it."""
+    real, left = Start.launch, [number]
+
+    def launch(self: Start, argv: tuple[str, ...]) -> None:
+        if not left[0]:
+            Start.launch = real  # type: ignore[method-assign]
+            raise RuntimeError("it was not expected")
+        left[0] -= 1
+        real(self, argv)
+
+    Start.launch = launch  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["fresh", "warm"])
+@root_and_a_user
+def test_a_start_that_fails_as_nobody_expects_leaves_nothing(who: Person, warm: bool) -> None:
+    assert who.call(_unexpected, boxes.sandbox(who, "pid"), warm) == {"exit": 3}
+
+
+def _unexpected(box: Sandbox, warm: bool) -> dict[str, Any]:
+    with bench(box) as made:
+        supervisor = made.supervisor
+        if warm:
+            made.run("/bin/true")
+            made.until(lambda: supervisor.reserve.starts and supervisor.reserve.ready, "the reserve")
+        _failing(0)
+        with pytest.raises(RuntimeError, match="not expected"):
+            made.run("/bin/true")
+        assert supervisor.roster.every() == []
+        waiting = lambda: {start for start, _ in supervisor.reserve._waiting}  # noqa: E731
+        made.until(lambda: not supervisor.launcher.starts - waiting(), "the end of its start")
+        return made.shell("exit 3").end().status
+
+
+@root_and_a_user
+def test_the_turn_of_one_that_fails_as_nobody_expects_goes_to_the_next(who: Person) -> None:
+    assert who.call(_queued, boxes.sandbox(who, "pid")) == [None, ("internal-error", ""), None]
+
+
+def _queued(box: Sandbox) -> list[tuple[str, str] | None]:
+    with bench(box) as made:
+        command = Command(uid="c", verb="c", sandbox=box.uid, path="/bin/true", most=1, queue=2)
+        ended: list[Any] = []
+        _failing(1)
+        tasks = [
+            made.supervisor.start(made.api, command, ("/bin/true",), on_end=ended.append) for _ in range(3)
+        ]
+        while len(ended) < 3:
+            made.reactor.turn(0.02)
+        assert len(made.errors) == 1
+        assert "not expected" in made.errors.pop()
+        refusals = [task.refusal for task in tasks]
+        return [refusal and (refusal.status, refusal.info) for refusal in refusals]
+
+
+@root_and_a_user
+def test_a_command_that_cannot_be_held_for_want_of_descriptors_is_a_shortage(who: Person) -> None:
+    assert who.call(_not_held, boxes.sandbox(who, "pid")) == ["descriptors"]
+
+
+def _not_held(box: Sandbox) -> list[str]:
+    real = process.pidfd_open
+
+    def none(*_: Any) -> int:
+        process.pidfd_open = real
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with bench(box) as made:
+        process.pidfd_open = none
+        result = made.run("/bin/true")
+        assert (result.step, result.errno) == ("measurement", errno.EMFILE)
+        return [lack["what"] for lack in made.reactor.room.told()]

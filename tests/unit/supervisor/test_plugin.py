@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from initspawn.encoders.values import Values
+from initspawn.errors import LaunchRefused
 from initspawn.limits import JSON_BYTES, PLUGIN_BYTES, PLUGIN_SECONDS
 from initspawn.supervisor.plugin import PluginEncoder
 from initspawn.supervisor.reactor import READ, Reactor
+from tests.support.full import full
 
 
 class Played:
@@ -162,3 +164,14 @@ def test_a_host_that_ends_with_its_socket_still_open_somewhere(played: Played) -
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     assert played.told == [{"encoder-error": "played: it ended (exit 1)"}]
+
+
+def test_a_host_for_which_there_is_no_descriptor_is_a_shortage(played: Played) -> None:
+    host = SimpleNamespace(uid="h", path="/h", arguments=())
+    supervisor: Any = SimpleNamespace(
+        reactor=played.reactor, plan=SimpleNamespace(hosts=SimpleNamespace(commands=[host]))
+    )
+    encoder = PluginEncoder(supervisor, {"host": "h", "options": {}, "name": "played"})
+    with full(), pytest.raises(LaunchRefused, match="EMFILE"):
+        encoder.open()
+    assert [lack["what"] for lack in played.reactor.room.told()] == ["descriptors"]

@@ -14,6 +14,7 @@ import pytest
 from initspawn.limits import CALM_SECONDS, OWN_BYTES, OWN_DESCRIPTORS
 from initspawn.linux.libc import missing
 from initspawn.supervisor.room import CALLER, CLIENT, RESERVE, Room
+from tests.support.full import Deaf
 
 
 class Loop:
@@ -225,3 +226,44 @@ def test_output_is_read_as_far_as_there_is_memory(
     assert room.fits(65536) == 65536
     loop.go(2 * CALM_SECONDS)
     assert whats(room) == []
+
+
+def test_a_line_that_cannot_be_written_costs_nothing(
+    room: Room, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave: list[str] = []
+    room.give_up = lambda: not gave.append("give up")
+    monkeypatch.setattr(sys, "stderr", Deaf())
+    assert room.lack(errno.EMFILE)
+    assert gave
+    assert loop.timers
+
+
+def test_a_control_group_more_than_may_be_is_no_process(
+    room: Room, capsys: pytest.CaptureFixture[str]
+) -> None:
+    room.lack(errno.EAGAIN, group=True)
+    room.lack(errno.EMFILE, group=True)
+    assert whats(room) == ["descriptors", "control groups"]
+    said = capsys.readouterr().err
+    assert "initspawn: short of control groups: Resource temporarily unavailable: raise cgroup.max." in said
+    assert "cgroup.max.descendants" in room.told()[1]["why"]
+    assert "ulimit -u" not in said
+
+
+def test_who_begins_without_memory_says_so(
+    loop: Loop, no_memory: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    room = Room(loop.clock, loop.later)
+    no_memory(OWN_BYTES - 1)
+    room.keep()
+    assert room.short
+    assert room.told()[0]["times"] == 1
+    for _ in range(5):
+        assert room.fits(100) == 100
+    assert room.told()[0]["times"] == 1
+    assert capsys.readouterr().err.count("short of memory") == 1
+    no_memory(2 * OWN_BYTES)
+    loop.go(2 * CALM_SECONDS)
+    assert not room.short
+    room.close()

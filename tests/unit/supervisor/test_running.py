@@ -101,3 +101,16 @@ def test_one_that_reads_in_time_is_waited_for_anew(running: Running) -> None:
         running.turn()
         assert running.told() == number * (LINES + 1)
     assert reader.patient
+
+
+def test_output_that_there_is_no_memory_for_is_waited_for_and_not_asked_for_at_every_turn(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(running.reactor.room, "fits", lambda size: 0)
+        os.write(running.command, b"line\n")
+        running.reactor.turn()
+        assert running.reactor._epoll.poll(0) == []
+    running.now += 1.0
+    running.reactor.turn()
+    assert running.reactor._epoll.poll(0) != []
