@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _JOBS_BYTES = 1 << 20  # of jobs on their way; the kernel gives what it allows (net.core.wmem_max)
 _FULL_PAUSE = 0.002  # seconds until the next attempt
 _SPARE_PAUSE = 10.0
+_FORK_PAUSE = 0.5
 _RENEWED = marshal.dumps(None)
 _SOCKET_KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 
@@ -52,7 +53,8 @@ class Launcher:
         self._later = later
         self.starts: set[Start] = set()  # that are not closed yet, whatever has become of them
         self._waiting: deque[tuple[bytes, list[int]]] = deque()  # jobs, with copies of their descriptors
-        self.spawner_pid = 0
+        self._sending = False  # whether a timer for them runs
+        self.spawner_pid = 0  # 0: it has died, and there is no other yet
         try:
             self.fork()
             self.renew_spare()
@@ -86,6 +88,14 @@ class Launcher:
             self._take(spare, slot.pid)
             self.ledger.give_back(slot)
         self._renew_spare_soon()
+
+    def _replace_missing(self) -> None:
+        """Now, or when there is a process for it."""
+        if self._null >= 0 and not self.spawner_pid:
+            try:
+                self.replace()
+            except (OSError, MemoryError):
+                self._later(_FORK_PAUSE, self._replace_missing)
 
     def renew_spare(self) -> None:
         """Have the spawner make a spare of itself, for when it dies. Raises OSError."""
@@ -126,6 +136,8 @@ class Launcher:
         self._socket.setblocking(False)
         self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _JOBS_BYTES)
         self.spawner_pid = pid
+        if self._waiting:
+            self._send_soon()
 
     def prepare(
         self,
@@ -143,12 +155,14 @@ class Launcher:
         """
         start = self._kind(sandbox)(self, sandbox, cgroup, descriptors, streams or Streams())
         start.ceiling = ceiling
-        self.starts.add(start)
         try:
+            self.starts.add(start)
             start.send()
-        except OSError as error:
+        except BaseException as error:
             start.close()
-            raise LaunchRefused(start.step, error.errno or 0) from error
+            if isinstance(error, OSError):
+                raise LaunchRefused(start.step, error.errno or 0) from error
+            raise
         return start
 
     def forget(self, start: Start, slot: Slot) -> None:
@@ -165,6 +179,8 @@ class Launcher:
 
     def send(self, job: bytes, descriptors: list[int]) -> None:
         """Hand a job to the spawner, now or when it has done some of those before it. Raises OSError."""
+        if not self.spawner_pid:
+            self.replace()
         try:
             self._send(job, descriptors)
         except (BrokenPipeError, ConnectionResetError):  # it has died, and nobody has noticed yet
@@ -177,17 +193,32 @@ class Launcher:
             try:
                 return send(self._socket, job, descriptors)
             except BlockingIOError:
-                self._later(_FULL_PAUSE, self._send_waiting)
-        self._waiting.append((job, [os.dup(fd) for fd in descriptors]))
+                self._send_soon()
+        copies: list[int] = []
+        try:
+            for fd in descriptors:
+                copies.append(os.dup(fd))
+            self._waiting.append((job, copies))
+        except BaseException:
+            for fd in copies:
+                os.close(fd)
+            raise
+
+    def _send_soon(self) -> None:
+        if not self._sending:
+            self._later(_FULL_PAUSE, self._send_waiting)
+            self._sending = True
 
     def _send_waiting(self) -> None:
         """Send what had no room on the socket, as far as there is some now."""
+        self._sending = False
         while self._waiting and self._socket is not None:
             job, descriptors = self._waiting[0]
             try:
                 send(self._socket, job, descriptors)
             except OSError:  # it is full still; or has died, and is replaced when it has been waited for
-                self._later(_FULL_PAUSE, self._send_waiting)
+                if self.spawner_pid:  # else nobody reads; whoever is the next sends them
+                    self._send_soon()
                 return
             self._forget_waiting()
 
@@ -249,14 +280,17 @@ class Launcher:
         if pid == self.spawner_pid and closing:
             self.spawner_pid = 0  # the number may soon be another's
         elif pid == self.spawner_pid:
-            print("initspawn: the spawner died; its spare takes its place", file=sys.stderr)
-            self.replace()
+            self.spawner_pid = 0
+            self._replace_missing()
+            how = "its spare takes its place" if self.spawner_pid else "nor can there be another now"
+            print(f"initspawn: the spawner died; {how}", file=sys.stderr)
         elif pid == self.spare_pid and not closing:
             self._renew_spare_soon()
 
     def kill(self) -> None:
         """End a spawner that does not work any more; `replace` follows when it has been waited for."""
-        os.kill(self.spawner_pid, _signal.SIGKILL)
+        if self.spawner_pid:  # else the number may be another's
+            os.kill(self.spawner_pid, _signal.SIGKILL)
 
     def close(self) -> None:
         """End the spawners; what they have started runs on."""

@@ -116,6 +116,9 @@ class Preparer:
             if refusal.step == "slot" or not remedy(refusal.errno):
                 raise
             raise LaunchRefused(refusal.step, refusal.errno, remedy(refusal.errno)) from refusal
+        except BaseException:
+            self._remove(group)
+            raise
 
     def kill(self, task: Task, *, late: bool = False) -> None:
         """End a task with all that is left of it, by force. `late`: the spawner goes with it that should have
