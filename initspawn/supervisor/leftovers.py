@@ -6,6 +6,7 @@ import os
 import sys
 
 from initspawn.linux import cgroup, process
+from initspawn.linux.libc import missing
 from initspawn.supervisor.groups import OURSELVES, PREFIX, Groups
 
 
@@ -32,24 +33,36 @@ def _lives(base: str, stem: str, pid: str, began: int) -> bool:
     One of a pid namespace below ours has another number for us, one of a namespace above has none: but it is
     in `base`, or in its own group there.
     """
-    if _began(pid) == began:
+    if _may_be(pid, began):
         return True
     for group in (base, f"{base}/{stem}{OURSELVES}"):
         for other in _members(group):
-            if other == "0" or (_began(other) == began and pid in _numbers(other)):
+            if other == "0" or (_may_be(other, began) and pid in (_numbers(other) or (pid,))):
                 return True
     return False
 
 
-def _began(pid: str) -> int | None:
+def _may_be(pid: str, began: int) -> bool:
+    """Whether there is a process of this number that began then, or does not show when it did: /proc hides
+    some (`hidepid`, proc(5)), or we have no descriptor left.
+    """
     try:
-        return process.began(pid)
+        return process.began(pid) == began
     except OSError:
-        return None
+        pass
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        pass
+    return True
 
 
 def _numbers(pid: str) -> list[str]:
-    """What a process is called in its pid namespace and those above: `NSpid` of proc_pid_status(5)."""
+    """What a process is called in its pid namespace and those above: `NSpid` of proc_pid_status(5); nothing
+    where that is hidden.
+    """
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             return next((line.split()[1:] for line in file if line.startswith("NSpid:")), [])
@@ -58,11 +71,11 @@ def _numbers(pid: str) -> list[str]:
 
 
 def _members(group: str) -> list[str]:
-    """The processes in a group, `0` for each that we cannot see (cgroups(7))."""
+    """The processes in a group, `0` for each that we cannot see (cgroups(7)), as where we cannot look."""
     try:
         return cgroup.read(group, "cgroup.procs").split()
-    except OSError:
-        return []
+    except OSError as error:
+        return ["0"] if missing(error) else []
 
 
 def _holds_strangers(root: str) -> bool:

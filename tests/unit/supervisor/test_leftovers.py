@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from initspawn.linux import process
+from initspawn.linux import cgroup, process
 from initspawn.supervisor import leftovers
 
 ME, BEGAN = str(os.getpid()), process.began()
@@ -82,6 +83,36 @@ def test_whoever_cannot_be_seen_may_be_the_owner_or_its_task(base: Base, where: 
     base.put(NOBODYS, members="0\n" if where == "above" else "")
     if where == "below":
         (base.place / NOBODYS / "cgroup.procs").write_text("5\n0\n")
+    assert base.end() == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EPERM, errno.EMFILE])
+@pytest.mark.parametrize("where", ["here", "another pid namespace"])
+def test_whose_beginning_is_hidden_lives(
+    base: Base, monkeypatch: pytest.MonkeyPatch, number: int, where: str
+) -> None:
+    """By hidepid=2, for one; only a number that nobody has is nobody's."""
+
+    def hidden(*_: str) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(process, "began", hidden)
+    if where != "here":
+        monkeypatch.setattr(leftovers, "_numbers", lambda _: [])
+        base.put(NOBODYS, members=f"{ME}\n")
+        assert base.end() == []
+        return
+    huge = f"initspawn-{'9' * 30}-1"
+    base.put(MINE, f"{MINE}.supervisor", NOBODYS, huge)
+    assert base.end() == sorted([NOBODYS, huge])
+
+
+def test_nobody_is_ended_where_nobody_can_be_looked_at(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: str) -> str:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    base.put(NOBODYS)
+    monkeypatch.setattr(cgroup, "read", fails)
     assert base.end() == []
 
 
