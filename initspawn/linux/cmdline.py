@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 
+_PATH = "/proc/cmdline"
+_read: list[str] = []
+
+
 def read() -> str:
-    """All of it; empty where it is hidden."""
-    try:
-        with open("/proc/cmdline", encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return ""
+    """All of it; empty where it is hidden. It never changes, so it is read once: later there may be no
+    descriptor for it.
+    """
+    if not _read:
+        try:
+            with open(_PATH, encoding="utf-8", errors="surrogateescape") as file:
+                _read.append(file.read())
+        except OSError:
+            return ""
+    return _read[0]
 
 
 def split(line: str) -> list[str]:

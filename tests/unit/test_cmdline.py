@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from initspawn.linux import cmdline
@@ -37,3 +39,17 @@ def test_the_last_option_counts_and_quotes_hold_together(
 ) -> None:
     monkeypatch.setattr(cmdline, "read", lambda: line)
     assert cmdline.option("plan") == value
+
+
+def test_what_was_read_once_needs_no_descriptor_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the hold is must not be forgotten when there is none left; before, it is looked for again."""
+    file = tmp_path / "cmdline"
+    monkeypatch.setattr(cmdline, "_PATH", str(file))
+    monkeypatch.setattr(cmdline, "_read", [])
+    assert cmdline.option("hold") == ""
+    file.write_text("quiet initspawn.hold=/erasing\n")
+    assert cmdline.option("hold") == "/erasing"
+    file.unlink()
+    assert cmdline.option("hold") == "/erasing"
