@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 _PATH = "/proc/cmdline"
 _read: list[str] = []
 

@@ -2,7 +2,8 @@
 
 A callback may not block. One that raises is reported and the loop goes on, as it does when the loop itself
 fails: nothing a task or a client does ends the supervisor. Only SystemExit does. One that has found no memory
-or no descriptor is heard of in `room` alone: what it was called for is still ready, and it is called again.
+or no descriptor is heard of in `room` alone, and is called again: a descriptor is still ready, a timer is set
+anew unless it has seen to that itself, and news of a child, or a signal, are kept.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Reactor:
         self._signal_fd = -1
         self._running = False
         self._overlooked = False  # there may be news of children that nobody has taken in
+        self._unheard: list[tuple[int, int, Any]] = []  # that have been, and found no room
         self.room = Room(clock, self.after)
 
     def watch(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
@@ -72,23 +74,19 @@ class Reactor:
 
     def change(self, fd: int, events: int) -> None:
         """Wait for other events of a watched descriptor; 0: for nothing, not even for its end."""
-        if fd in self._silent:
-            if events:
-                self._silent.discard(fd)
-                self._epoll.register(fd, events)
-        elif events:
-            self._epoll.modify(fd, events)
-        else:  # epoll would go on to report the end, again and again
+        # epoll would go on to report the end, again and again; and who is unregistered may find no room to
+        # come back: of memory, or of watches (fs.epoll.max_user_watches).
+        self._epoll.modify(fd, events or select.EPOLLONESHOT)
+        if events:
+            self._silent.discard(fd)
+        else:
             self._silent.add(fd)
-            self._epoll.unregister(fd)
 
     def forget(self, fd: int) -> None:
         """No more callbacks for this descriptor; to be called before it is closed."""
         if self._callbacks.pop(fd, None) is not None:
-            if fd in self._silent:
-                self._silent.discard(fd)
-            else:
-                self._epoll.unregister(fd)
+            self._silent.discard(fd)
+            self._epoll.unregister(fd)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back once, not before so many seconds have passed."""
@@ -137,13 +135,15 @@ class Reactor:
         # An earlier callback may have forgotten it, and the number may be another's by then.
         meant = [(fd, events, self._callbacks.get(fd)) for fd, events in ready]
         for fd, events, callback in meant:
-            if callback is not None and self._callbacks.get(fd) is callback:
+            if callback is not None and self._callbacks.get(fd) is callback and fd not in self._silent:
                 self._guard(callback, events)
         now = self.clock()
         while self._timers and self._timers[0].when <= now:
-            due = heapq.heappop(self._timers).callback
-            if due is not None:
-                self._guard(due)
+            timer = heapq.heappop(self._timers)
+            due = timer.callback
+            if due is not None and self._guard(due) and not self._comes(due):
+                timer.when = self.clock() + _PAUSE
+                heapq.heappush(self._timers, timer)
 
     def stop(self) -> None:
         """Let `run` return after this wake-up."""
@@ -151,12 +151,34 @@ class Reactor:
 
     def reap(self) -> None:
         """Take in all news of children that wait; SIGCHLD says that there may be some."""
+        self._hear_again()
         for _ in range(EVENTS_PER_WAKE):
-            news = process.wait_any()
-            if news is None:
+            found = process.wait_any()
+            if found is None:
                 return
-            self._guard(self.on_child, *news)
+            self._hear(found)
         self.after(0, self.reap)  # the rest at the next wake-up: others wait too
+
+    def _hear_again(self) -> None:
+        """Tell what was kept, until one finds no room still: the others are first, the next time."""
+        while self._unheard:
+            first = self._unheard[0][0]
+            if self._guard(self.on_child, *self._unheard[0]):
+                self._unheard.sort(key=lambda news: news[0] == first)
+                self._overlooked = True
+                return
+            del self._unheard[0]
+
+    def _hear(self, news: tuple[int, int, Any]) -> None:
+        """Tell news of a child; one that is kept waits for those before it of the same number."""
+        kept = any(pid == news[0] for pid, *_ in self._unheard)
+        if kept or self._guard(self.on_child, *news):
+            self._unheard.append(news)
+            self._overlooked = True
+
+    def _comes(self, callback: Callable[[], None]) -> bool:
+        """Whether a timer with this callback runs."""
+        return any(timer.callback == callback for timer in self._timers)
 
     def close(self) -> None:
         """Give the loop's own descriptors back."""
@@ -170,6 +192,8 @@ class Reactor:
     def _patience(self, longest: float | None) -> float | None:
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
+        if self._overlooked:  # at the next turn
+            return 0.0
         if not self._timers:
             return longest
         # epoll counts milliseconds and must not wake before the time is there.
@@ -181,20 +205,22 @@ class Reactor:
         if _signal.SIGCHLD in numbers:
             self.reap()
         for number in numbers:
-            if number in self._signals:
-                self._guard(self._signals[number])
+            if number in self._signals and self._guard(self._signals[number]):
+                self.after(_PAUSE, self._signals[number])
 
-    def _guard(self, callback: Callable[..., object], *arguments: Any) -> None:
+    def _guard(self, callback: Callable[..., object], *arguments: Any) -> bool:
+        """Call it. True when it is to be called again: it has found no room."""
         try:
             callback(*arguments)
         except SystemExit:
             raise
         except BaseException as error:
             if self._starved(error):
-                return
+                return True
             sys.excepthook(*sys.exc_info())
             if self._signal_fd >= 0:  # a SIGCHLD that was read may not have been followed
                 self.after(_LOOK_AGAIN_SECONDS, self.reap)
+        return False
 
     def _starved(self, error: BaseException) -> bool:
         """Whether it has failed for want of room, which will be there, or asked for again, in a moment."""

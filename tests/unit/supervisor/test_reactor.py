@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,6 +228,45 @@ def test_a_silent_descriptor_is_forgotten_and_watched_anew(reactor: Reactor, pip
     assert told == ["after"]
 
 
+def test_a_silent_descriptor_finds_a_way_back_where_there_is_no_room(
+    reactor: Reactor, pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pipe()
+    told: list[int] = []
+    reactor.watch(reader, READ, told.append)
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    real = reactor._epoll
+    full_one: Any = SimpleNamespace(
+        register=full, modify=real.modify, unregister=real.unregister, poll=real.poll, close=real.close
+    )
+    monkeypatch.setattr(reactor, "_epoll", full_one)
+    reactor.change(reader, 0)
+    os.write(writer, b"x")
+    reactor.turn()
+    assert told == []
+    reactor.change(reader, READ)
+    reactor.turn()
+    assert told == [READ]
+
+
+def test_who_is_silenced_by_another_that_is_ready_too_is_not_called(reactor: Reactor, pipe: Any) -> None:
+    ends = [pipe(), pipe()]
+    told: list[int] = []
+
+    def only_me(mine: int, other: int) -> None:
+        told.append(mine)
+        reactor.change(other, 0)
+
+    for (mine, writer), (other, _) in zip(ends, reversed(ends), strict=True):
+        reactor.watch(mine, READ, lambda _, mine=mine, other=other: only_me(mine, other))  # type: ignore[misc]
+        os.write(writer, b"x")
+    reactor.turn()
+    assert len(told) == 1
+
+
 def test_a_descriptor_is_watched_once(reactor: Reactor, pipe: Any) -> None:
     reader, _ = pipe()
     reactor.watch(reader, READ, lambda _: None)
@@ -347,6 +387,114 @@ def test_what_finds_no_room_is_called_again_and_nobody_turns_in_circles(
     assert len(reported) == 1  # where it was
     assert capsys.readouterr().err.count("initspawn: short of ") == 1
     assert reactor.room.told()[0]["times"] == 5
+
+
+@pytest.fixture
+def starved(monkeypatch: pytest.MonkeyPatch, reported: list[str]) -> Callable[[], None]:
+    """starved() finds no room, the first three times."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    left: list[BaseException] = [OSError(errno.EMFILE, ""), MemoryError(), MemoryError()]
+
+    def starved() -> None:
+        if left:
+            raise left.pop()
+
+    return starved
+
+
+def test_a_timer_that_finds_no_room_is_set_anew(
+    reactor: Reactor, clock: Clock, starved: Callable[[], None]
+) -> None:
+    ran: list[str] = []
+    reactor.after(1.0, lambda: (starved(), ran.append("at last")))
+    cancelled = reactor.after(1.0, lambda: (starved(), ran.append("cancelled")))
+    clock.now += 1
+    reactor.turn()
+    cancelled.cancel()
+    reactor.turn()
+    assert (ran, reactor._patience(None)) == ([], pytest.approx(0.011))
+    for _ in range(3):
+        clock.now += 0.02
+        reactor.turn()
+    assert ran == ["at last"]
+
+
+def test_a_timer_that_sees_to_itself_does_not_become_two(
+    reactor: Reactor, clock: Clock, starved: Callable[[], None]
+) -> None:
+    ran: list[float] = []
+
+    class Periodic:
+        def run(self) -> None:
+            reactor.after(1.0, self.run)
+            ran.append(clock.now)
+            starved()
+
+    reactor.after(0.0, Periodic().run)
+    for _ in range(1000):
+        reactor.turn()
+        clock.now += 0.01
+    assert len(ran) == 10
+
+
+def test_news_of_a_child_that_find_no_room_are_told_again_and_keep_nobody_up(
+    reactor: Reactor, monkeypatch: pytest.MonkeyPatch, starved: Callable[[], None]
+) -> None:
+    news = iter([(5, 1, "stopped"), (5, 0, "ended"), (6, 0, None), *[None] * 9])
+    monkeypatch.setattr(process, "wait_any", lambda: next(news))
+    told: list[tuple[int, int]] = []
+
+    def on_child(pid: int, status: int, _: Any) -> None:
+        if pid == 5:
+            starved()
+        told.append((pid, status))
+
+    reactor.on_child = on_child
+    reactor.reap()
+    assert told == [(6, 0)]
+    assert reactor._patience(None) == 0
+    for _ in range(3):
+        reactor.turn(None)
+    assert told == [(6, 0), (5, 1), (5, 0)]
+    reactor.turn()
+    assert reactor._patience(None) == 2.001  # that of `room`
+    assert len(told) == 3
+
+
+def test_the_next_to_be_told_again_is_another_child(
+    reactor: Reactor, monkeypatch: pytest.MonkeyPatch, starved: Callable[[], None]
+) -> None:
+    """It may be the one whose end makes room."""
+    monkeypatch.setattr(process, "wait_any", lambda: next(news, None))
+    news = iter([(5, 1, None), (5, 0, None), (6, 0, None)])
+    told: list[tuple[int, int]] = []
+
+    def on_child(pid: int, status: int, _: Any) -> None:
+        starved()
+        told.append((pid, status))
+
+    reactor.on_child = on_child
+    for _ in range(3):
+        reactor.reap()
+    assert told == [(6, 0), (5, 1), (5, 0)]
+
+
+def test_a_signal_that_finds_no_room_is_told_again(
+    reactor: Reactor, clock: Clock, monkeypatch: pytest.MonkeyPatch, starved: Callable[[], None]
+) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    monkeypatch.setattr(process, "wait_any", lambda: None)
+    told: list[str] = []
+    try:
+        reactor.signals({signal.SIGUSR2: lambda: (starved(), told.append("usr2"))})
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+        reactor.turn(5.0)
+        for _ in range(5):
+            clock.now += 0.02
+            reactor.turn()
+        assert told == ["usr2"]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_news_that_a_failure_lost_are_looked_for_again(
