@@ -60,9 +60,11 @@ class Alone(early.Early):
         return made
 
     def _live(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.feed()
-        super()._live()
+        try:
+            super()._live()  # first: whatever comes of the device, there is a next sign of life
+        finally:
+            if self._watchdog is not None:
+                self._watchdog.feed()
 
     def _reach(self, stage: str) -> None:
         Main._reach(self, stage)

@@ -241,7 +241,7 @@ def test_every_sign_of_life_feeds_it_and_only_recovery_stops_it(
     assert made.registry.about["watchdog"]()["fed"]
     for _ in range(2):
         made._live()
-    assert lived == [b"\0", b"\0\0"]
+    assert lived == [b"", b"\0"]
     made.finish(REBOOT)
     made.finish(POWER_OFF)
     made._live()
@@ -251,3 +251,23 @@ def test_every_sign_of_life_feeds_it_and_only_recovery_stops_it(
     assert device.eaten == b"\0\0\0V"
     assert len(lived) == 4
     assert made._watch("") is None
+
+
+@pytest.mark.parametrize("fails", ["sign", "device"])
+def test_a_device_that_fails_ends_no_signs_of_life_nor_do_they_starve_it(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who gives none is killed by PID 1."""
+    done: list[str] = []
+
+    def does(what: str) -> None:
+        done.append(what)
+        if what == fails:
+            raise MemoryError
+
+    monkeypatch.setattr(early.Early, "_live", lambda _: does("sign"))
+    made: Any = object.__new__(alone.Alone)
+    made._watchdog = SimpleNamespace(feed=lambda: does("device"))
+    with pytest.raises(MemoryError):
+        made._live()
+    assert done == ["sign", "device"]
