@@ -22,6 +22,7 @@ OPTIONAL = "optional"
 # The encoder of a command whose output goes through a plug-in; its options are `host` (the uid of its host
 # in `Plan.hosts`), `name` (what messages call it) and `options`.
 PLUGIN = "plugin"
+HOSTS = "encoders"  # the name of that hidden API
 
 # Namespaces a sandbox can have of its own, by the names of /proc/PID/ns.
 NAMESPACES = ("user", "pid", "mnt", "ipc", "uts", "net", "cgroup")
@@ -266,6 +267,13 @@ class Api(Record):
         "sandboxes": Sandbox, "commands": Command, "onload": Action, "events": Action, "extra": Action,
         "imports": Import,
     }  # fmt: skip
+
+    @property
+    def own(self) -> bool:
+        """Whether what it starts is the supervisor's own work. The hosts of encoder plug-ins are not:
+        callers have them started, as many as they like.
+        """
+        return self.hidden and self.api != HOSTS
 
     def sandbox(self, uid: str) -> Sandbox:
         """The sandbox of that uid. Raises KeyError."""

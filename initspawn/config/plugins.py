@@ -18,10 +18,10 @@ from initspawn.config.interpreter import Need, library_places, of_image, ours
 from initspawn.config.python import DENIED, literal, python_mounts, system_mounts
 from initspawn.config.schema import Plugin
 from initspawn.config.spot import Spot, shown
+from initspawn.plan import HOSTS
 from initspawn.tree import Tree
 
 GROUP = "initspawn.encoders"
-API = "encoders"
 # A number that no user has, and not the gateway's: whoever runs as the same user could look into the hosts.
 HOST_USER = "64998"
 BUILTINS = "builtins"  # what the encoders of our own are called where a plug-in is named
@@ -60,7 +60,7 @@ class Hosts:
 
     def uid(self, found: Found, name: str) -> str:
         """The name of the host for one encoder of a plug-in."""
-        return self._uids.setdefault((found, name), f"{API}-{len(self._uids)}")
+        return self._uids.setdefault((found, name), f"{HOSTS}-{len(self._uids)}")
 
     def config(self, *, user: int, tree: Tree) -> dict[str, Any] | None:
         """The configuration of the hidden API that holds them, with the Python of a machine; None if there
@@ -69,7 +69,7 @@ class Hosts:
         if not self._uids:
             return None
         sandboxes = [_sandbox(uid, found, name, user, tree) for (found, name), uid in self._uids.items()]
-        return {"metadata": {"uid": API, "api": API}, "sandboxes": sandboxes}
+        return {"metadata": {"uid": HOSTS, "api": HOSTS}, "sandboxes": sandboxes}
 
 
 def _sandbox(uid: str, found: Found, name: str, user: int, tree: Tree) -> dict[str, Any]:

@@ -96,9 +96,9 @@ class Preparer:
         spare: bool,
     ) -> Start:
         room = self._reactor.room
-        if not api.hidden and room.fits(OWN_BYTES) < OWN_BYTES:
+        if not api.own and room.fits(OWN_BYTES) < OWN_BYTES:
             raise LaunchRefused(STEP, errno.ENOMEM, remedy(errno.ENOMEM))
-        share = RESERVE if spare else 0.0 if api.hidden else CALLER
+        share = RESERVE if spare else 0.0 if api.own else CALLER
         self._images.check(sandbox)
         group = None
         if "pid" not in sandbox.namespaces or sandbox.cgroup is not None or self._groups.each:

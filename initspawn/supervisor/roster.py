@@ -56,7 +56,7 @@ class Roster:
         command = task.command
         if self.bars(task.api, command):
             raise RequestError("not-available", self.barred)
-        most = TASKS + OWN_TASKS if task.api.hidden else TASKS  # callers leave room for what is our own
+        most = TASKS + OWN_TASKS if task.api.own else TASKS  # callers leave room for what is our own
         if len(self.every()) >= most:
             raise LaunchRefused("slot", _EAGAIN, f"{most} tasks are alive already")
         known = self.alive(task.api, command)

@@ -57,6 +57,7 @@ def test_a_file(tmp_path: Path) -> None:
     hosts = made.hosts
     assert hosts is not None
     assert hosts.hidden
+    assert not hosts.own
     assert [command.uid for command in hosts.commands] == ["encoders-0", "encoders-1"]
     words = ["".join(text for _, text in item) for item in hosts.commands[1].arguments]
     assert hosts.commands[1].path == sys.executable

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from initspawn.plan import Api, Sandbox
+from initspawn.errors import LaunchRefused
+from initspawn.plan import HOSTS, Api, Sandbox
 from initspawn.supervisor.prepare import Preparer
+from initspawn.supervisor.room import CALLER
 
 
 class Made:
@@ -61,3 +63,26 @@ def test_a_start_that_finds_no_memory_leaves_no_cgroup() -> None:
     with pytest.raises(MemoryError):
         Preparer(*parts, reactor).prepare(Api(uid="a", api="a"), Sandbox(uid="s", user=0, group=0))
     assert left == []
+
+
+@pytest.mark.parametrize(
+    ("api", "own"),
+    [(Api(uid="gateway", api="gateway", hidden=True), True), (Api(uid=HOSTS, api=HOSTS, hidden=True), False),
+     (Api(uid=HOSTS, api=HOSTS), False), (Api(uid="a", api="a"), False)],
+)  # fmt: skip
+def test_what_callers_have_started_leaves_room_for_our_own(api: Api, own: bool) -> None:
+    """The hosts of plug-ins, too."""
+    shares: list[float] = []
+    room = SimpleNamespace(fits=lambda size: size, ceiling=shares.append)
+    parts: list[Any] = [SimpleNamespace(each=False), SimpleNamespace(check=lambda _: None)]
+    launcher: Any = SimpleNamespace(prepare=lambda *_, **__: "a start")
+    reactor: Any = SimpleNamespace(room=room)
+    box = Sandbox(uid="s", user=0, group=0, namespaces=("pid",))
+    assert Preparer(launcher, *parts, reactor).prepare(api, box) == "a start"
+    assert shares == [0.0 if own else CALLER]
+    room.fits, room.lack = lambda _: 0, lambda _: False
+    if own:
+        Preparer(launcher, *parts, reactor).prepare(api, box)
+    else:
+        with pytest.raises(LaunchRefused, match="room"):
+            Preparer(launcher, *parts, reactor).prepare(api, box)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from initspawn.errors import LaunchRefused, RequestError
 from initspawn.limits import ENDED_TASKS, OWN_TASKS, TASKS
-from initspawn.plan import Api, Command
+from initspawn.plan import HOSTS, Api, Command
 from initspawn.supervisor.roster import Roster
 from initspawn.supervisor.task import GONE, Life
 
@@ -115,6 +115,15 @@ def test_callers_leave_room_for_our_own() -> None:
     for api in (API, own):
         with pytest.raises(LaunchRefused):
             roster.admit(task(of, api))
+
+
+def test_hosts_of_plug_ins_are_not_our_own() -> None:
+    """However hidden they are, it is callers who have them started."""
+    roster, of = Roster(), command()
+    for _ in range(TASKS):
+        roster.admit(task(of))
+    with pytest.raises(LaunchRefused):
+        roster.admit(task(of, Api(uid=HOSTS, api=HOSTS, hidden=True)))
 
 
 def test_a_new_one_does_not_overtake_those_that_wait() -> None:
