@@ -16,6 +16,10 @@ from initspawn.linux.libc import syscall
 from initspawn.linux.mount import unescaped
 from initspawn.say import say
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from initspawn.boot.watchdog import Watchdog
+
 INIT = b"initspawn-init"
 _FIRST_NAMESPACE = 0xEFFFFFFC  # the inode of the machine's own pid namespace (include/linux/proc_ns.h)
 _MAGIC = 0xFEE1DEAD, 0x28121969
@@ -42,8 +46,10 @@ def main(arguments: list[str]) -> int:
     machine = is_machine()
     if machine:
         _signal.alarm(_LONGEST)
-        _end_others()
-        _leave_watchdog(way)
+        watchdog = _watchdog()
+        _end_others(watchdog)
+        if watchdog is not None:
+            watchdog.leave(way)
         os.sync()
         _protect_disks()
     else:
@@ -82,21 +88,21 @@ def is_machine() -> bool:
         return False
 
 
-def _leave_watchdog(way: str) -> None:
-    """Nobody feeds it from now on."""
-    if option("watchdog"):
-        from initspawn.boot.watchdog import end
+def _watchdog() -> Watchdog | None:
+    """It is ours now."""
+    if not option("watchdog"):
+        return None
+    from initspawn.boot.watchdog import last
 
-        try:
-            end(way)
-        except OSError as error:
-            _tell(f"watchdog: {error.strerror}")
+    return last()
 
 
-def _end_others() -> None:
+def _end_others(watchdog: Watchdog | None = None) -> None:
     """Whoever is left: the supervisor has ended its tasks, and what may have been of others is in the way of
-    file systems.
+    file systems. The watchdog may be in the hands of one of them.
     """
+    if watchdog is not None:
+        watchdog.feed()
     for number in (_signal.SIGTERM, _signal.SIGKILL):
         try:
             os.kill(-1, number)  # all but PID 1 and us
@@ -104,6 +110,8 @@ def _end_others() -> None:
             return
         end = time.monotonic() + _SECONDS
         while _others() and time.monotonic() < end:
+            if watchdog is not None:
+                watchdog.feed()
             time.sleep(0.02)
 
 

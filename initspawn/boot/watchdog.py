@@ -7,6 +7,7 @@ next supervisor, or it restarts the machine.
 from __future__ import annotations
 
 import os
+import time
 
 from initspawn.boot.log import NOTICE, tell
 from initspawn.linux import watchdog
@@ -14,11 +15,12 @@ from initspawn.linux.cmdline import option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 DEVICE = "/dev/watchdog0"
 LEAST, MOST = 10, 86_400  # seconds
-END_SECONDS = 90  # for the end of the machine, when nobody can feed it any more
+END_SECONDS = 90  # for the end of the machine, when nobody feeds it any more
+_PAUSE = 1.0  # seconds
 
 
 class Watchdog:
@@ -64,6 +66,20 @@ class Watchdog:
             except OSError as error:
                 self._complain(f"{self._path}: {error.strerror}")
 
+    def leave(self, way: str) -> None:
+        """The machine ends: a restart that hangs is to come nevertheless, a power off not to be undone. One that
+        does not wait so long is fed by a child of ours for so long.
+        """
+        self.feed()
+        if way != "reboot":
+            self.stop()
+            return
+        try:
+            if self._fd >= 0 and self._waits < END_SECONDS and os.fork() == 0:
+                _feed_for_a_while(self._fd)
+        except OSError as error:
+            self._complain(f"nobody feeds {self._path}: {error.strerror}")
+
     def told(self) -> dict[str, Any]:
         """For `initspawn/info`."""
         return {
@@ -89,16 +105,22 @@ class Watchdog:
             tell(f"watchdog: {problem}")
 
 
-def end(way: str) -> None:
-    """At the end of the machine, `reboot` or `poweroff`, when no supervisor has it: it waits longer, and has
-    a restart that hangs come nevertheless; it does not undo a power off. Raises OSError.
-    """
+def last() -> Watchdog | None:
+    """For the end of the machine, when no supervisor has it: it waits longer, if it can."""
     seconds = _seconds(option("watchdog"))
-    if seconds:
-        fd = watchdog.take(option("watchdog_device") or DEVICE)  # open until we end
-        _set(fd, max(seconds, END_SECONDS))
-        if way != "reboot":
-            watchdog.stop(fd)
+    if not seconds:
+        return None
+    return Watchdog(str(max(seconds, END_SECONDS)), option("watchdog_device") or DEVICE)
+
+
+def _feed_for_a_while(fd: int) -> NoReturn:
+    try:
+        end = time.monotonic() + END_SECONDS
+        while time.monotonic() < end:
+            watchdog.feed(fd)
+            time.sleep(_PAUSE)
+    finally:
+        os._exit(0)
 
 
 def _set(fd: int, seconds: int) -> tuple[int, str]:

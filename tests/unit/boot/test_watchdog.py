@@ -5,6 +5,7 @@ test says; one of the kernel's is in tests/boot/test_watchdog.py.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from initspawn.boot import alone, early
+from initspawn.boot import alone, early, halt
 from initspawn.boot import watchdog as boot
 from initspawn.boot.barrier import POWER_OFF
 from initspawn.boot.watchdog import Watchdog
@@ -196,7 +197,7 @@ def test_where_there_can_be_none_it_is_left_alone(device: Device) -> None:
 
 @pytest.mark.parametrize(
     ("way", "seconds", "waits", "eaten"),
-    [("reboot", 30, 90, b""), ("reboot", 300, 300, b""), ("poweroff", 30, 90, b"V")],
+    [("reboot", 30, 90, b"\0"), ("reboot", 300, 300, b"\0"), ("poweroff", 30, 90, b"\0V")],
 )
 def test_at_the_end_a_restart_is_guarded_and_a_power_off_stands(
     device: Device, way: str, seconds: int, waits: int, eaten: bytes, monkeypatch: pytest.MonkeyPatch
@@ -205,23 +206,85 @@ def test_at_the_end_a_restart_is_guarded_and_a_power_off_stands(
     words = f"initspawn.watchdog={seconds} initspawn.watchdog_device={device.path}"
     monkeypatch.setattr(cmdline, "read", lambda: words)
     before = len(open_descriptors())
-    boot.end(way)
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("nobody need feed it"))
+    dog = boot.last()
+    assert dog is not None
+    dog.feed()
+    assert (device.waits, device.eaten) == (waits, b"")
+    dog.leave(way)
     assert (device.waits, device.eaten) == (waits, eaten)
     assert len(open_descriptors()) == before + (way == "reboot")
 
 
-def test_at_the_end_one_that_waits_no_longer_is_left_as_it_is(
-    device: Device, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("why", ["it cannot be set", "it takes less", "it does not tell"])
+def test_at_the_end_one_that_waits_no_longer_is_fed_by_a_child(
+    device: Device, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
+    """For so long and no longer: a sync may last, and a restart that hangs is to come nevertheless."""
     device.come()
-    device.refuses[SETTIMEOUT] = errno.EINVAL
+    device.waits = device.most = 16
+    if why != "it takes less":
+        device.refuses[SETTIMEOUT] = errno.EINVAL
+    if why == "it does not tell":
+        device.refuses[GETTIMEOUT] = errno.EOPNOTSUPP
     words = f"initspawn.watchdog=30 initspawn.watchdog_device={device.path}"
     monkeypatch.setattr(cmdline, "read", lambda: words)
-    boot.end("reboot")
-    assert device.asked == [GETSUPPORT, SETTIMEOUT, GETTIMEOUT]
-    monkeypatch.setattr(cmdline, "read", lambda: "initspawn.watchdog=x")
-    boot.end("reboot")
-    assert len(device.asked) == 3
+    dog = boot.last()
+    assert dog is not None
+    dog.feed()
+    monkeypatch.setattr(boot, "_PAUSE", 0.02)
+    clock = itertools.chain([0.0] * 11, itertools.repeat(boot.END_SECONDS + 1.0))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    children: list[int] = []
+    fork = os.fork
+
+    def forks() -> int:
+        children.append(fork())
+        return children[-1]
+
+    monkeypatch.setattr(os, "fork", forks)
+    dog.leave("reboot")
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert device.eaten == bytes(11)  # and one by us
+
+
+def test_at_the_end_it_is_taken_from_who_was_ended(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.come()
+    device.refuses[GETSUPPORT] = errno.EBUSY
+    words = f"initspawn.watchdog=30 initspawn.watchdog_device={device.path}"
+    monkeypatch.setattr(cmdline, "read", lambda: words)
+    dog = boot.last()
+    assert dog is not None
+    dog.feed()
+    assert not told(dog)
+    device.refuses.clear()
+    dog.leave("poweroff")
+    assert device.eaten == b"V"
+
+
+def test_at_the_end_it_is_fed_while_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fed: Any = SimpleNamespace(feed=lambda: done.append("fed"), leave=lambda way: done.append(way))
+    others = [True, True, False, True, False]
+    monkeypatch.setattr(halt, "option", lambda _: "30")
+    monkeypatch.setattr(boot, "last", lambda: fed)
+    monkeypatch.setattr(halt, "_ours", lambda: True)
+    monkeypatch.setattr(halt, "is_machine", lambda: True)
+    monkeypatch.setattr(halt, "_others", lambda: others.pop(0))
+    monkeypatch.setattr(halt, "_protect_disks", lambda: done.append("protected"))
+    monkeypatch.setattr(halt, "syscall", lambda *_: done.append("ended"))
+    monkeypatch.setattr(halt._signal, "alarm", lambda _: None)
+    monkeypatch.setattr(os, "kill", lambda pid, number: done.append(f"{number:d}"))
+    monkeypatch.setattr(os, "sync", lambda: done.append("synced"))
+    halt.main(["reboot"])
+    assert done == ["fed", "15", "fed", "fed", "9", "fed", "reboot", "synced", "protected", "ended"]
+
+
+def test_at_the_end_nobody_is_fed_who_was_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in ("", "initspawn.watchdog=x"):
+        monkeypatch.setattr(cmdline, "read", lambda line=line: line)
+        assert boot.last() is None
+        assert halt._watchdog() is None
 
 
 def test_every_sign_of_life_feeds_it_and_only_recovery_stops_it(
