@@ -73,6 +73,7 @@ class Groups:
         self.reason = ""
         self.each = each  # every task has a group, also those that could do without
         self._base = base
+        self._known_name = ""
         self._left_base = False
         self._enabled: set[str] = set()  # below BASE, by us
         # The limits that a sandbox's name has stood for: after a reload others run on with those before.
@@ -181,7 +182,14 @@ class Groups:
     @property
     def own(self) -> str:
         """Where we are ourselves, if BASE is divided. Raises OSError."""
-        return f"{self.base}/{_name()}{OURSELVES}"
+        return f"{self.base}/{self._name()}{OURSELVES}"
+
+    def _name(self) -> str:
+        """Ours alone, also where another supervisor had our number before us. Raises OSError, the first time:
+        at the end there may be no descriptor for it.
+        """
+        self._known_name = self._known_name or f"{PREFIX}{os.getpid()}-{process.began()}"
+        return self._known_name
 
     def make(self, api: Api, sandbox: Sandbox, task: str) -> str | None:
         """A new task's directory to be born in, None where there are no cgroups. Raises OSError."""
@@ -241,7 +249,7 @@ class Groups:
         if base is None:
             self.reason = "no cgroup v2 file system is mounted"
             return
-        path = f"{base}/{_name()}"
+        path = f"{base}/{self._name()}"
         try:
             os.mkdir(path)
         except OSError as error:
@@ -299,11 +307,6 @@ class Groups:
             cgroup.disable(self._base or "", sorted(self._enabled))
             cgroup.write(self._base or "", "cgroup.procs", "0")
             _rmdir(self.own)
-
-
-def _name() -> str:
-    """Ours alone, also where another supervisor had our number before us. Raises OSError."""
-    return f"{PREFIX}{os.getpid()}-{process.began()}"
 
 
 def _limit(group: str, sandbox: Sandbox) -> None:

@@ -158,6 +158,19 @@ def test_it_leaves_the_unit_s_group_and_comes_back(tree: Tree) -> None:
     assert tree.left() == ["unit"]
 
 
+def test_its_end_needs_no_look_at_who_it_is(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be no descriptor for it."""
+    groups, sandbox = tree.groups(), box()
+    groups.fit(plan_of(sandbox))
+
+    def fails(*_: str) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(process, "began", fails)
+    groups.close()
+    assert tree.left() == ["unit"]
+
+
 def test_the_root_of_the_hierarchy_need_not_be_left(tree: Tree) -> None:
     tree.real_root = True
     (tree.place / "cgroup.procs").write_text(f"{ME}\n1\n")
