@@ -9,6 +9,7 @@ anew unless it has seen to that itself, and news of a child, or a signal, are ke
 from __future__ import annotations
 
 import _signal
+import errno
 import heapq
 import os
 import select
@@ -57,7 +58,7 @@ class Reactor:
         self.on_child: Callable[[int, int, Any], None] = lambda pid, status, usage: None
         self._epoll = select.epoll(select.EPOLL_CLOEXEC)
         self._callbacks: dict[int, Callable[[int], object]] = {}
-        self._silent: set[int] = set()
+        self._silent: dict[int, int] = {}  # and what they are to wait for as soon as there is room
         self._timers: list[Timer] = []
         self._prune_at = _PRUNE_AT
         self._signals: dict[int, Callable[[], None]] = {}
@@ -74,19 +75,40 @@ class Reactor:
 
     def change(self, fd: int, events: int) -> None:
         """Wait for other events of a watched descriptor; 0: for nothing, not even for its end."""
-        # epoll would go on to report the end, again and again; and who is unregistered may find no room to
-        # come back: of memory, or of watches (fs.epoll.max_user_watches).
-        self._epoll.modify(fd, events or select.EPOLLONESHOT)
-        if events:
-            self._silent.discard(fd)
-        else:
-            self._silent.add(fd)
+        if fd in self._silent:
+            self._silent[fd] = events
+            if events:
+                self._wake()
+        elif events:
+            self._epoll.modify(fd, events)
+        else:  # epoll would go on to report the end, again and again
+            self._silent[fd] = 0
+            self._epoll.unregister(fd)
+
+    def _wake(self) -> None:
+        """Wait for silent ones that are wanted again, now or when the kernel has room for that: it needs
+        memory and a watch (fs.epoll.max_user_watches).
+        """
+        for fd, events in [*self._silent.items()]:
+            if events:
+                try:
+                    self._epoll.register(fd, events)
+                except OSError as error:
+                    if error.errno in (errno.ENOMEM, errno.ENOSPC):
+                        if not self._comes(self._wake):
+                            self.after(_LOOK_AGAIN_SECONDS, self._wake)
+                        return
+                    self._silent[fd] = 0
+                    raise
+                del self._silent[fd]
 
     def forget(self, fd: int) -> None:
         """No more callbacks for this descriptor; to be called before it is closed."""
         if self._callbacks.pop(fd, None) is not None:
-            self._silent.discard(fd)
-            self._epoll.unregister(fd)
+            if fd in self._silent:
+                del self._silent[fd]
+            else:
+                self._epoll.unregister(fd)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back once, not before so many seconds have passed."""
@@ -135,7 +157,7 @@ class Reactor:
         # An earlier callback may have forgotten it, and the number may be another's by then.
         meant = [(fd, events, self._callbacks.get(fd)) for fd, events in ready]
         for fd, events, callback in meant:
-            if callback is not None and self._callbacks.get(fd) is callback and fd not in self._silent:
+            if callback is not None and self._callbacks.get(fd) is callback:
                 self._guard(callback, events)
         now = self.clock()
         while self._timers and self._timers[0].when <= now:

@@ -228,43 +228,50 @@ def test_a_silent_descriptor_is_forgotten_and_watched_anew(reactor: Reactor, pip
     assert told == ["after"]
 
 
-def test_a_silent_descriptor_finds_a_way_back_where_there_is_no_room(
-    reactor: Reactor, pipe: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOSPC])
+@pytest.mark.parametrize("left", ["", "silenced", "forgotten"])
+def test_a_silent_descriptor_comes_back_when_there_is_room(
+    reactor: Reactor, clock: Clock, pipe: Any, monkeypatch: pytest.MonkeyPatch, number: int, left: str
 ) -> None:
+    """Of memory, or of watches."""
     reader, writer = pipe()
     told: list[int] = []
     reactor.watch(reader, READ, told.append)
+    os.write(writer, b"x")
+    reactor.change(reader, 0)
 
     def full(*_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     real = reactor._epoll
-    full_one: Any = SimpleNamespace(
-        register=full, modify=real.modify, unregister=real.unregister, poll=real.poll, close=real.close
-    )
-    monkeypatch.setattr(reactor, "_epoll", full_one)
-    reactor.change(reader, 0)
-    os.write(writer, b"x")
-    reactor.turn()
-    assert told == []
+    rest = {name: getattr(real, name) for name in ("modify", "unregister", "poll", "close")}
+    monkeypatch.setattr(reactor, "_epoll", SimpleNamespace(register=full, **rest))
     reactor.change(reader, READ)
+    for _ in range(3):
+        clock.now += 1
+        reactor.turn()
+    assert len(reactor._timers) == 1
+    monkeypatch.setattr(reactor, "_epoll", real)
+    if left == "silenced":
+        reactor.change(reader, 0)
+    elif left:
+        reactor.forget(reader)
+    clock.now += 1
     reactor.turn()
-    assert told == [READ]
-
-
-def test_who_is_silenced_by_another_that_is_ready_too_is_not_called(reactor: Reactor, pipe: Any) -> None:
-    ends = [pipe(), pipe()]
-    told: list[int] = []
-
-    def only_me(mine: int, other: int) -> None:
-        told.append(mine)
-        reactor.change(other, 0)
-
-    for (mine, writer), (other, _) in zip(ends, reversed(ends), strict=True):
-        reactor.watch(mine, READ, lambda _, mine=mine, other=other: only_me(mine, other))  # type: ignore[misc]
-        os.write(writer, b"x")
     reactor.turn()
-    assert len(told) == 1
+    assert told == ([] if left else [READ])
+
+
+def test_one_that_cannot_come_back_keeps_no_other(reactor: Reactor, pipe: Any) -> None:
+    ends = [pipe()[0] for _ in range(2)]
+    for fd in ends:
+        reactor.watch(fd, READ, lambda _: None)
+        reactor.change(fd, 0)
+    os.close(ends[0])
+    with pytest.raises(OSError, match="Bad file"):
+        reactor.change(ends[0], READ)
+    reactor.change(ends[1], READ)
+    reactor.forget(ends[1])
 
 
 def test_a_descriptor_is_watched_once(reactor: Reactor, pipe: Any) -> None:
