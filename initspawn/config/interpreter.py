@@ -78,7 +78,7 @@ def ours(need: Need = GATEWAY) -> Interpreter:
                 lacks.append(name)
                 continue
             raise InitspawnError(f"{need.who} needs `{name}`: install initspawn[{need.extra}]")
-        libraries[os.path.dirname(os.path.abspath(places[0]))] = None
+        libraries[os.path.dirname(os.path.realpath(places[0]))] = None  # a link leads nowhere in a box
     for name in need.standard:
         if importlib.util.find_spec(name) is None:
             raise InitspawnError(f"{need.who} needs `{name}`, and {sys.executable} is without")

@@ -18,6 +18,7 @@ from initspawn.sandbox.launch import Start
 from initspawn.sandbox.program import Ledger, Slot
 from initspawn.sandbox.spawner import Prepared, Spawner, send
 from initspawn.sandbox.streams import Streams
+from initspawn.say import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Launcher:
         try:
             self.renew_spare()
         except OSError as error:
-            print(f"initspawn: the spawner has no spare: {error.strerror}", file=sys.stderr)
+            say(f"the spawner has no spare: {error.strerror}")
             self._later(_SPARE_PAUSE, self._renew_missing_spare)
 
     def _renew_missing_spare(self) -> None:
@@ -264,7 +265,7 @@ class Launcher:
             try:
                 self.renew_spare()
             except OSError as error:  # the spawner knows already, so there is no way back
-                print(f"initspawn: the spawner has no spare: {error.strerror}", file=sys.stderr)
+                say(f"the spawner has no spare: {error.strerror}")
 
     def prepared(self, sandbox: Sandbox, extra: int, *, grouped: bool, terminal: bool) -> Prepared:
         """The programs of a sandbox as the spawner makes them, to say what they do. Raises OSError."""
@@ -283,7 +284,7 @@ class Launcher:
             self.spawner_pid = 0
             self._replace_missing()
             how = "its spare takes its place" if self.spawner_pid else "nor can there be another now"
-            print(f"initspawn: the spawner died; {how}", file=sys.stderr)
+            say(f"the spawner died; {how}")
         elif pid == self.spare_pid and not closing:
             self._renew_spare_soon()
 

@@ -283,12 +283,12 @@ class Supervisor:
         start = task.start
         assert start is not None
         handler.end(self, task)
+        self._preparer.kill_group(task.start)  # who finds no room up to here is called again
         self._reapers.pop(start.pid, None)
         if start.pid and not waited:
             self._leaving.add(start.pid)
         if self._held.get(task.pid) is task:  # and not one that was given the number of its dead command
             del self._held[task.pid]
-        self._preparer.kill_group(task.start)
         if not self.closing and task.worth_another and self._again(task):
             return
         if task.life.on(life.GONE) == life.REFUSED:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from initspawn.linux import cgroup, process
 from initspawn.linux.libc import missing
+from initspawn.say import say
 from initspawn.supervisor.groups import OURSELVES, PREFIX, Groups
 
 
@@ -22,9 +22,9 @@ def end(base: str | None) -> None:
         left.root = f"{base}/{name}"
         try:
             left.close()
-            print(f"initspawn: ended what a killed supervisor ({pid}) had left", file=sys.stderr)
+            say(f"ended what a killed supervisor ({pid}) had left")
         except OSError as error:
-            print(f"initspawn: {left.root} stays: {error.strerror}", file=sys.stderr)
+            say(f"{left.root} stays: {error.strerror}")
 
 
 def _lives(base: str, stem: str, pid: str, began: int) -> bool:

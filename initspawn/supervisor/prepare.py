@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sys
 
 from initspawn.errors import LaunchRefused, PlanError
 from initspawn.limits import OWN_BYTES, STOP_GRACE_SECONDS
@@ -11,6 +10,7 @@ from initspawn.linux import process
 from initspawn.linux.libc import missing
 from initspawn.sandbox.ladder import NAMESPACES
 from initspawn.sandbox.launcher import Launcher
+from initspawn.say import say
 from initspawn.supervisor import task as life
 from initspawn.supervisor.room import CALLER, RESERVE, STEP, remedy
 
@@ -169,7 +169,7 @@ class Preparer:
                         raise
                     self._groups.kill(start.cgroup)
             except OSError as error:  # a command that may write the cgroup tree can have removed it
-                print(f"initspawn: {start.cgroup}: {error.strerror}", file=sys.stderr)
+                say(f"{start.cgroup}: {error.strerror}")
 
     def drop(self, start: Start) -> None:
         """Nothing of it is left: close its descriptors, and remove its cgroup when that is empty."""

@@ -296,7 +296,7 @@ def test_a_stop_takes_as_long_as_its_commands_may(early: Guest) -> None:
     )
     place = "/run/systemd/system/initspawn.service.d"
     early.check("mkdir", "-p", place)
-    early.write(f"{place}/short.conf", b"[Service]\nTimeoutStopSec=1\n")
+    early.write(f"{place}/short.conf", b"[Service]\nTimeoutStopSec=3\n")
     took = early.shell(
         "systemctl daemon-reload; read -r from _ </proc/uptime; systemctl stop initspawn;"
         ' read -r to _ </proc/uptime; echo $((${to%.*} - ${from%.*}))'

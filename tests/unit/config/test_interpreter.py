@@ -15,6 +15,7 @@ from initspawn.config.interpreter import GATEWAY, of_image, ours
 from initspawn.errors import InitspawnError
 from initspawn.tree import Tree
 
+ROOT = Path(__file__).parents[3]
 SSL = "_ssl.cpython-311-aarch64-linux-gnu.so"
 # Imports what the gateway does, without the modules that are named; tells what came from where.
 IMPORTS = """
@@ -81,6 +82,17 @@ def test_ours_has_all() -> None:
     assert (found.path, found.lacks) == (sys.executable, ())
     with pytest.raises(InitspawnError, match=r"needs `_nothing`, and .* is without"):
         ours(GATEWAY._replace(standard=("_nothing",)))
+
+
+def test_ours_behind_a_link(tmp_path: Path) -> None:
+    """A sandbox has what the link leads to, not the link."""
+    (tmp_path / "link").symlink_to(ROOT)
+    code = "from initspawn.config.interpreter import ours; print(ours().libraries[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'link')!r}); {code}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{ROOT}\n"
 
 
 def test_an_image_of_byte_code(python: Path) -> None:

@@ -80,7 +80,7 @@ def test_what_callers_have_started_leaves_room_for_our_own(api: Api, own: bool) 
     box = Sandbox(uid="s", user=0, group=0, namespaces=("pid",))
     assert Preparer(launcher, *parts, reactor).prepare(api, box) == "a start"
     assert shares == [0.0 if own else CALLER]
-    room.fits, room.lack = lambda _: 0, lambda _: False
+    room.fits, room.lack = lambda _: 0, lambda *_, **__: False
     if own:
         Preparer(launcher, *parts, reactor).prepare(api, box)
     else:
