@@ -52,7 +52,9 @@ def test_everything_is_there_when_the_real_init_starts(image: Image) -> None:
     ("files", "said"),
     [
         pytest.param({PYTHON: None}, "initspawn has ended early", id="no-interpreter"),
-        pytest.param({EARLY: b"import nowhere\n"}, "initspawn has ended early", id="a-missing-module"),
+        pytest.param(
+            {EARLY: b"import nowhere\n"}, "has ended early", id="a-missing-module", marks=pytest.mark.soak
+        ),
         pytest.param({EARLY: b"import os\nos.kill(os.getpid(), 11)\n"}, "has ended early", id="a-crash"),
         pytest.param(
             {EARLY: b"raise SystemExit(3)\n"}, "has ended early", id="an-exit", marks=pytest.mark.soak
@@ -170,7 +172,12 @@ def test_the_real_init_waits_for_who_says_so(image: Image, tmp_path: Path) -> No
     ("keys", "line", "said"),
     [
         ("on_failure: recovery", "exit 3", "not to the real init, but to recovery"),
-        ("start_timeout: 2, on_timeout: recovery", "sleep 60", "not ready 2 s after the boot began"),
+        pytest.param(
+            "start_timeout: 2, on_timeout: recovery",
+            "sleep 60",
+            "not ready 2 s after the boot began",
+            marks=pytest.mark.soak,
+        ),
     ],
 )
 def test_recovery_comes_in_place_of_the_real_init(
@@ -184,7 +191,10 @@ def test_recovery_comes_in_place_of_the_real_init(
 
 @pytest.mark.parametrize(
     ("keys", "line"),
-    [("on_failure: reboot", "exit 3"), ("start_timeout: 2, on_timeout: reboot", "sleep 60")],
+    [
+        ("start_timeout: 2, on_timeout: reboot", "sleep 60"),
+        pytest.param("on_failure: reboot", "exit 3", marks=pytest.mark.soak),
+    ],
 )
 def test_a_reboot_instead(image: Image, tmp_path: Path, keys: str, line: str) -> None:
     """Nothing that was written is lost: nobody writes to the root any more when it comes."""
@@ -203,6 +213,7 @@ def test_a_hold_keeps_the_real_init_away_until_it_is_gone(image: Image, tmp_path
     assert re.search(r"erased\s+real init: PID 1", console_of(held, f"{SAY} rw"))
 
 
+@pytest.mark.soak
 def test_who_fails_under_a_hold_is_started_again_and_then_recovered(image: Image, tmp_path: Path) -> None:
     """The supervisor is killed each time; the real init is never started."""
     line = f"mkdir -p {HOLD[:-5]}; >{HOLD}; kill -KILL $(pgrep -of __main__.py)"
@@ -252,6 +263,7 @@ def test_a_console_that_takes_nothing_stops_nobody(image: Image, tmp_path: Path)
     assert "it never comes" not in shown
 
 
+@pytest.mark.soak
 def test_a_console_that_was_hung_up_stops_nobody(image: Image, tmp_path: Path) -> None:
     """Whoever writes to where PID 1 wrote gets EIO."""
     hang_up = (

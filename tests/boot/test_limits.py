@@ -87,7 +87,7 @@ def end_of(guest: Guest, who: tuple[str, list[str]], verb: str, *options: str) -
     return end, done.out + done.err
 
 
-@pytest.mark.parametrize("bomb", ["memory", "memories"])
+@pytest.mark.parametrize("bomb", ["memory", pytest.param("memories", marks=pytest.mark.soak)])
 def test_a_memory_bomb_ends_at_its_limit(guest: Guest, who: tuple[str, list[str]], bomb: str) -> None:
     end, _ = end_of(guest, who, f"box/{bomb}")
     assert (end["status"], end["reason"]) == ({"signal": "Killed"}, "memory")
