@@ -3,7 +3,7 @@
 # PYTHON=/path/to/python3   the interpreter of .venv (see tools/venv for the choice without it)
 # CONFIG=FILE PORT=N        what `make run` serves, and where on 127.0.0.1 (PORT: `make boot` as well)
 # RUN_DIR=DIR               where the supervisor of `make run` keeps its sockets, to have several beside each other
-# ARGS=...                  further arguments for pytest, or targets for `make fuzz`
+# ARGS=...                  further arguments for pytest, or targets for `make fuzz`; `make soak` takes none
 # FUZZ_SECONDS=N            how long `make fuzz` stays with one target
 
 PYTHON ?=
@@ -20,7 +20,7 @@ PYTEST := $(BIN)/python -m pytest -n auto
 GUESTS := $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test-setup test quick lint types image boot test-guest test-aarch64 fuzz soak bench clean
+.PHONY: help setup run test-setup test quick lint types image boot test-guest test-aarch64 fuzz soak soak-tests soak-guests bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -63,13 +63,14 @@ fuzz: test-setup ## a coverage-guided fuzzer on all that reads what strangers wr
 	@tools/venv fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
-soak: test-setup ## all tests with many more generated cases, the guest's, aarch64's, the fuzzer, then the benchmarks
+soak: ## all tests with many more generated cases, the guest's, aarch64's, the fuzzer, then the benchmarks
+	@$(MAKE) -k -j1 soak-tests soak-guests test-guest test-aarch64 fuzz bench ARGS=
+
+soak-tests: test-setup
 	$(PYTEST) --dist worksteal --ignore tests/boot --hypothesis-profile=soak $(ARGS)
-	$(GUESTS) tests/boot --hypothesis-profile=soak
-	$(MAKE) test-guest ARGS=
-	$(MAKE) test-aarch64 ARGS=
-	$(MAKE) fuzz ARGS=
-	$(BIN)/python benchmarks/run.py
+
+soak-guests: test-setup
+	$(GUESTS) tests/boot --hypothesis-profile=soak $(ARGS)
 
 bench: setup ## the benchmarks
 	$(BIN)/python benchmarks/run.py

@@ -40,6 +40,7 @@ PORT = 1234  # of that plan's gateway
 # As PID 1 of a pid namespace, with a /run of its own and no cgroups; the plan is named on a command line that
 # is put over the kernel's. Then it says how large the supervisor is, whose pid it is told.
 NAMESPACE = """
+umount -R /sys/fs/cgroup 2>/dev/null
 mount -t tmpfs none /run && mount -t tmpfs none /sys/fs/cgroup && mount --bind "$3" /proc/cmdline || exit 1
 printf S >&"$4"
 "$1" -I -S "$2" early 3>&"$4"

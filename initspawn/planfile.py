@@ -218,6 +218,6 @@ _CHECKSUM_SIZE = 4
 
 def _checksum(body: bytes) -> bytes:
     """CRC-32: finds damage. Trust comes from the file's owner and mode, not from this."""
-    from zlib import crc32
+    from binascii import crc32  # as of zlib, which a Python may be without
 
     return crc32(body).to_bytes(_CHECKSUM_SIZE, "little")

@@ -8,6 +8,7 @@ reload             as its ExecReload
 --run-dir ...      as `initspawn serve` becomes it
 """
 
+import gc
 import os
 import sys
 
@@ -18,6 +19,7 @@ if sys.argv[1:2] in (["early"], ["alone"]):
         os._exit(0)
     os.setsid()
     os.write(3, b"p%07d" % os.getpid())
+    gc.disable()  # until the first commands are on their way: what is made for that is kept
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 

@@ -9,6 +9,7 @@ is only below /run.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import time
 
@@ -202,6 +203,7 @@ class Early(Main):
         if self._barrier is not None:  # nobody waits for our doors
             self._boot = Handover(self.autostart.services, self._decide, self._held)
             self._live()
+        gc.enable()  # see __main__
         from initspawn.boot.adoption import Unit  # not before the first commands are on their way
 
         self._unit = Unit(self.supervisor)

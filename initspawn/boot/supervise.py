@@ -291,10 +291,10 @@ class Main:
 
     def _announce(self) -> None:
         if not self._announced:
-            self._announced = True
             self.autostart.mark("gateway answers")
             self._reach(API)
-            print(self.start.pop("announce", ""), flush=True)
+            print(self.start.get("announce", ""), flush=True)
+            self._announced = True
 
 
 def _age() -> float:

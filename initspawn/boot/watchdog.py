@@ -67,11 +67,11 @@ class Watchdog:
                 self._complain(f"{self._path}: {error.strerror}")
 
     def leave(self, way: str) -> None:
-        """The machine ends: a restart that hangs is to come nevertheless, a power off not to be undone. One
-        that does not wait so long is fed by a child of ours for so long.
+        """The machine ends: a restart that hangs is to come nevertheless, a power off not to be undone, if
+        that can be had. One that runs on and does not wait so long is fed by a child of ours for so long.
         """
         self.feed()
-        if way != "reboot":
+        if way != "reboot" and not (self._fd >= 0 and watchdog.runs_on(self._fd)):
             self.stop()
             return
         try:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from initspawn.config.python import literal, python_mounts, system_mounts
@@ -115,18 +116,22 @@ def _has(tree: Tree, place: str, name: str) -> bool:
 
 def _check_standard(tree: Tree, need: Need) -> None:
     """Refuse a Python without parts of the standard library. Raises InitspawnError."""
-    if not need.standard:
-        return
+    for name in without(tree, need.standard):
+        raise InitspawnError(
+            f"{need.who} needs `{name}`, and the Python of the image at {tree.root} is without "
+            f"({', '.join(_standard_places(tree))}): {_REMEDIES.get(name, _WHOLE)}"
+        )
+
+
+def without(tree: Tree, modules: Iterable[str]) -> list[str]:
+    """Those of some modules of the standard library that the Python of an image has not got."""
     places = _standard_places(tree)
-    for name in need.standard:
-        if not any(_has(tree, place, name) or _extensions(tree, place, name) for place in places):
-            if name in _REMEDIES and _built_in(tree, name):
-                continue
-            remedy = _REMEDIES.get(name, _WHOLE)
-            raise InitspawnError(
-                f"{need.who} needs `{name}`, and the Python of the image at {tree.root} is without "
-                f"({', '.join(places)}): {remedy}"
-            )
+    files = [name for name in modules if not any(_has_standard(tree, place, name) for place in places)]
+    return [name for name in files if not _built_in(tree, name)]
+
+
+def _has_standard(tree: Tree, place: str, name: str) -> bool:
+    return _has(tree, place, name) or bool(_extensions(tree, place, name))
 
 
 def _check_compiled(tree: Tree, need: Need, libraries: list[str]) -> None:
@@ -168,18 +173,20 @@ def _listed(tree: Tree, directory: str) -> list[str]:
 
 
 def _built_in(tree: Tree, name: str) -> bool:
-    """Whether it is part of the interpreter itself: then the names of its types (`_ssl._SSLContext`) are in
-    there. Its own name is in every Python, in sys.stdlib_module_names.
+    """Whether it is part of the interpreter itself: then its first function is a symbol there, or the names
+    of its types (`_ssl._SSLContext`) are. Its own name is in every Python, in sys.stdlib_module_names.
     """
     program = tree.real(_PYTHON)
-    library = os.path.join(os.path.dirname(os.path.dirname(program)), "lib")
     files = [program]
-    try:
-        names = os.listdir(tree.place(library))
+    for folder in ("lib", "lib64"):
+        library = os.path.join(os.path.dirname(os.path.dirname(program)), folder)
+        try:
+            names = os.listdir(tree.place(library))
+        except OSError:
+            continue
         files += [f"{library}/{file}" for file in names if file.startswith("libpython3")]
-    except OSError:
-        pass
-    return any(f"{name}._".encode() in _content(tree.place(file)) for file in files)
+    marks = f"\0PyInit_{name}\0".encode(), f"\0{name}._".encode()
+    return any(mark in content for content in map(_content, map(tree.place, files)) for mark in marks)
 
 
 def _content(place: str) -> bytes:

@@ -36,7 +36,7 @@ _PENDING = 256  # calls of one client that wait for their answer
 
 
 class Connection:
-    """One client. It is the `Caller` of the verbs."""
+    """One client. It is the `Caller` of the verbs. Its door watches the socket for it."""
 
     def __init__(self, door: Door, sock: _socket.socket, identity: Identity) -> None:
         self.identity = identity
@@ -55,7 +55,6 @@ class Connection:
         self._scheduled = False
         self._mask = READ
         self.closed = False
-        door.reactor.watch(self._fd, READ, self._on_ready)
 
     def subscribe(self, task: Task, first: int | None = None, identity: Identity | None = None) -> None:
         """Send this client the task's events from that number on; None: from the first that is kept.
@@ -117,7 +116,8 @@ class Connection:
 
     # In.
 
-    def _on_ready(self, events: int) -> None:
+    def on_ready(self, events: int) -> None:
+        """The socket can be read or written, or has gone; `events` as epoll has them."""
         if events & WRITE:
             self._flush()
         if events & READ and not self.closed:

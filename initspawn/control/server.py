@@ -139,8 +139,8 @@ class Door:
                 self.reactor.change(self._socket.fileno(), READ)
                 then()
 
+        self.reactor.after(_ACCEPT_PAUSE, go_on)  # first, or there may be no memory to hear again
         self.reactor.change(self._socket.fileno(), 0)
-        self.reactor.after(_ACCEPT_PAUSE, go_on)
 
     def close(self) -> None:
         """Close the socket and all connections, and remove its path."""
@@ -164,7 +164,11 @@ class Door:
                 return  # it still waits, and there is room now
             self._pause()
             return
-        peer = _socket.socket(fileno=fd)
+        try:
+            peer = _socket.socket(fileno=fd)
+        except BaseException:
+            os.close(fd)
+            raise
         os.set_inheritable(fd, False)
         peer.setblocking(False)
         if len(self.connections) >= self.registry.limits["connections"]:
@@ -187,6 +191,11 @@ class Door:
                 self._meet(peer)
             else:
                 self._pause(lambda: self._meet(peer))
+            return
+        try:
+            self._on_connect()
+        except MemoryError:
+            self.reactor.after(0, self._on_connect)
 
     def _welcome(self, peer: _socket.socket) -> None:
         """See who it is, and admit them. Raises OSError."""
@@ -197,7 +206,6 @@ class Door:
             if pidfd >= 0:
                 os.close(pidfd)
         self._admit(peer, identity, user)
-        self._on_connect()
 
     def _refuse(self, peer: _socket.socket, why: str) -> None:
         """There is no room for it."""
@@ -209,7 +217,18 @@ class Door:
 
     def _admit(self, peer: _socket.socket, identity: Identity, user: int) -> None:
         """Talk to this peer, which is who we say and has this user number. Raises OSError."""
-        self.connections.add(Connection(self, peer, identity))
+        self._talk(peer, identity)
+
+    def _talk(self, sock: _socket.socket, identity: Identity) -> Connection:
+        """What is said through this socket is this one's. Raises OSError; then nothing has changed."""
+        connection = Connection(self, sock, identity)
+        self.connections.add(connection)
+        try:
+            self.reactor.watch(sock.fileno(), READ, connection.on_ready)
+        except BaseException:
+            self.connections.discard(connection)
+            raise
+        return connection
 
 
 class ServiceDoor(Door):
@@ -240,14 +259,29 @@ class ServiceDoor(Door):
             peer.close()
             return
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
-        descriptors = struct.pack("2i", peer.fileno(), theirs.fileno())
         try:
-            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)
-            message = b"%d %b" % (user, self._protocol)
-            self._gateway.sendmsg([message], [rights], _socket.MSG_DONTWAIT)
-        except OSError:  # the gateway does not keep up, or is not there
+            # The client is sent last: who asks again for want of memory sends it for the first time.
+            connection = self._talk(ours, identity)
+        except BaseException:
             ours.close()
-        else:
-            self.connections.add(Connection(self, ours, identity))
+            theirs.close()
+            raise
+        try:
+            self._send(connection, peer, theirs, b"%d %b" % (user, self._protocol))
+        finally:
+            theirs.close()
         peer.close()
-        theirs.close()
+
+    def _send(
+        self, connection: Connection, peer: _socket.socket, theirs: _socket.socket, message: bytes
+    ) -> None:
+        """To the gateway; if that fails, the connection made for it is closed."""
+        try:
+            descriptors = struct.pack("2i", peer.fileno(), theirs.fileno())
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)
+            self._gateway.sendmsg([message], [rights], _socket.MSG_DONTWAIT)
+        except MemoryError:
+            connection.close()
+            raise
+        except OSError:  # the gateway does not keep up, or is not there
+            connection.close()

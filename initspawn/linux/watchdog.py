@@ -4,6 +4,7 @@ include/uapi/linux/watchdog.h).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -11,6 +12,8 @@ import struct
 _INFO = struct.Struct("II32s")  # struct watchdog_info
 _INT = struct.Struct("i")
 _GETSUPPORT = 2 << 30 | _INFO.size << 16 | ord("W") << 8
+_SETOPTIONS = 2 << 30 | _INT.size << 16 | ord("W") << 8 | 4
+_DISABLECARD = 1
 _SETTIMEOUT = 3 << 30 | _INT.size << 16 | ord("W") << 8 | 6
 _GETTIMEOUT = 2 << 30 | _INT.size << 16 | ord("W") << 8 | 7
 _FOOD = b"\0"
@@ -45,6 +48,17 @@ def timeout(fd: int) -> int:
 def feed(fd: int) -> None:
     """It waits anew. Raises OSError."""
     os.write(fd, _FOOD)
+
+
+def runs_on(fd: int) -> bool:
+    """Stop it. Returns whether the kernel lets nobody do that: `nowayout`, of which watchdog_stop of its
+    drivers/watchdog/watchdog_dev.c says EBUSY. A driver that knows no such order may stop when it is closed.
+    """
+    try:
+        fcntl.ioctl(fd, _SETOPTIONS, bytearray(_INT.pack(_DISABLECARD)))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 def stop(fd: int) -> None:

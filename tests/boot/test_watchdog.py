@@ -86,26 +86,32 @@ def hanging(image: Image, place: Path) -> Image:
     return altered(kiosk(image, place / "kiosk"), place, files)
 
 
-@pytest.mark.parametrize(("number", "way"), [("INT", "reboot"), ("TERM", "poweroff")])
+@pytest.mark.parametrize(
+    ("number", "way", "option", "bites"),
+    [("INT", "reboot", "", True), ("TERM", "poweroff", "", False), ("TERM", "poweroff", "nowayout=1", True)],
+)
 def test_an_end_that_hangs_is_cut_off_if_it_is_a_restart(
-    image: Image, tmp_path: Path, number: str, way: str
+    image: Image, tmp_path: Path, number: str, way: str, option: str, bites: bool
 ) -> None:
+    """Or if the kernel lets nobody stop the watchdog: then it is left to it, not closed."""
     append = f"{APPEND} initspawn.watchdog=10"
     with Guest(Shape(hanging(image, tmp_path), memory=512, append=append)) as guest:
         guest.wait_agent()
         known = token(guest)
         began(guest, known)
-        guest.check("modprobe", "softdog")
+        guest.shell(f"modprobe softdog {option}")
         fed(guest, known)
         guest.start("kill", f"-{number}", "1")
-        if way == "reboot":
+        if bites:
             assert guest.wait(SECONDS) == 0
         else:
             guest.wait_console(f"the end: {way}", SECONDS)
             with pytest.raises(GuestError, match="did not end"):
                 guest.wait(40)
         assert f"the end: {way}" in guest.console()
-        assert (BITES in guest.console()) == (way == "reboot")
+        assert (BITES in guest.console()) == bites
+        assert ("nowayout prevents watchdog being stopped" in guest.console()) == bool(option)
+        assert "watchdog did not stop" not in guest.console()
 
 
 def test_recovery_has_all_the_time_it_wants(image: Image, tmp_path: Path) -> None:

@@ -16,12 +16,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# What the boot floors may take from the standard library: built in, or needed for system calls. `gc` is
-# built in and frozen before a fork, so that the child's pages stay shared.
+# What the boot floors may take from the standard library: built in, or needed for system calls.
 HANDFUL = frozenset(
     ("__future__", "_collections", "_operator",
-     "_signal", "_socket", "ctypes", "errno", "fcntl", "gc", "heapq", "marshal", "mmap", "os",
-     "posix", "resource", "select", "stat", "struct", "sys", "time", "zlib")
+     "_signal", "binascii", "_socket", "ctypes", "errno", "fcntl", "gc", "heapq", "marshal", "mmap", "os",
+     "posix", "resource", "select", "stat", "struct", "sys", "time")
 )
 ANY = frozenset(sys.stdlib_module_names)
 
@@ -61,9 +60,8 @@ RULES = {
     "encoders.host": Rule(stdlib=ANY),
     # The watcher of devices: another one.
     "watcher": Rule(third="pyudev", stdlib=ANY),
-    "encoders.raw": Rule("encoders event limits record", stdlib=HANDFUL | {"binascii"}),
     # Built in as well: characters that arrive in pieces.
-    "encoders.stream": Rule("encoders event limits record", stdlib=HANDFUL | {"binascii", "_codecs"}),
+    "encoders.stream": Rule("encoders event limits record", stdlib=HANDFUL | {"_codecs"}),
     "supervisor": Rule(FLOOR_2),
     # What a plug-in is told is JSON, and only tasks with one load it.
     "supervisor.plugin": Rule(FLOOR_2, stdlib=HANDFUL | {"json"}),
@@ -72,7 +70,6 @@ RULES = {
     "verbs.access": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"_sha256", "_sha2"}),
     # Loaded for an imported API only.
     "verbs.wsapi": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"json"}),
-    "verbs.query": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"binascii"}),
     # Loaded for who has mistyped a verb.
     "verbs.nearest": Rule(f"{FLOOR_2} verbs", stdlib=HANDFUL | {"difflib"}),
     "broker": Rule(f"{FLOOR_2} broker", stdlib=ANY),

@@ -98,11 +98,15 @@ def _descendants() -> dict[int, tuple[int, str, str, str]]:
 
 
 def _of_another_worker(name: str) -> bool:
-    """Whether a name carries another worker's id, or the number of a living process that is not below us."""
+    """Whether a name carries another worker's id, or the number of a living process that is neither us nor
+    below us: another run of the tests has workers of the same ids.
+    """
     if any(worker != WORKER for worker in re.findall(r"gw\d+", name)):
         return True
-    owner = re.search(r"/initspawn-(\d+)(-|/|$)", name)
-    return owner is not None and Path(f"/proc/{owner[1]}").exists() and int(owner[1]) not in _descendants()
+    owner = re.search(r"/initspawn-(?:[a-z]+-(?:(?:gw\d+)?-)?)?(\d+)(-|/|$)", name)
+    if owner is None or not Path(f"/proc/{owner[1]}").exists():
+        return False
+    return int(owner[1]) not in {os.getpid(), *_descendants()}
 
 
 def _command_line(pid: int) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from initspawn.control.client import Client as LocalClient
 from initspawn.control.client import ErrorReply
-from tests.system.server import PATIENCE, Server, serving, wait_for, write
+from tests.system.server import PATIENCE, Server, lets_in, serving, wait_for, write
 from tests.system.test_autostart import until
 from tests.system.test_network import alone, cable, ip
 from tests.system.test_reload import reloaded
@@ -242,7 +242,7 @@ def started(place: Path, file: str) -> Iterator[LocalClient]:
         [sys.executable, "-m", "initspawn", *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     try:
-        wait_for((run_dir / "control").exists, "the control socket")
+        wait_for(lambda: lets_in(run_dir / "control"), "the control socket")
         with LocalClient(str(run_dir / "control"), timeout=PATIENCE) as client:
             yield client
     finally:

@@ -24,7 +24,7 @@ from initspawn.control.client import Client
 from initspawn.errors import RequestError
 from initspawn.planfile import load
 from tests.support.pace import SLOWER
-from tests.system.server import PATIENCE, wait_for, write
+from tests.system.server import PATIENCE, lets_in, wait_for, write
 from tests.system.test_serve import config, shell
 
 pytestmark = pytest.mark.needs("userns")
@@ -93,7 +93,7 @@ def supervisor(plan: str, place: Path, tracer: Tracer) -> Iterator[None]:
         finally:
             os._exit(code)
     try:
-        wait_for((run_dir / "control").exists, "the door")
+        wait_for(lambda: lets_in(run_dir / "control"), "the door")
         yield
     finally:
         for number in (signal.SIGINT, signal.SIGKILL):

@@ -20,7 +20,7 @@ from initspawn.linux.libc import syscall
 from initspawn.linux.process import CLONE_NEWNET
 from initspawn.supervisor.network import Network
 from initspawn.supervisor.reactor import Reactor
-from tests.system.server import PATIENCE, children, read, serving, wait_for, write
+from tests.system.server import PATIENCE, children, lets_in, read, serving, wait_for, write
 from tests.system.test_autostart import ENDLESS, service, until
 from tests.system.test_serve import config, shell
 
@@ -187,7 +187,7 @@ def waiting(tmp_path: Path, *options: str) -> Iterator[tuple[subprocess.Popen[st
     pipe = subprocess.PIPE
     with subprocess.Popen(command, text=True, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
         try:
-            wait_for((run_dir / "control").exists, "the control socket")
+            wait_for(lambda: lets_in(run_dir / "control"), "the control socket")
             with Client(str(run_dir / "control"), timeout=PATIENCE) as client:
                 yield process, client
         finally:

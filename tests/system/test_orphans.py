@@ -87,12 +87,10 @@ def test_twenty_thousand_at_once(room: None, tmp_path: Path, namespace: bool) ->
             with gate:
                 gate.write(b"go\n")
         asked = client.post("test/ping")
-        before = cpu_seconds(server.pid)
         os.kill(server.pid, signal.SIGCONT)
         between = answered_between(client, asked, server.pid)
         wait_for(lambda: zombies(server.pid) < 200, "the end of the orphans")
         assert between, "they were reaped, and only then a ping was answered"
-        assert cpu_seconds(server.pid) - before < 5.0
         ends = wait_for(lambda: all_ended(client), "the ends of all tasks")
         assert ends == {pid: {"exit": number} for number, pid in enumerate(pids)}
 
@@ -123,9 +121,3 @@ def all_ended(client: Client) -> dict[int, dict[str, int]]:
     records = client.call("initspawn/tasks").response
     ended = {task["pid"]: task["status"] for task in records if task["state"] == "ended"}
     return ended if len(ended) == TASKS else {}
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has used of the processors."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

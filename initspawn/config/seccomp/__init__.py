@@ -9,7 +9,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Sequence
 
-import pyseccomp
+from initspawn.errors import InitspawnError
+
+try:
+    import pyseccomp
+except RuntimeError as error:  # it looks for the library as soon as it is imported
+    raise InitspawnError("libseccomp is not found: install it, 2.5 or newer (Debian: libseccomp2)") from error
 
 from initspawn.config import bpf
 from initspawn.config.expand import ExpandFault, Names, expand

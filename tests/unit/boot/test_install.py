@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from initspawn.cli.image import PROGRAMS
+from initspawn.cli.image import PROGRAMS, STANDARD
 from initspawn.config.interpreter import GATEWAY
 from initspawn.planfile import load
 
@@ -26,7 +26,8 @@ sandboxes: {uid: s, acls: {user: 0}, commands: [{uid: do, exec: {cmdpath: /bin/s
 def target(tmp_path: Path) -> Path:
     """What Buildroot has made by then: a Python and programs; beside it wheels, and a Python of the host."""
     root = tmp_path / "target"
-    standard = [f"usr/lib/python3.11/{name}/__init__.pyc" for name in GATEWAY.standard[1:]]
+    parts = (*GATEWAY.standard[1:], *STANDARD, "_sha256")
+    standard = [f"usr/lib/python3.11/{name}/__init__.pyc" for name in parts]
     programs = [f"bin/{name}" for name in ("sh", *PROGRAMS)]
     files = ["usr/bin/python3.11", "usr/lib/python3.11/lib-dynload/_ssl.so", *standard, *programs]
     for name in files:

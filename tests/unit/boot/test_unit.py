@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -138,7 +139,7 @@ def test_a_supervisor_that_hangs_does_not_stop_the_boot(
 
 
 def test_a_unit_is_ready_without_its_doors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full /run keeps the doors shut, not the boot waiting."""
+    """A full /run keeps the doors shut, not the boot waiting; and from now on garbage is looked for."""
     path = str(tmp_path / "notify")
     unit = early.Early.__new__(early.Early)
     unit._barrier, unit._began_as = None, (path, "20000")
@@ -148,7 +149,12 @@ def test_a_unit_is_ready_without_its_doors(tmp_path: Path, monkeypatch: pytest.M
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(path)
         receiver.settimeout(5)
-        unit._open()
+        gc.disable()
+        try:
+            unit._open()
+            assert gc.isenabled()
+        finally:
+            gc.enable()
         said = [receiver.recv(100), receiver.recv(100)]
         assert said == [b"WATCHDOG=1", b"READY=1"]
         reactor.turn(5.0)

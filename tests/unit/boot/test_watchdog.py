@@ -24,6 +24,7 @@ from initspawn.plan import REBOOT, RECOVERY
 
 # As the C macros make them of their arguments.
 GETSUPPORT, SETTIMEOUT, GETTIMEOUT = 0x80285700, 0xC0045706, 0x80045707
+SETOPTIONS, DISABLECARD = 0x80045704, 1
 
 
 class Device:
@@ -47,6 +48,9 @@ class Device:
             raise OSError(number, os.strerror(number))
         if request == GETSUPPORT:
             assert len(data) == 40
+            return 0
+        if request == SETOPTIONS:
+            assert struct.unpack("i", data) == (DISABLECARD,)
             return 0
         if request == SETTIMEOUT:
             (self.waits,) = struct.unpack("i", data)
@@ -195,6 +199,28 @@ def test_where_there_can_be_none_it_is_left_alone(device: Device) -> None:
     assert not device.asked
 
 
+def ended(device: Device, monkeypatch: pytest.MonkeyPatch, way: str) -> bool:
+    """The end of the machine, in which a child that feeds the device does so ten times; whether one did."""
+    words = f"initspawn.watchdog=30 initspawn.watchdog_device={device.path}"
+    monkeypatch.setattr(cmdline, "read", lambda: words)
+    dog = boot.last()
+    assert dog is not None
+    dog.feed()
+    monkeypatch.setattr(boot, "_PAUSE", 0.02)
+    clock = itertools.chain([0.0] * 11, itertools.repeat(boot.END_SECONDS + 1.0))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    children: list[int] = []
+    fork = os.fork
+
+    def forks() -> int:
+        children.append(fork())
+        return children[-1]
+
+    monkeypatch.setattr(os, "fork", forks)
+    dog.leave(way)
+    return bool(children) and os.waitpid(children[0], 0)[1] == 0
+
+
 @pytest.mark.parametrize(
     ("way", "seconds", "waits", "eaten"),
     [("reboot", 30, 90, b"\0"), ("reboot", 300, 300, b"\0"), ("poweroff", 30, 90, b"\0V")],
@@ -216,6 +242,21 @@ def test_at_the_end_a_restart_is_guarded_and_a_power_off_stands(
     assert len(open_descriptors()) == before + (way == "reboot")
 
 
+@pytest.mark.parametrize(
+    ("answer", "eaten"), [(errno.EBUSY, bytes(11)), (errno.EOPNOTSUPP, b"\0V"), (None, b"\0V")]
+)
+def test_at_the_end_one_that_nobody_can_stop_is_fed_also_for_a_power_off(
+    device: Device, monkeypatch: pytest.MonkeyPatch, answer: int | None, eaten: bytes
+) -> None:
+    """Or it would restart the machine in the middle of its last sync."""
+    device.come()
+    device.waits = device.most = 16
+    if answer is not None:
+        device.refuses[SETOPTIONS] = answer
+    assert ended(device, monkeypatch, "poweroff") == (answer == errno.EBUSY)
+    assert device.eaten == eaten
+
+
 @pytest.mark.parametrize("why", ["it cannot be set", "it takes less", "it does not tell"])
 def test_at_the_end_one_that_waits_no_longer_is_fed_by_a_child(
     device: Device, monkeypatch: pytest.MonkeyPatch, why: str
@@ -227,24 +268,7 @@ def test_at_the_end_one_that_waits_no_longer_is_fed_by_a_child(
         device.refuses[SETTIMEOUT] = errno.EINVAL
     if why == "it does not tell":
         device.refuses[GETTIMEOUT] = errno.EOPNOTSUPP
-    words = f"initspawn.watchdog=30 initspawn.watchdog_device={device.path}"
-    monkeypatch.setattr(cmdline, "read", lambda: words)
-    dog = boot.last()
-    assert dog is not None
-    dog.feed()
-    monkeypatch.setattr(boot, "_PAUSE", 0.02)
-    clock = itertools.chain([0.0] * 11, itertools.repeat(boot.END_SECONDS + 1.0))
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    children: list[int] = []
-    fork = os.fork
-
-    def forks() -> int:
-        children.append(fork())
-        return children[-1]
-
-    monkeypatch.setattr(os, "fork", forks)
-    dog.leave("reboot")
-    assert os.waitpid(children[0], 0)[1] == 0
+    assert ended(device, monkeypatch, "reboot")
     assert device.eaten == bytes(11)  # and one by us
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,21 @@ def test_what_compiles_says_what_to_install(words: tuple[str, ...], configuratio
     assert (done.returncode, done.stdout) == (exits.SYSTEM, "")
     said = "initspawn: this needs `msgspec`, a package of Python: install PyYAML, msgspec, pyseccomp\n"
     assert done.stderr == said
+
+
+def test_so_does_what_finds_no_library_for_filters(configuration: str) -> None:
+    code = f"""if True:
+        import ctypes.util, sys
+        find = ctypes.util.find_library
+        ctypes.util.find_library = lambda name: None if name == "seccomp" else find(name)
+        from initspawn.cli.main import main
+        sys.exit(main(["check", {configuration!r}]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    said = "initspawn: libseccomp is not found: install it, 2.5 or newer (Debian: libseccomp2)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (exits.SYSTEM, "", said)
 
 
 def test_so_does_the_gateway() -> None:

@@ -13,7 +13,7 @@ from initspawn.control import wire
 from initspawn.control.connection import Connection
 from initspawn.limits import RETURN_SECONDS
 from initspawn.supervisor.eventlog import EventLog
-from initspawn.supervisor.reactor import Reactor
+from initspawn.supervisor.reactor import READ, Reactor
 from initspawn.verbs.access import Identity
 
 
@@ -45,6 +45,7 @@ class Hall:
         """Somebody who subscribes from that number on."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         made = Connection(self.door, ours, Identity(kind="local", user=0, name="me"))
+        self.reactor.watch(ours.fileno(), READ, made.on_ready)
         made.subscribe(self.task, first)
         self.turn()
         return made, theirs

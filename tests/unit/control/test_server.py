@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import os
 import signal
@@ -81,6 +82,100 @@ def test_without_a_gateway_its_clients_are_hung_up_on(tmp_path: Path) -> None:
     reactor.close()
     for one in (ours, theirs):
         one.close()
+
+
+class Failing(set[Any]):
+    """A set that has no room the first time."""
+
+    full = True
+
+    def add(self, item: object) -> None:
+        if self.full:
+            self.full = False
+            raise MemoryError
+        super().add(item)
+
+
+STEPS = ("identify", "socketpair", "add", "watch", "sendmsg", "on_connect")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("kind", [Door, ServiceDoor])
+def test_a_client_comes_in_once_where_memory_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Door], step: str
+) -> None:
+    """At any step of it, and is there again."""
+    reactor = Reactor()
+    reactor.room.keep()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.setblocking(False)
+    calls: list[str] = []
+
+    def failing(name: str, whole: Any) -> Any:
+        def call(*given: Any) -> Any:
+            calls.append(name)
+            if name == step and calls.count(name) == 1:
+                raise MemoryError
+            return whole(*given)
+
+        return call
+
+    more: dict[str, Any] = {}
+    if kind is ServiceDoor:
+        gateway = SimpleNamespace(sendmsg=failing("sendmsg", ours.sendmsg))
+        more = {"gateway": gateway, "protocol": b"http", "serving": lambda: True}
+    made = kind(
+        listen(str(tmp_path / "s")), **more, name="control", reactor=reactor, tokens=Tokens(),
+        registry=SimpleNamespace(
+            supervisor=SimpleNamespace(disconnected=lambda _: None), watchers={}, limits={"connections": 4}
+        ),
+        identify=failing("identify", lambda *_: NOBODY), on_connect=failing("on_connect", lambda: None),
+    )  # fmt: skip
+    if step == "add":
+        made.connections = Failing()
+    monkeypatch.setattr(reactor, "watch", failing("watch", reactor.watch))
+    monkeypatch.setattr("_socket.socketpair", failing("socketpair", _socket.socketpair))
+    with socket.socket(socket.AF_UNIX) as client:
+        before = len(os.listdir("/proc/self/fd"))
+        client.connect(str(tmp_path / "s"))
+        for _ in range(3):
+            reactor.turn(0.01)
+        assert calls.count("on_connect") == 1 + (step == "on_connect")
+        assert len(made.connections) == 1
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        if kind is ServiceDoor:
+            message, descriptors, _, _ = socket.recv_fds(theirs, 100, 2)
+            assert (message, len(descriptors)) == (b"%d http" % os.getuid(), 2)
+            with pytest.raises(BlockingIOError):
+                theirs.recv(100)
+            for fd in descriptors:
+                os.close(fd)
+    made.close()
+    reactor.close()
+    for one in (ours, theirs):
+        one.close()
+
+
+def test_a_door_that_pauses_without_memory_hears_again(
+    tmp_path: Path, door: tuple[Reactor, Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reactor, asked = door
+    after = reactor.after
+
+    def fails(seconds: float, callback: Any) -> Any:
+        monkeypatch.setattr(reactor, "after", after)
+        raise MemoryError
+
+    with full(1), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "s"))
+        monkeypatch.setattr(reactor, "after", fails)
+        reactor.turn(0.2)
+    before = time.monotonic()
+    while not asked and time.monotonic() < before + 5:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:
+            client.connect_ex(str(tmp_path / "s"))
+            reactor.turn(0.2)
+    assert asked
 
 
 def connected_child(path: Path) -> int:

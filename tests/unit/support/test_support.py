@@ -37,15 +37,20 @@ def test_what_ends_by_itself_is_waited_for() -> None:
 
 
 @pytest.mark.needs("cgroup")
-@pytest.mark.parametrize("seen", [True, False])
-def test_a_cgroup_is_seen_by_the_worker_that_made_it(    monkeypatch: pytest.MonkeyPatch, seen: bool
+@pytest.mark.parametrize(
+    ("whose", "seen"),
+    [("ours", True), ("nobody's", True), ("another worker's", False), ("another run's", False)],
+)
+def test_a_cgroup_is_seen_by_the_worker_that_made_it(
+    monkeypatch: pytest.MonkeyPatch, whose: str, seen: bool
 ) -> None:
     monkeypatch.setattr(leftovers, "SETTLE_SECONDS", 0.0)
     mount = cgroup_mount()
     assert mount is not None
     before = leftovers.snapshot()
-    worker = leftovers.WORKER if seen else "gw99"
-    made = mount / f"initspawn-leftover-{worker}-{os.getpid()}"
+    worker = "gw99" if whose == "another worker's" else leftovers.WORKER
+    owner = {"another run's": os.getppid(), "nobody's": 2**22 + os.getpid()}.get(whose, os.getpid())
+    made = mount / f"initspawn-leftover-{worker}-{owner}"
     made.mkdir()
     try:
         assert (f"cgroup {made}" in leftovers.left_since(before)) == seen
