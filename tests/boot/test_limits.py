@@ -69,7 +69,16 @@ def config(*, root: bool, **more: Any) -> bytes:
     return json.dumps({"metadata": {"uid": "t", "api": "t"}, "sandboxes": boxes}).encode()
 
 
-@pytest.fixture(params=["root", "user"])
+# Of what is the same for both the long run tries the other one as well.
+AS_ROOT = pytest.mark.parametrize(
+    "who", ["root", pytest.param("user", marks=pytest.mark.soak)], indirect=True
+)
+AS_USER = pytest.mark.parametrize(
+    "who", [pytest.param("root", marks=pytest.mark.soak), "user"], indirect=True
+)
+
+
+@pytest.fixture
 def who(request: pytest.FixtureRequest, guest: Guest) -> tuple[str, list[str]]:
     """A configuration's path, and the properties of the unit that runs it."""
     root = request.param == "root"
@@ -87,6 +96,7 @@ def end_of(guest: Guest, who: tuple[str, list[str]], verb: str, *options: str) -
     return end, done.out + done.err
 
 
+@AS_USER
 @pytest.mark.parametrize("bomb", ["memory", pytest.param("memories", marks=pytest.mark.soak)])
 def test_a_memory_bomb_ends_at_its_limit(guest: Guest, who: tuple[str, list[str]], bomb: str) -> None:
     end, _ = end_of(guest, who, f"box/{bomb}")
@@ -96,6 +106,7 @@ def test_a_memory_bomb_ends_at_its_limit(guest: Guest, who: tuple[str, list[str]
         assert 32 << 20 < end["usage"]["peak-bytes"] <= 64 << 20
 
 
+@AS_ROOT
 def test_a_fork_bomb_ends_at_its_limit(guest: Guest, who: tuple[str, list[str]]) -> None:
     end, _ = end_of(guest, who, "box/forks")
     assert (end["status"], end["stdout"], end["reason"]) == ({"exit": 0}, ["19"], "exit")
@@ -103,6 +114,7 @@ def test_a_fork_bomb_ends_at_its_limit(guest: Guest, who: tuple[str, list[str]])
     assert guest.run("pgrep", "-u", "nobody", "python3").out == ""
 
 
+@AS_USER
 def test_a_processor_hog_gets_its_share(guest: Guest, who: tuple[str, list[str]]) -> None:
     end, _ = end_of(guest, who, "box/hog")
     usage = end["usage"]
@@ -111,6 +123,7 @@ def test_a_processor_hog_gets_its_share(guest: Guest, who: tuple[str, list[str]]
     assert usage["user-seconds"] + usage["system-seconds"] < 0.3 * usage["seconds"]
 
 
+@AS_ROOT
 def test_what_is_in_force_is_measured(guest: Guest, who: tuple[str, list[str]]) -> None:
     _, told = end_of(guest, who, "box/forks", "--verbose", "9")
     for text in (
@@ -122,6 +135,7 @@ def test_what_is_in_force_is_measured(guest: Guest, who: tuple[str, list[str]]) 
     assert "/_t.box/task-1/main" in told
 
 
+@AS_ROOT
 def test_nothing_is_left_of_the_groups(guest: Guest, who: tuple[str, list[str]]) -> None:
     path, properties = who
     script = f"""
@@ -174,10 +188,7 @@ def test_the_supervisor_serves_while_its_tasks_are_contained(guest: Guest) -> No
     call = ("initspawn", "call", "--run-dir", "/run/limits")
     try:
         guest.shell(f"until {' '.join(call)} initspawn/ping; do sleep 0.2; done", timeout=120)
-        bombs = [
-            guest.start(*call, verb)
-            for verb in ("t/box/hog", "t/box/memory", "t/box/memories")
-        ]
+        bombs = [guest.start(*call, verb) for verb in ("t/box/hog", "t/box/memory", "t/box/memories")]
         slowest = 0.0
         while not all(bomb.code is not None for bomb in bombs):
             began = time.monotonic()

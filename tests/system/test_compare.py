@@ -81,8 +81,8 @@ def test_limits_say_how_much(as_user: Ordinary) -> None:
     found = compared(as_user, as_user.home, "open/much", *of("tight limits"))
     wide, narrow = found["the command", "stdout"]
     assert wide[0] == "4000000"
-    assert wide[1].startswith("1073741824 bytes")
-    assert narrow == [str(1 << 20), "dd: memory exhausted by input buffer of size 1073741824 bytes (1.0 GiB)"]
+    assert wide[1].startswith("314572800 bytes")
+    assert narrow == [str(1 << 20), "dd: memory exhausted by input buffer of size 314572800 bytes (300 MiB)"]
     assert "fsize 1048576" in found["is", "limits"][1]
 
 
