@@ -15,7 +15,8 @@ FUZZ_SECONDS ?= 60
 export PYTHON
 
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n auto
+# One more than there are processors: many tests wait, and the whole takes three quarters of the time.
+PYTEST := $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1)
 # As many processes as guests may run at one time: GUESTS in qemu/machine.py.
 GUESTS := $(BIN)/python -m pytest -n 2
 

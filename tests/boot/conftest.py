@@ -33,7 +33,7 @@ class Shared:
     def booted(self, image: Image) -> Guest:
         """That machine, ready for commands."""
         if self._guest is None:
-            shape = Shape(image, cpus=2, memory=1024, append="quiet")
+            shape = Shape(image, memory=1024, append="quiet")
             self._guest = self._stack.enter_context(Guest(shape))
         return self._guest.wait_agent()
 

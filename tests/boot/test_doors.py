@@ -53,7 +53,7 @@ with Client("/run/initspawn/control", 60) as client:
 @pytest.fixture(scope="module")
 def device(image: Image) -> Iterator[tuple[Guest, int, str]]:
     """A machine whose doors come with its network, its port here, and a token."""
-    with Guest(Shape(image, cpus=2, memory=768, append=APPEND)) as machine:
+    with Guest(Shape(image, memory=768, append=APPEND)) as machine:
         machine.wait_agent()
         port = machine.forward(PORT)
         token = machine.check("initspawn", "token", "add", "host", "--scope", "*", "--state-dir", STATE)

@@ -343,7 +343,7 @@ def running(guest: Guest) -> dict[str, int]:
 @pytest.mark.racy
 def test_what_a_dead_early_supervisor_left_is_ended_not_doubled(image: Image) -> None:
     append = "quiet init=/usr/sbin/initspawn-init systemd.mask=initspawn.service"
-    with Guest(Shape(image, cpus=2, memory=768, append=append)) as guest:
+    with Guest(Shape(image, memory=768, append=append)) as guest:
         guest.wait_agent()
         old = list(running(guest).values())
         orphan = guest.check("pgrep", "-fx", "sleep infinity").strip()

@@ -30,7 +30,7 @@ except OSError as error:
 @pytest.fixture(scope="module")
 def labelled(image: Image) -> Iterator[Guest]:
     """A guest that enforces qemu/selinux/minimal.cil."""
-    with Guest(Shape(image, cpus=2, append=f"quiet {selinux.APPEND}")) as machine:
+    with Guest(Shape(image, append=f"quiet {selinux.APPEND}")) as machine:
         selinux.enforce(machine.wait_agent())
         yield machine
 

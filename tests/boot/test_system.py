@@ -22,7 +22,7 @@ def test_representative_system_tests(guest: Guest) -> None:
     marked = re.compile(r"pytest\.mark\.guest(_too)?\b")
     every = sorted((root / "tests/system").glob("test_*.py"))
     names = [str(path.relative_to(root)) for path in every if marked.search(path.read_text())]
-    arguments = ["-n", "2", "-q", "--assert=plain", "-m", "guest or guest_too", "-k", "not uid65534", *names]
+    arguments = ["-q", "--assert=plain", "-m", "guest or guest_too", "-k", "not uid65534", *names]
     outcome = run_tests(guest, arguments, timeout=900)
     assert outcome.code == 0, outcome.output[-20000:]
     suite = ElementTree.fromstring(outcome.junit).find("testsuite")

@@ -32,7 +32,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
 @pytest.fixture(scope="module")
 def device(image: Image) -> Iterator[Guest]:
     """A machine whose tunnel was up before its real init was there."""
-    with Guest(Shape(image, cpus=2, memory=768, append=APPEND)) as machine:
+    with Guest(Shape(image, memory=768, append=APPEND)) as machine:
         machine.wait_agent()
         machine.run("systemctl", "is-system-running", "--wait")
         yield machine
