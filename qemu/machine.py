@@ -23,10 +23,9 @@ GUESTS = 2  # at most, of one user at one time; those on a terminal do not count
 PORT = "initspawn.agent"
 CPUINFO = Path("/proc/cpuinfo")
 KVM = Path("/dev/kvm")
-# Mitigations cost an emulated processor time, and there is nobody whom they protect.
 # panic=-1 with -no-reboot: a panic ends QEMU at once. printk.devkmsg=on: no rate limit for /dev/kmsg.
 KERNEL = (
-    "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw printk.devkmsg=on mitigations=off"
+    "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw printk.devkmsg=on"
     " cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1 systemd.debug_shell=ttyS1"
 )
 # setpriv has QEMU killed when its parent ends; the shell notices if that was before.
