@@ -41,9 +41,12 @@ class Listener(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP; who has had an answer already, such as a 403 for its head, is dropped."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
-            self.transport.close()
+            try:
+                super().send_400_response(msg)
+                return
+            except h11.LocalProtocolError:  # the answer to a HEAD ends behind its own
+                pass
+        self.transport.close()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Upgrade; bytes the client sent behind its request belong to the new protocol."""
