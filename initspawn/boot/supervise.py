@@ -294,6 +294,7 @@ class Main:
             self.autostart.mark("gateway answers")
             self._reach(API)
             print(self.start.get("announce", ""), flush=True)
+            self.start.pop("announce", None)
             self._announced = True
 
 
