@@ -55,7 +55,7 @@ boot: test-setup ## boot it with the console here and its web page on a port of 
 	$(BIN)/python -m qemu boot --port $(PORT)
 
 test-guest: test-setup ## the system tests inside it; an hour or two
-	$(BIN)/python -m qemu test -- -n 2 tests/system $(ARGS)
+	$(BIN)/python -m qemu test --timeout 14400 -- -n 2 tests/system $(ARGS)
 
 test-aarch64: test-setup ## the unit tests under an emulated aarch64 Python; needs root
 	tools/aarch64-tests $(if $(ARGS),$(ARGS),-q tests/unit)
