@@ -12,6 +12,7 @@ ENDED_LOG_BYTES = 64 << 10  # of that, once the task has ended and its readers h
 LOG_EVENTS = 8192  # events kept per task for replay: half of it may wait, the rest is two full reads
 ENDED_TASKS = 64  # ended tasks whose record and output are kept
 TASKS = 512  # tasks alive at once
+STARTS = 64  # of tasks on their way to their exec at once; the next ones wait for their turn
 OWN_TASKS = 16  # and so many of our own where these are too many: a guard's change, the gateway
 OWN_DESCRIPTORS = 320  # that tasks leave for connections and our own needs; at most a quarter of our limit
 OWN_BYTES = 4 << 20  # memory to be free before output is read or a task started, and as much is held

@@ -14,7 +14,7 @@ import struct
 
 from initspawn.boot.notify import notify
 from initspawn.control.server import who
-from initspawn.linux import cgroup
+from initspawn.linux import cgroup, process
 from initspawn.linux.libc import missing
 from initspawn.say import say
 from initspawn.supervisor.moving import move
@@ -104,7 +104,7 @@ class Adoption:
         peer.setblocking(False)
         user, pid, pidfd = who(peer)
         try:
-            trusted = user in (0, os.geteuid()) and not self._main.supervisor.owns(pid, pidfd)
+            trusted = user in (0, os.geteuid()) and not process.is_ours(pid, pidfd)
         finally:
             if pidfd >= 0:
                 os.close(pidfd)

@@ -285,7 +285,7 @@ class Main:
         """Who a local client is. Root and our own user are trusted, unless it is one of our tasks that shows
         their number.
         """
-        if user in (0, os.geteuid()) and not self.supervisor.owns(pid, pidfd):
+        if user in (0, os.geteuid()) and not process.is_ours(pid, pidfd):
             return Identity(kind="local", user=user, name=f"user:{user}")
         return stranger
 

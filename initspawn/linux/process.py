@@ -158,6 +158,14 @@ def descends(pid: int, ancestor: int) -> bool:
         return True
 
 
+def is_ours(pid: int, pidfd: int = -1) -> bool:
+    """Whether a process is this one or below it. One that is gone or hidden is not to be trusted: it counts.
+    With its pidfd it is certain that it was looked at, and none that has its number now. Raises OSError.
+    """
+    # Not from a reaper: it may be dead, and its orphans are ours.
+    return descends(pid, os.getpid()) or (pidfd >= 0 and not lives(pidfd))
+
+
 def lineage(pid: int) -> list[int]:
     """A process and all above it, as far as they can be seen. Raises OSError, ValueError, IndexError."""
     found: list[int] = []

@@ -6,7 +6,6 @@ import os
 
 from initspawn.errors import LaunchRefused, RequestError
 from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, LAUNCH_SECONDS
-from initspawn.linux import process
 from initspawn.plan import PLUGIN
 from initspawn.sandbox import launch
 from initspawn.supervisor import handler
@@ -75,7 +74,7 @@ class Supervisor:
             verbose=command.verbose if verbose is None else verbose,
             encoder=PluginEncoder(self, command.encoder_options) if command.encoder == PLUGIN else None,
         )  # fmt: skip
-        lost = self.roster.admit(task)
+        lost = self.roster.admit(task, at_once=bool(descriptors))
         try:
             if lost is not None:
                 refusal = RequestError("bad-state", "a later start has taken its place in the queue")
@@ -115,16 +114,20 @@ class Supervisor:
         task.on_start(task)
         task.on_end(task)
 
-    def _next(self, api: Api, command: Command) -> None:
-        """A task of this command is gone: the turn of those that wait."""
-        while (task := self.roster.turn(api, command)) is not None:
+    def _next_soon(self) -> None:
+        """A task has ended or is no longer on its way to its exec: the turn of those that wait."""
+        if self.roster.waiting and not self.closing:
+            self.reactor.after(0, self._next)
+
+    def _next(self) -> None:
+        while not self.closing and (task := self.roster.turn()) is not None:
             task.began = self.reactor.clock()
             try:
                 self._begin(task)
             except RequestError as refusal:
                 self.turn_away(task, refusal)
             except BaseException:
-                self.reactor.after(0, lambda: self._next(api, command))  # for those behind it
+                self.reactor.after(0, self._next)  # for those behind it
                 self.turn_away(task, RequestError("internal-error"))
                 raise
 
@@ -179,14 +182,6 @@ class Supervisor:
         """End everything at once, without asking."""
         for task in self.roster.every():
             self._preparer.kill(task, late=True)
-
-    def owns(self, pid: int, pidfd: int = -1) -> bool:
-        """Whether a process belongs to one of our tasks. One that is gone or hidden is not to be trusted.
-
-        With its pidfd it is certain that it was looked at, and none that has its number now.
-        """
-        # Not from a reaper: it may be dead, and its orphans are ours.
-        return process.descends(pid, os.getpid()) or (pidfd >= 0 and not process.lives(pidfd))
 
     # A start, step by step.
 
@@ -269,6 +264,7 @@ class Supervisor:
         task.read()
         handler.begin(self, task)
         self.reserve.follow_soon(task)
+        self._next_soon()
 
     def _on_timeout(self, task: Task) -> None:
         if task.life.state in (life.RUNNING, life.STOPPING):
@@ -335,8 +331,7 @@ class Supervisor:
     def _forget(self, task: Task) -> None:
         self._detach(task)
         task.close()
-        if self.roster.waiting and not self.closing:
-            self.reactor.after(0, lambda: self._next(task.api, task.command))
+        self._next_soon()
 
     def _detach(self, task: Task) -> None:
         """Let go of what was started for a task."""

@@ -21,7 +21,6 @@ from initspawn.control.state import State
 from initspawn.control.tokens import NAME, write
 from initspawn.linux import process
 from initspawn.linux.libc import syscall
-from initspawn.supervisor.core import Supervisor
 from initspawn.supervisor.reactor import Reactor
 from initspawn.verbs.access import NOBODY, Identity, Token, Tokens
 from tests.support.full import full
@@ -270,15 +269,14 @@ def test_ancestors_that_change_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_who_has_been_reaped_is_not_trusted_by_its_number() -> None:
-    nobody: Any = None
     pid = os.fork()
     if pid == 0:
         signal.pause()
     pidfd = process.pidfd_open(pid)
     # 0 is nobody's descendant, so the pidfd alone decides.
-    alive = Supervisor.owns(nobody, 0, pidfd)
+    alive = process.is_ours(0, pidfd)
     end(pid)
-    gone = Supervisor.owns(nobody, 0, pidfd)
+    gone = process.is_ours(0, pidfd)
     os.close(pidfd)
     assert (alive, gone) == (False, True)
 
