@@ -7,7 +7,7 @@ from initspawn import limits
 WEBSOCKETS = limits.WEBSOCKETS  # by default; `Limits` has those of this run
 HTTP_CONNECTIONS = 64  # further TCP connections: requests, keep-alive, upgrades under way
 PENDING_CALLS = 64  # unanswered calls of one connection before it is no longer read
-LINK_BYTES = 32768  # read from the supervisor at once; who does not read costs that and asyncio's 64 KiB
+LINK_BYTES = 32768  # read from the supervisor at once, and kept for a client that does not read
 PAGE_BYTES = 32 << 20  # a file of the user's own page
 HEAD_BYTES = 65536  # a request's line and headers
 HEAD_SECONDS = 10.0  # from the first byte (or the connect) to a complete request head

@@ -74,7 +74,7 @@ class Supervisor:
             verbose=command.verbose if verbose is None else verbose,
             encoder=PluginEncoder(self, command.encoder_options) if command.encoder == PLUGIN else None,
         )  # fmt: skip
-        lost = self.roster.admit(task, at_once=bool(descriptors))
+        lost = self.roster.admit(task)
         try:
             if lost is not None:
                 refusal = RequestError("bad-state", "a later start has taken its place in the queue")
@@ -114,20 +114,16 @@ class Supervisor:
         task.on_start(task)
         task.on_end(task)
 
-    def _next_soon(self) -> None:
-        """A task has ended or is no longer on its way to its exec: the turn of those that wait."""
-        if self.roster.waiting and not self.closing:
-            self.reactor.after(0, self._next)
-
-    def _next(self) -> None:
-        while not self.closing and (task := self.roster.turn()) is not None:
+    def _next(self, api: Api, command: Command) -> None:
+        """A task of this command is gone: the turn of those that wait."""
+        while (task := self.roster.turn(api, command)) is not None:
             task.began = self.reactor.clock()
             try:
                 self._begin(task)
             except RequestError as refusal:
                 self.turn_away(task, refusal)
             except BaseException:
-                self.reactor.after(0, self._next)  # for those behind it
+                self.reactor.after(0, lambda: self._next(api, command))  # for those behind it
                 self.turn_away(task, RequestError("internal-error"))
                 raise
 
@@ -215,7 +211,9 @@ class Supervisor:
             self._preparer.kill(task)
 
     def _on_launch_timeout(self, task: Task) -> None:
-        if task.life.state in (life.STARTING, life.HELD):
+        if task.start is not None and self.launcher.line.moves(task.start):  # its own time is to come
+            task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
+        elif task.life.state in (life.STARTING, life.HELD):
             task.reason = "timeout"
             late = LaunchRefused("start", 0, f"not at its exec after {LAUNCH_SECONDS:g} s")
             self._refuse(task, late, late=True)
@@ -264,7 +262,6 @@ class Supervisor:
         task.read()
         handler.begin(self, task)
         self.reserve.follow_soon(task)
-        self._next_soon()
 
     def _on_timeout(self, task: Task) -> None:
         if task.life.state in (life.RUNNING, life.STOPPING):
@@ -331,7 +328,8 @@ class Supervisor:
     def _forget(self, task: Task) -> None:
         self._detach(task)
         task.close()
-        self._next_soon()
+        if self.roster.waiting and not self.closing:
+            self.reactor.after(0, lambda: self._next(task.api, task.command))
 
     def _detach(self, task: Task) -> None:
         """Let go of what was started for a task."""

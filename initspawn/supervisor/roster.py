@@ -2,8 +2,6 @@
 
 A start finds a place, waits for its turn, takes the turn of the one that has waited longest, or is refused.
 Nothing happens between that look and the place being taken, so never are there more than there may be.
-Who has a place waits still while too many are on their way to their exec: a start has to be done in
-LAUNCH_SECONDS, which as many as there may be tasks would keep one another from, on a slow machine.
 A command is known by the names of its API and its verb: after a reload it may be another object.
 """
 
@@ -12,7 +10,7 @@ from __future__ import annotations
 from _collections import deque
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import ENDED_TASKS, OWN_TASKS, STARTS, TASKS
+from initspawn.limits import ENDED_TASKS, OWN_TASKS, TASKS
 from initspawn.supervisor import task as life
 
 TYPE_CHECKING = False
@@ -24,8 +22,8 @@ _EAGAIN = 11
 
 
 class Roster:
-    """`waiting` have been admitted and not begun, oldest first; `starting` are on their way to their
-    handshake, `tasks` past it; of `ended` the last ones are remembered.
+    """`waiting` have been admitted to the queue of their command, oldest first; `starting` are on their way
+    to their handshake, `tasks` past it; of `ended` the last ones are remembered.
     """
 
     def __init__(self) -> None:
@@ -49,10 +47,9 @@ class Roster:
         ended = [task for task in self.ended if _is(task, api, command)]
         return ended + self.alive(api, command)
 
-    def admit(self, task: Task, *, at_once: bool = False) -> Task | None:
+    def admit(self, task: Task) -> Task | None:
         """Find a place for a new task: afterwards it is among `starting`, or waits and its life says so.
-        Returns one that has lost its place in the queue to it, whose life is to be ended. `at_once`: like
-        what is our own, it does not wait for those who are on their way to their exec.
+        Returns one that has lost its place in the queue to it, whose life is to be ended.
 
         Raises RequestError(bad-state) where there is neither, LaunchRefused if there are too many tasks.
         """
@@ -62,20 +59,17 @@ class Roster:
         most = TASKS + OWN_TASKS if task.api.own else TASKS  # callers leave room for what is our own
         if len(self.every()) >= most:
             raise LaunchRefused("slot", _EAGAIN, f"{most} tasks are alive already")
-        alive = self.alive(task.api, command)
-        queue = [other for other in alive if other.life.state == life.QUEUED]
-        lost = None
-        if command.most and len(alive) >= command.most:
-            running = len(alive) - len(queue)
-            queue = queue[max(0, command.most - running) :]  # those before them have a place
-            if len(queue) >= command.queue:
-                if not command.oldest_out or not queue:
-                    raise RequestError("bad-state", _full(command))
-                lost = queue[0]
-                self.waiting.remove(lost)
-        elif at_once or task.api.own or (not self._crowded and self._first() is None):
+        known = self.alive(task.api, command)
+        queue = [other for other in known if other.life.state == life.QUEUED]
+        if not command.most or (not queue and len(known) < command.most):
             self.starting.append(task)
             return None
+        lost = None
+        if len(queue) >= command.queue:
+            if not command.oldest_out or not queue:
+                raise RequestError("bad-state", _full(command))
+            lost = queue[0]
+            self.waiting.remove(lost)
         self._tickets += 1
         task.ticket = self._tickets
         task.life.on(life.WAIT)
@@ -86,34 +80,18 @@ class Roster:
         """Whether a command may not be started because it could use the network."""
         return bool(self.barred) and not api.hidden and "net" not in api.sandbox(command.sandbox).namespaces
 
-    def turn(self) -> Task | None:
+    def turn(self, api: Api, command: Command) -> Task | None:
         """The one whose turn it is, which from now on is among `starting`; None if nobody waits, or there is
         no place.
         """
-        task = None if self._crowded else self._first()
-        if task is not None:
-            self.waiting.remove(task)
-            task.life.on(life.TURN)
-            self.starting.append(task)
-        return task
-
-    @property
-    def _crowded(self) -> bool:
-        """Whether as many are on their way to their exec as may be."""
-        return len(self.starting) + sum(task.life.state == life.HELD for task in self.tasks) >= STARTS
-
-    def _first(self) -> Task | None:
-        """Of those that wait, the oldest of whose command there are not as many as there may be."""
-        if not self.waiting:
+        known = self.alive(api, command)
+        queue = [task for task in known if task.life.state == life.QUEUED]
+        if not queue or len(known) - len(queue) >= queue[0].command.most:
             return None
-        running: dict[tuple[str, bool, str, bool], int] = {}
-        for task in (*self.starting, *self.tasks):
-            name = _name(task.api, task.command)
-            running[name] = running.get(name, 0) + 1
-        for task in self.waiting:
-            if not task.command.most or running.get(_name(task.api, task.command), 0) < task.command.most:
-                return task
-        return None
+        self.waiting.remove(queue[0])
+        queue[0].life.on(life.TURN)
+        self.starting.append(queue[0])
+        return queue[0]
 
     def remove(self, task: Task) -> None:
         """It is none of those alive any more."""
@@ -123,12 +101,9 @@ class Roster:
 
 
 def _is(task: Task, api: Api, command: Command) -> bool:
-    return _name(task.api, task.command) == _name(api, command)
-
-
-def _name(api: Api, command: Command) -> tuple[str, bool, str, bool]:
     # A configuration's API may be called as one of our own, and its verb as what `exec` has started.
-    return api.api, api.hidden, command.verb, command.executed
+    same = task.api.api == api.api and task.api.hidden == api.hidden
+    return same and task.command.verb == command.verb and task.command.executed == command.executed
 
 
 def _full(command: Command) -> str:

@@ -18,8 +18,8 @@ QUEUED, STARTING, HELD, RUNNING, STOPPING, DRAINING, ENDED, REFUSED = STATES = (
 )  # fmt: skip
 
 # What happens to a task.
-WAIT = "wait"  # there are as many of its command as there may be, or on the way to their exec
-TURN = "turn"  # there are less
+WAIT = "wait"  # there are as many of its command as there may be
+TURN = "turn"  # one of them has ended
 READY = "ready"  # the command waits to be held
 MEASURED = "measured"  # it stood at its exec, had what was planned, and runs
 STOP = "stop"  # somebody asked, or its time is over

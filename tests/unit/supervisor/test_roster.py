@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import ENDED_TASKS, OWN_TASKS, STARTS, TASKS
+from initspawn.limits import ENDED_TASKS, OWN_TASKS, TASKS
 from initspawn.plan import HOSTS, Api, Command
 from initspawn.supervisor.roster import Roster
-from initspawn.supervisor.task import GONE, MEASURED, READY, Life
+from initspawn.supervisor.task import GONE, Life
 
 API = Api(uid="a", api="a")
 
@@ -78,9 +78,9 @@ def test_after_a_reload_a_command_of_the_same_name_has_the_same_places() -> None
     first = task(old)
     assert outcome(roster, first) == "starting"
     assert [outcome(roster, task(new, again)) for _ in range(3)] == ["starting", "queued", "refused"]
-    assert roster.turn() is None
+    assert roster.turn(API, old) is None
     roster.remove(first)
-    assert roster.turn() is not None  # as many as are allowed by now
+    assert roster.turn(API, old) is not None  # as many as are allowed by now
 
 
 def test_why_it_is_refused() -> None:
@@ -134,65 +134,8 @@ def test_a_new_one_does_not_overtake_those_that_wait() -> None:
     roster.remove(first)
     roster.admit(third)  # there would be a place for it
     assert third.life.state == "queued"
-    assert roster.turn() is second
-    assert roster.turn() is None
-
-
-def let_go(roster: Roster, one: Any) -> None:
-    """It has come to its exec."""
-    roster.starting.remove(one)
-    roster.tasks.append(one)
-    one.life.on(READY)
-    assert roster.turn() is None  # it is held still
-    one.life.on(MEASURED)
-
-
-def test_so_many_are_on_their_way_at_once_and_the_next_wait() -> None:
-    """Else a slow machine would bring none of five hundred to its exec in time."""
-    roster, of = Roster(), command()
-    first = [task(of) for _ in range(STARTS)]
-    later, overtaker = [task(of), task(command().replace(verb="d")), task(of)], task(of)
-    assert [outcome(roster, one) for one in (*first, *later)] == ["starting"] * STARTS + ["queued"] * 3
-    assert roster.turn() is None
-    let_go(roster, first[0])
-    assert outcome(roster, overtaker) == "queued"  # there would be a place for it
-    assert roster.turn() is later[0]
-    assert roster.turn() is None
-    roster.remove(first[1])  # refused
-    assert roster.turn() is later[1]
-    for one, two in zip(first[2:], (later[2], overtaker, None), strict=False):
-        let_go(roster, one)
-        assert roster.turn() is two
-
-
-def test_who_brings_descriptors_does_not_wait_for_them() -> None:
-    """Whoever gives them closes them then."""
-    roster, of = Roster(), command()
-    for _ in range(STARTS + 1):
-        roster.admit(task(of))
-    new = task(of)
-    roster.admit(new, at_once=True)
-    assert new.life.state == "starting"
-    assert len(roster.waiting) == 1
-
-
-def test_who_waits_for_others_has_a_place_of_its_command() -> None:
-    """It takes none of its queue, is not turned out of it, and a full command keeps no other one waiting."""
-    roster, of = Roster(), command(most=2, queue=1, oldest_out=True)
-    crowd = [task(command().replace(verb="d")) for _ in range(STARTS)]
-    for one in crowd:
-        roster.admit(one)
-    one, two, three, four = task(of), task(of), task(of), task(of)
-    assert [outcome(roster, new) for new in (one, two, three)] == ["queued"] * 3
-    assert outcome(roster, four) == f"queued for {three.ticket}"
-    three.life.on(GONE)
-    other = task(command().replace(verb="d"))
-    assert outcome(roster, other) == "queued"
-    for gone in crowd:
-        roster.remove(gone)
-    assert [roster.turn() for _ in range(4)] == [one, two, other, None]
-    roster.remove(one)
-    assert roster.turn() is four
+    assert roster.turn(API, of) is second
+    assert roster.turn(API, of) is None
 
 
 @given(st.integers(1, 4), st.integers(0, 5), st.booleans(), st.lists(st.sampled_from("+-")))
@@ -204,7 +147,7 @@ def test_turns(most: int, length: int, oldest_out: bool, what: str) -> None:
     for event in what:
         if event == "-" and running:
             roster.remove(running.pop(0))
-            found = roster.turn()
+            found = roster.turn(API, of)
             assert found is (queue.pop(0) if queue else None)
             if found is not None:
                 running.append(found)
