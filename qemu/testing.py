@@ -13,6 +13,7 @@ JUNIT = "/run/junit.xml"
 UNIT = (
     "systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec",
     "--property=Delegate=yes", "--property=TasksMax=infinity", "--property=LimitCORE=0",
+    "--property=LimitNOFILE=65536",
     f"--working-directory=/{PLACE}", "--setenv=INITSPAWN_GUEST=1", "--setenv=INITSPAWN_MUST_WORK=1",
     "--setenv=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "--setenv=LANG=C.UTF-8",
 )  # fmt: skip

@@ -84,6 +84,9 @@ def main(argv: list[str] | None = None) -> int:
 
     With INITSPAWN_DEBUG=1 in the environment every exception passes with its traceback.
     """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it is closed: what is opened next would take its number
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
     if os.environ.get("INITSPAWN_DEBUG") == "1":
         return _run(sys.argv[1:] if argv is None else argv)
     try:
@@ -138,8 +141,11 @@ def _explain_usage(argv: list[str]) -> NoReturn:
 
 def _told(error: BaseException) -> int:
     """Say on stderr what went wrong, in a line. Returns the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # the interpreter would try once more, and have an exit code of its own
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(error, BrokenPipeError):  # nobody reads us any more: no reason for noise
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # or the interpreter flushes it once more
         return of_error(error)
     if isinstance(error, ConfigError):
         from initspawn.cli.output import show_problems

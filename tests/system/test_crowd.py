@@ -27,13 +27,15 @@ READERS, SLOW = 25, 75  # subscribers of one stream: who reads, and who does not
 LATE = 5  # of those, who reads then; the others go
 EVENTS = 20_000
 PACED = 3000  # events of a stream that takes some seconds
+PAUSE = 2000  # of them, until it is told to go on: what is kept of a task that has ended is less
 KIB_EACH = 40  # of memory in the gateway for a connection
 SUPERVISOR_KIB_EACH = 10
 
 
 def config() -> dict[str, Any]:
     acls = {"acls": {"user": "nobody"}} if os.geteuid() == 0 else {}
-    paced = f"i=0; while [ $i -lt {PACED} ]; do seq $((i+1)) $((i+10)); i=$((i+10)); sleep 0.01; done"
+    paced = f"i=0; while [ $i -lt {PACED} ]; do seq $((i+1)) $((i+10)); i=$((i+10)); sleep 0.01; "
+    paced += f"[ $i -ne {PAUSE} ] || read go; done"
     commands = [
         {"uid": "flood", "encoder": "line", "slow_clients": "drop", "stdin": True,
          "exec": {"cmdpath": "/bin/sh", "args": ["-c", f"read go; seq {EVENTS}"]}},
@@ -210,6 +212,11 @@ def test_a_crowd_misses_nothing_when_the_gateway_is_killed(tmp_path: Path) -> No
                 while members[0].last < part:
                     await asyncio.sleep(0.01)
                 os.kill(server.gateway(), signal.SIGKILL)
+            while min(member.last for member in members) < PAUSE:
+                await asyncio.sleep(0.01)
+            starter = Member(await _open(server))
+            await starter.call("t/paced", {"action": "input", "args": {"pid": pid, "data": "go\n"}})
+            starter.socket.transport.abort()
             assert min(await following) >= 1
             assert {(member.last, member.missed) for member in members} == {(PACED + 1, 0)}
 

@@ -33,7 +33,10 @@ def configuration(tmp_path: Path) -> str:
 def run(configuration: str, words: list[str], stdout: int) -> tuple[int, str]:
     *options, verb = words
     command = [sys.executable, "-m", "initspawn", "run", *options, configuration, verb]
-    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30, check=False, env=usual
+    )
     return done.returncode, done.stderr
 
 
@@ -45,6 +48,16 @@ def test_a_pipe_that_nobody_reads(configuration: str, words: list[str]) -> None:
         assert run(configuration, words, writing) == (141, "")
     finally:
         os.close(writing)
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "012"])
+def test_streams_that_are_closed(configuration: str, closed: str) -> None:
+    """They are /dev/null then: what is opened later does not get their numbers."""
+    command = [sys.executable, "-m", "initspawn", "run", configuration, "reply"]
+    line = 'exec "$@" ' + " ".join(f"{number}>&-" for number in closed)
+    done = subprocess.run(["sh", "-c", line, "sh", *command], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) is ("1" not in closed)
 
 
 @each
