@@ -82,7 +82,6 @@ class Start:
         self.used: dict[str, float] = {}  # what was accounted to a group that it has left
         self.listener = -1  # of what its filter notifies; whoever gives it on closes it
         self.ceiling = sys.maxsize  # the first descriptor that is not for this
-        self.urgent = False  # it waits for no others
         self._stored = False
         self._launcher = launcher
         self._locks: list[int] = []
@@ -131,7 +130,7 @@ class Start:
             job = marshal.dumps(
                 (number, self._slot.index, self.cgroup is not None, streams.fed, streams.terminal)
             )
-            self._launcher.line.hand(self, self._slot, job, [*theirs, *self.handed])
+            self._launcher.send(job, [*theirs, *self.handed])
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -158,7 +157,6 @@ class Start:
         """Nobody will launch this: its reaper ends when it has built its sandbox."""
         assert self.handshake is not None
         self.argv = ()
-        self._launcher.line.leave(self)
         self.handshake.shutdown(_socket.SHUT_WR)
 
     def hear(self) -> str:
@@ -172,7 +170,6 @@ class Start:
             data, messages, _, _ = self.handshake.recvmsg(1, _CREDENTIALS_SPACE)
         except ConnectionResetError:  # it ended before it read all of ours
             data, messages = b"", []
-        self._launcher.line.leave(self, built=data == steps.READY)
         if data != steps.READY or self.held:
             return ALONE if self._slot.alone else LOST
         try:
@@ -318,7 +315,6 @@ class Start:
         """End the command. `reaper`: and its reaper, with its pid namespace everything; otherwise the
         reaper lives on to end what the command leaves. To be called before the reaper was waited for.
         """
-        self._launcher.line.leave(self)
         process.pidfd_kill(self.command_pidfd, _signal.SIGKILL)
         process.pidfd_kill(self.pidfd, _signal.SIGKILL if reaper else _signal.SIGCONT)
         if reaper and self.pid and self.pidfd < 0:

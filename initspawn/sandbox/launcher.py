@@ -15,7 +15,6 @@ from initspawn.limits import OWN_TASKS, RESERVE_STARTS, TASKS
 from initspawn.linux import mount
 from initspawn.sandbox import measure
 from initspawn.sandbox.launch import Start
-from initspawn.sandbox.line import Line
 from initspawn.sandbox.program import Ledger, Slot
 from initspawn.sandbox.spawner import Prepared, Spawner, send
 from initspawn.sandbox.streams import Streams
@@ -56,7 +55,6 @@ class Launcher:
         self.starts: set[Start] = set()  # that are not closed yet, whatever has become of them
         self._waiting: deque[tuple[bytes, list[int]]] = deque()  # jobs, with copies of their descriptors
         self._sending = False  # whether a timer for them runs
-        self.line = Line(self.send, later)
         self.spawner_pid = 0  # 0: it has died, and there is no other yet
         try:
             self.fork()
@@ -150,16 +148,14 @@ class Launcher:
         descriptors: tuple[int, ...] = (),
         streams: Streams | None = None,
         ceiling: int = sys.maxsize,
-        urgent: bool = False,
     ) -> Start:
         """Have a reaper cloned that builds the sandbox and waits for `Start.launch`. `cgroup` is the
         directory of the group the command is born in; `descriptors` are given to it as 3, 4, ...;
         `streams`: its standard input, output and error, not yet open; by default it reads /dev/null.
-        `ceiling`: the first descriptor that this start may not take. `urgent`: it is not made to wait for
-        others. Raises LaunchRefused.
+        `ceiling`: the first descriptor that this start may not take. Raises LaunchRefused.
         """
         start = self._kind(sandbox)(self, sandbox, cgroup, descriptors, streams or Streams())
-        start.ceiling, start.urgent = ceiling, urgent
+        start.ceiling = ceiling
         try:
             self.starts.add(start)
             start.send()
@@ -173,7 +169,6 @@ class Launcher:
     def forget(self, start: Start, slot: Slot) -> None:
         """It has been closed, and its slot is free."""
         self.starts.discard(start)
-        self.line.leave(start)
         self.ledger.give_back(slot)
 
     def _kind(self, sandbox: Sandbox) -> type[Start]:
@@ -307,7 +302,6 @@ class Launcher:
             if sock is not None:
                 sock.close()
         self._socket = self._spare = None
-        self.line.close()
         while self._waiting:
             self._forget_waiting()
         os.close(self._null)

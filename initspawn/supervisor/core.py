@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from initspawn.errors import LaunchRefused, RequestError
-from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, LAUNCH_SECONDS
+from initspawn.limits import CLOSE_SECONDS, ENDED_LOG_BYTES, LAUNCH_EACH_SECONDS, LAUNCH_SECONDS
 from initspawn.plan import PLUGIN
 from initspawn.sandbox import launch
 from initspawn.supervisor import handler
@@ -95,7 +95,8 @@ class Supervisor:
             task.spared = task.start is not None
             if task.start is None:
                 task.start = self._preparer.prepare(task.api, task.sandbox, descriptors, streams=streams)
-            task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
+            seconds = LAUNCH_SECONDS + LAUNCH_EACH_SECONDS * (len(self.roster.starting) - 1)
+            task.timers.append(self.reactor.after(seconds, lambda: self._on_launch_timeout(task, seconds)))
             self._launch(task)
         except BaseException:
             task.close()
@@ -210,12 +211,10 @@ class Supervisor:
         if task.refusal is not None:  # given up while it was still being made
             self._preparer.kill(task)
 
-    def _on_launch_timeout(self, task: Task) -> None:
-        if task.start is not None and self.launcher.line.moves(task.start):  # its own time is to come
-            task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
-        elif task.life.state in (life.STARTING, life.HELD):
+    def _on_launch_timeout(self, task: Task, seconds: float) -> None:
+        if task.life.state in (life.STARTING, life.HELD):
             task.reason = "timeout"
-            late = LaunchRefused("start", 0, f"not at its exec after {LAUNCH_SECONDS:g} s")
+            late = LaunchRefused("start", 0, f"not at its exec after {seconds:g} s")
             self._refuse(task, late, late=True)
 
     def _refuse(self, task: Task, refusal: LaunchRefused, *, late: bool = False) -> None:

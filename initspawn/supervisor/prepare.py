@@ -109,9 +109,8 @@ class Preparer:
                 raise LaunchRefused("cgroup", error.errno or 0, str(error.filename or "")) from error
         try:
             return self._launcher.prepare(
-                sandbox, cgroup=group, descriptors=descriptors, streams=streams, ceiling=room.ceiling(share),
-                urgent=api.own,
-            )  # fmt: skip
+                sandbox, cgroup=group, descriptors=descriptors, streams=streams, ceiling=room.ceiling(share)
+            )
         except LaunchRefused as refusal:
             self._remove(group)
             if refusal.step == "slot" or not remedy(refusal.errno):
@@ -129,7 +128,6 @@ class Preparer:
             return
         self.kill_group(task.start)
         whole = task.start.ends_all or task.start.cgroup is not None
-        late = late and not self._launcher.line.waits(task.start)
         task.start.kill(reaper=whole or not task.life.started)
         if not whole:  # the reaper ends the rest itself; if it is kept from that, it goes too
             task.timers.append(self._reactor.after(STOP_GRACE_SECONDS, lambda: _kill_reaper(task)))

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from initspawn.limits import BUILDS_EACH, LAUNCH_SECONDS
 from initspawn.linux import landlock, namespaces, process, ptrace, terminal
 from initspawn.linux.capabilities import NUMBERS
 from initspawn.linux.libc import syscall
@@ -310,61 +309,6 @@ def replace_step(name: str, add: Callable[[Recipe], None]) -> None:
             for step in getattr(steps, rungs)
         ]
         setattr(steps, rungs, tuple(changed))
-
-
-@root_and_a_user
-def test_a_sandbox_that_hangs_keeps_no_other_from_starting(who: Person) -> None:
-    box = boxes.sandbox(who, "pid")
-    good, waiting, steps_of, same = who.call(_hangs, box.replace(uid="hung"), box)
-    assert good.status == {"exit": 0}
-    assert waiting == 3
-    assert steps_of == ["start"] * (BUILDS_EACH + 3)
-    assert same  # the spawner is not to blame for those that it was never told of
-
-
-def _hangs(hung: Sandbox, box: Sandbox) -> tuple[Result, int, list[str], bool]:
-    """What becomes of a start beside more of a sandbox that hangs than are built at once; how many of these
-    wait, at what they are refused, and whether the spawner is still the same.
-    """
-    before = {step.name: step.add for rungs in TABLES for step in getattr(steps, rungs)}
-
-    def hang(recipe: Recipe) -> None:
-        before["umask"](recipe)
-        if recipe.sandbox.uid == "hung":
-            recipe.program.call("read", recipe.handshake, bytes(2), 1)  # what is never said
-
-    replace_step("umask", hang)
-    with bench(hung, box) as made:
-        launcher = made.supervisor.launcher
-        spawner = launcher.spawner_pid
-        core.LAUNCH_SECONDS = SOON
-        runs = [made.start("/bin/true") for _ in range(BUILDS_EACH + 3)]
-        core.LAUNCH_SECONDS = LAUNCH_SECONDS
-        begun = [run.task.start for run in runs if run.task is not None and run.task.start is not None]
-        waiting = sum(map(launcher.line.waits, begun))
-        good = made.run("/bin/true", sandbox=box)
-        return good, waiting, [run.end().step for run in runs], launcher.spawner_pid == spawner
-
-
-@root_and_a_user
-def test_the_time_of_a_start_that_waits_for_others_is_to_come(who: Person) -> None:
-    """As long as these are built; else it is refused like them."""
-    assert who.call(_waits, boxes.sandbox(who, "pid")) == ["", "start"]
-
-
-def _waits(box: Sandbox) -> list[str]:
-    with bench(box) as made:
-        line = made.supervisor.launcher.line
-        line._later = lambda *_: None  # nobody's turn comes
-        first, *_, last = [made.start("/bin/true") for _ in range(BUILDS_EACH + 1)]
-        assert first.end().status == {"exit": 0}
-        assert last.task is not None
-        found = []
-        for _ in range(2):
-            made.supervisor._on_launch_timeout(last.task)
-            found.append(last.task.refusal.step if last.task.refusal else "")
-        assert last.end().step == "start"
-        return found
 
 
 @each_step

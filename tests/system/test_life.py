@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from initspawn.event import DATA, FINAL
-from initspawn.limits import LAUNCH_SECONDS, TASKS
+from initspawn.limits import LAUNCH_EACH_SECONDS, LAUNCH_SECONDS, TASKS
 from initspawn.linux import process
 from initspawn.plan import Command, Plan, Sandbox
 from initspawn.sandbox.launch import Start
@@ -464,6 +464,29 @@ def test_a_spawner_whose_supervisor_died_too_early_ends() -> None:
             os.close(end)
             os.kill(pid, signal.SIGKILL)  # not waited for: the number is its own
             os.waitpid(pid, 0)
+
+
+@root_and_a_user
+def test_starts_at_once_have_the_more_time_the_more_they_are(who: Person) -> None:
+    assert who.call(_times, boxes.sandbox(who, "pid")) == [
+        LAUNCH_SECONDS + number * LAUNCH_EACH_SECONDS for number in range(4)
+    ]
+
+
+def _times(box: Sandbox) -> list[float]:
+    with bench(box) as made:
+        found, after = [], made.reactor.after
+
+        def note(seconds: float, callback: Callable[[], None]) -> Any:
+            if seconds >= LAUNCH_SECONDS:
+                found.append(seconds)
+            return after(seconds, callback)
+
+        made.reactor.after = note  # type: ignore[method-assign]
+        runs = [made.start("/bin/true") for _ in range(4)]
+        del made.reactor.after  # type: ignore[method-assign]
+        assert [run.end().status for run in runs] == [{"exit": 0}] * 4
+        return found
 
 
 @root_and_a_user
