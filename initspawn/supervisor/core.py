@@ -95,7 +95,7 @@ class Supervisor:
             task.spared = task.start is not None
             if task.start is None:
                 task.start = self._preparer.prepare(task.api, task.sandbox, descriptors, streams=streams)
-            seconds = LAUNCH_SECONDS + LAUNCH_EACH_SECONDS * (len(self.roster.starting) - 1)
+            seconds = LAUNCH_SECONDS + LAUNCH_EACH_SECONDS * (len(self.roster.every()) - 1)
             task.timers.append(self.reactor.after(seconds, lambda: self._on_launch_timeout(task, seconds)))
             self._launch(task)
         except BaseException:
