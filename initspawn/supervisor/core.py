@@ -95,8 +95,7 @@ class Supervisor:
             task.spared = task.start is not None
             if task.start is None:
                 task.start = self._preparer.prepare(task.api, task.sandbox, descriptors, streams=streams)
-            seconds = LAUNCH_SECONDS + LAUNCH_EACH_SECONDS * (len(self.roster.every()) - 1)
-            task.timers.append(self.reactor.after(seconds, lambda: self._on_launch_timeout(task, seconds)))
+            task.timers.append(self.reactor.after(LAUNCH_SECONDS, lambda: self._on_launch_timeout(task)))
             self._launch(task)
         except BaseException:
             task.close()
@@ -211,8 +210,14 @@ class Supervisor:
         if task.refusal is not None:  # given up while it was still being made
             self._preparer.kill(task)
 
-    def _on_launch_timeout(self, task: Task, seconds: float) -> None:
-        if task.life.state in (life.STARTING, life.HELD):
+    def _on_launch_timeout(self, task: Task) -> None:
+        if task.life.state not in (life.STARTING, life.HELD):
+            return
+        seconds = LAUNCH_SECONDS + LAUNCH_EACH_SECONDS * (len(self.roster.every()) - 1)
+        left = task.began + seconds - self.reactor.clock()
+        if left > 0:
+            task.timers.append(self.reactor.after(left, lambda: self._on_launch_timeout(task)))
+        else:
             task.reason = "timeout"
             late = LaunchRefused("start", 0, f"not at its exec after {seconds:g} s")
             self._refuse(task, late, late=True)

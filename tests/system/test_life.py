@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from initspawn.event import DATA, FINAL
-from initspawn.limits import LAUNCH_EACH_SECONDS, LAUNCH_SECONDS, TASKS
+from initspawn.limits import LAUNCH_SECONDS, TASKS
 from initspawn.linux import process
 from initspawn.plan import Command, Plan, Sandbox
 from initspawn.sandbox.launch import Start
@@ -59,6 +59,7 @@ each_way = pytest.mark.parametrize(("who", "kind"), WAYS, indirect=["who"])
 pytestmark = pytest.mark.needs("userns", "cgroup")
 
 GRACE = 0.3
+LATER = 0.2
 
 
 @contextmanager
@@ -467,26 +468,22 @@ def test_a_spawner_whose_supervisor_died_too_early_ends() -> None:
 
 
 @root_and_a_user
-def test_starts_at_once_have_the_more_time_the_more_they_are(who: Person) -> None:
-    assert who.call(_times, boxes.sandbox(who, "pid")) == [
-        LAUNCH_SECONDS + number * LAUNCH_EACH_SECONDS for number in range(4)
-    ]
+def test_a_start_has_the_more_time_the_more_tasks_are_alive(who: Person) -> None:
+    refused = who.call(_crowded, boxes.sandbox(who, "pid"))
+    assert (refused.step, refused.detail) == ("start", f"not at its exec after {GRACE + 2 * LATER:g} s")
 
 
-def _times(box: Sandbox) -> list[float]:
+def _crowded(box: Sandbox) -> Result:
+    """What becomes of a start that nobody begins with, when others came after it."""
+    core.LAUNCH_SECONDS, core.LAUNCH_EACH_SECONDS = GRACE, LATER
     with bench(box) as made:
-        found, after = [], made.reactor.after
-
-        def note(seconds: float, callback: Callable[[], None]) -> Any:
-            if seconds >= LAUNCH_SECONDS:
-                found.append(seconds)
-            return after(seconds, callback)
-
-        made.reactor.after = note  # type: ignore[method-assign]
-        runs = [made.start("/bin/true") for _ in range(4)]
-        del made.reactor.after  # type: ignore[method-assign]
-        assert [run.end().status for run in runs] == [{"exit": 0}] * 4
-        return found
+        made.until(lambda: made.supervisor.launcher.spare_pid, "the spare spawner")
+        os.kill(made.supervisor.launcher.spawner_pid, signal.SIGSTOP)
+        first, *others = [made.start("/bin/true") for _ in range(3)]
+        refused = first.end()
+        for other in others:
+            other.end()
+        return refused
 
 
 @root_and_a_user

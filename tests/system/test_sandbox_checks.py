@@ -213,7 +213,8 @@ def test_check_129_a_tree_of_processes_is_stopped(as_user: Ordinary) -> None:
         client.until(lambda event: event.get("stdout") == "up")
         assert client.call("t/tree", {"action": "stop", "args": {"signal": "sigkill"}})
         assert client.final(pid)["status"]["signal"] == "Killed"
-        assert client.call("t/shell")["response"]["status"] == {"exit": 137}
+        told = client.call("t/shell")["response"]
+        assert told["status"] == {"exit": 137}, told
         assert client.call("t/itself")["response"]["status"]["signal"] == "Killed"
 
 
