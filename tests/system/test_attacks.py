@@ -128,7 +128,7 @@ async def _echoes(url: str, first: int, count: int) -> int:
         for number in left:
             await socket.send(f'[2,"{number}","t/echo",{{"a":"<{number}>"}}]')
         while left:
-            kind, name, answer = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE))
+            kind, name, answer = json.loads(await asyncio.wait_for(socket.recv(), 4 * PATIENCE))
             if kind == 3:
                 assert answer["response"]["stdout"] == [f"<{name}>"]
                 left.remove(int(name))
