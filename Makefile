@@ -54,7 +54,7 @@ image: test-setup ## the image of a small Debian with initspawn, for QEMU (docs/
 boot: test-setup ## boot it with the console here and its web page on a port of 127.0.0.1
 	$(BIN)/python -m qemu boot --port $(PORT)
 
-test-guest: test-setup ## the system tests inside it; an hour or two
+test-guest: test-setup ## the system tests inside it; an hour or so
 	$(BIN)/python -m qemu test --timeout 14400 -- -n 2 tests/system $(ARGS)
 
 test-aarch64: test-setup ## the unit tests under an emulated aarch64 Python; needs root

@@ -35,7 +35,7 @@ BY_DESIGN = {
     "session": "bubblewrap's PID 1 leads the session, natively the command itself",
     "/dev/core": "bubblewrap makes this link to /proc/kcore",
     "/dev: noexec": "bubblewrap lets programs there be executed",
-    "/proc/sys and others, for user 0: noexec": "bubblewrap binds them from the machine's /proc",
+    "/proc/sys and others, for user 0: noexec, propagation": "bubblewrap binds them from the machine's /proc",
     "without `mounts`: nosuid": "bubblewrap binds the machine's tree anew",
     "/: root": "bubblewrap's root is a directory of a file system, initspawn's a file system",
     "file: root": "a file of `execfd` has another name where it is made, and bubblewrap removes that",
@@ -195,7 +195,7 @@ def mounts(text: str, whole_tree: bool) -> set[tuple[str, ...]]:
             options.discard("nosuid")
         if point == "/dev" or point.startswith("/proc/"):
             options.discard("noexec")
-        tags = {tag.partition(":")[0] for tag in words[6:dash]}
+        tags = {tag.partition(":")[0] for tag in words[6:dash] if not point.startswith("/proc/")}
         found.add((point, words[dash + 1], root, *sorted(options), *sorted(tags)))
     return found
 
