@@ -14,6 +14,7 @@ What is missing skips a test. With INITSPAWN_MUST_WORK=1 it fails instead, as do
 from __future__ import annotations
 
 import os
+import signal
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -47,6 +48,8 @@ hypothesis.settings.load_profile("default")
 
 def pytest_sessionstart() -> None:
     leftovers.adopt_orphans()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's `&`: what we start would never hear it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
