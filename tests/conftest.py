@@ -14,8 +14,8 @@ What is missing skips a test. With INITSPAWN_MUST_WORK=1 it fails instead, as do
 from __future__ import annotations
 
 import os
-import signal
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
